@@ -1,0 +1,1 @@
+"""Helpers over onnx_ir: walking scopes, building nodes, constants, fingerprints."""

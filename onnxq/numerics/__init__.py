@@ -1,0 +1,1 @@
+"""Numpy only: affine parameters, rounding, packing, histograms, error metrics."""

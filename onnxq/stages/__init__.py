@@ -1,0 +1,1 @@
+"""The stages: load, prepare, calibrate, plan, rewrite, verify, save; one file each."""

@@ -1,0 +1,103 @@
+"""Plan: for every node one decision and one reason, for every quantized tensor its scheme and parameters."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from onnxq.types.scheme import QuantParams, Scheme
+
+
+class Action(StrEnum):
+    """What happens to a node."""
+
+    QUANTIZE = "quantize"
+    KEEP = "keep"
+
+
+class Role(StrEnum):
+    """What a tensor is to the node that reads it."""
+
+    ACTIVATION = "activation"
+    WEIGHT = "weight"
+    BIAS = "bias"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Reason:
+    """Why: a stable code for machines and counts, and a sentence for people."""
+
+    code: str
+    text: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Decision:
+    """What happens to one node.
+
+    Attributes:
+        node: the node's name, unique in the prepared model; nodes of subgraphs carry their scope, `outer/branch/inner`.
+        op: `domain::op_type`, the domain left out for the ONNX operators.
+        action, reason: what and why.
+        rule: index of the recipe rule that decided, None for the defaults.
+        inputs: slots read as quantized tensors, and their tensor's name in the plan.
+        outputs: slots whose value is quantized right behind this node; every consumer then reads the quantized value.
+        kernel: the operator the target is expected to run, None where the node stays in float.
+    """
+
+    node: str
+    op: str
+    action: Action
+    reason: Reason
+    rule: int | None = None
+    inputs: Mapping[int, str] = field(default_factory=dict)
+    outputs: Mapping[int, str] = field(default_factory=dict)
+    kernel: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TensorPlan:
+    """How one tensor is quantized.
+
+    Attributes:
+        name: the key in the plan: the tensor's name, or name and consumer where consumers need different forms.
+        tensor: the tensor's name in the prepared model.
+        role: activation, weight or bias.
+        scheme: what is wanted.
+        params: scale and zero point of activations. None for weights and biases: those follow from their data
+            (`method`), and for a bias from `scale_from`.
+        method: weight method that turns data into codes ("rtn").
+        scale_from: for a bias, the plan keys (activation, weight) whose scales' product is its scale.
+        shares: plan key of the tensor whose parameters this one took over, None if its own.
+        reason: where the parameters come from, in words.
+    """
+
+    name: str
+    tensor: str
+    role: Role
+    scheme: Scheme
+    params: QuantParams | None = None
+    method: str | None = None
+    scale_from: tuple[str, str] | None = None
+    shares: str | None = None
+    reason: str = ""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Plan:
+    """Everything the rewrite needs to know, and why.
+
+    Attributes:
+        format: emitter that carries the plan out ("qdq"). target: the target it was made for.
+        fingerprint: of the prepared model it belongs to.
+        decisions: one for every node, in topological order. tensors: by plan key.
+        warnings: what the user should know.
+    """
+
+    format: str
+    target: str
+    fingerprint: str
+    decisions: tuple[Decision, ...]
+    tensors: Mapping[str, TensorPlan]
+    warnings: tuple[str, ...] = ()

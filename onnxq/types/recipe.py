@@ -1,0 +1,186 @@
+"""Recipe: what the user wants, complete and in one value; round-trips to YAML and JSON."""
+
+from __future__ import annotations
+
+import fnmatch
+import re
+from dataclasses import replace
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+
+from onnxq.errors import RecipeError, nearest
+from onnxq.types.scheme import Granularity, PerBlock, PerChannel, PerTensor, PerToken, QuantType, Rounding, Scheme
+
+_PLAIN = {"per-tensor": PerTensor, "per-channel": PerChannel, "per-token": PerToken}
+
+
+def _granularity(value: object) -> object:
+    """Accept the short form: `per-channel`, `per-block(32)`."""
+    if not isinstance(value, str):
+        return value
+    if value in _PLAIN:
+        return _PLAIN[value]()
+    block = re.fullmatch(r"per-block\((\d+)\)", value)
+    if block:
+        return PerBlock(size=int(block[1]))
+    raise ValueError(f"unknown granularity '{value}'{nearest(value, [*_PLAIN, 'per-block(32)'])}")
+
+
+class _Model(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class SchemeChoice(_Model):
+    """A scheme with holes: what is None comes from the rule below, or from the target."""
+
+    dtype: QuantType | None = None
+    symmetric: bool | None = None
+    granularity: Annotated[Granularity, Field(discriminator="kind"), BeforeValidator(_granularity)] | None = None
+    rounding: Rounding | None = None
+    narrow: bool | None = None
+
+    def over(self, base: Scheme) -> Scheme:
+        """Return `base` with the parts that are chosen here put in their place."""
+        chosen = {name: getattr(self, name) for name in SchemeChoice.model_fields}
+        return replace(base, **{name: value for name, value in chosen.items() if value is not None})
+
+
+class WeightChoice(SchemeChoice):
+    """A scheme with holes for weights, and the method that turns weights into codes."""
+
+    method: str | None = None
+
+
+class Match(_Model):
+    """Which nodes a rule is about: an operator type or several, a node name or pattern (`*`, `?`, `[..]`), or both."""
+
+    op: str | tuple[str, ...] | None = None
+    name: str | None = None
+
+    @model_validator(mode="after")
+    def _not_empty(self) -> Match:
+        if self.op is None and self.name is None:
+            raise ValueError("a match names an op, a name, or both; defaults stand in the recipe itself")
+        return self
+
+    @property
+    def ops(self) -> tuple[str, ...]:
+        """The operator types, () for any."""
+        return () if self.op is None else (self.op,) if isinstance(self.op, str) else self.op
+
+    def covers(self, op: str, name: str) -> bool:
+        """Tell whether a node of type `op` called `name` is meant."""
+        return (not self.ops or op in self.ops) and (self.name is None or fnmatch.fnmatchcase(name, self.name))
+
+
+class Rule(_Model):
+    """Later rules win over earlier ones, part by part.
+
+    Attributes:
+        match: the nodes meant.
+        keep: "float" leaves them alone.
+        activations, weights: parts of the schemes to change for them.
+        optional: allow that the rule matches nothing, for recipes that serve many models.
+    """
+
+    match: Match
+    keep: Literal["float"] | None = None
+    activations: SchemeChoice | None = None
+    weights: WeightChoice | None = None
+    optional: bool = False
+
+    @model_validator(mode="after")
+    def _says_something(self) -> Rule:
+        if self.keep is None and self.activations is None and self.weights is None:
+            raise ValueError("a rule says `keep: float`, `activations` or `weights`")
+        if self.keep is not None and (self.activations is not None or self.weights is not None):
+            raise ValueError("a rule cannot keep nodes in float and give them a scheme")
+        return self
+
+
+class CalibratorChoice(_Model):
+    """A calibrator by name, with its options."""
+
+    name: str = "minmax"
+    options: dict[str, float | int | str | bool] = Field(default_factory=dict)
+
+
+def _calibrator(value: object) -> object:
+    return {"name": value} if isinstance(value, str) else value
+
+
+class Recipe(_Model):
+    """All that a command or call was asked for, but for the model's own path and the output's.
+
+    Attributes:
+        format: emitter ("qdq"). target: where the model will be served ("cpu": this machine).
+        calibrator: turns statistics into ranges.
+        activations, weights: defaults for all nodes, over the target's.
+        rules: exceptions, in order; later ones win.
+        calibration, evaluation: data sources (path or `module:callable`); None for in-memory data or none.
+        samples: how many samples to read at most. batch_size: samples a batch, None as they come.
+        passes: pipeline of the preparation, as text; None for the standard one.
+        metric: `module:callable` scored on the evaluation data; None: accuracy where the data has labels.
+        min_sqnr: dB below which verification fails.
+        threads: intra-op threads the model is served with, 0 for all cores.
+    """
+
+    format: str = "qdq"
+    target: str = "cpu"
+    calibrator: Annotated[CalibratorChoice, BeforeValidator(_calibrator)] = CalibratorChoice()
+    activations: SchemeChoice = SchemeChoice()
+    weights: WeightChoice = WeightChoice()
+    rules: tuple[Rule, ...] = ()
+    calibration: str | None = None
+    evaluation: str | None = None
+    samples: int | None = Field(default=None, ge=1)
+    batch_size: int | None = Field(default=None, ge=1)
+    passes: str | None = None
+    metric: str | None = None
+    min_sqnr: float | None = None
+    threads: int = Field(default=1, ge=0)
+
+    @classmethod
+    def parse(cls, data: object) -> Recipe:
+        """Check plain data (from YAML, JSON or keyword arguments).
+
+        Raises:
+            RecipeError: unknown keys (with the nearest spelling), wrong types or values; says where.
+        """
+        if isinstance(data, Recipe):
+            return data
+        if not isinstance(data, dict):
+            raise RecipeError(f"a recipe is a mapping of options, not {type(data).__name__}")
+        try:
+            return cls.model_validate(data)
+        except ValidationError as error:
+            raise RecipeError("; ".join(_explain(entry, data) for entry in error.errors())) from None
+
+    def plain(self) -> dict[str, Any]:
+        """Return the complete recipe as plain data, defaults included, unset parts left out."""
+        return self.model_dump(mode="json", exclude_none=True)
+
+
+_BY_KEY: dict[str, type[_Model]] = {
+    "activations": SchemeChoice,
+    "weights": WeightChoice,
+    "rules": Rule,
+    "match": Match,
+    "calibrator": CalibratorChoice,
+}
+
+
+def _explain(entry: Any, data: object) -> str:
+    """Turn one pydantic error into a sentence with its place and, for an unknown key, the nearest known one."""
+    where = ".".join(str(part) for part in entry["loc"])
+    if entry["type"] == "extra_forbidden":
+        keys = [part for part in entry["loc"][:-1] if isinstance(part, str) and part in _BY_KEY]
+        known = (_BY_KEY[keys[-1]] if keys else Recipe).model_fields
+        return f"recipe: unknown key '{where}'{nearest(str(entry['loc'][-1]), known)}"
+    message = entry["msg"].removeprefix("Value error, ")
+    shown = entry["input"]
+    if entry["type"] == "enum" and isinstance(shown, str):
+        expected = [word.strip("'") for word in re.split(r", | or ", entry["ctx"]["expected"])]
+        message = f"unknown value '{shown}'{nearest(shown, expected)}"
+    return f"recipe: {where}: {message}" if where else f"recipe: {message}"

@@ -1,0 +1,120 @@
+"""Report: what happened, complete enough to argue with and to get the same bytes again."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from onnxq.types.plan import Plan
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class OutputError:
+    """Difference of one graph output between the float and the quantized model, in dB (higher is closer).
+
+    Attributes:
+        name: the output.
+        sqnr_plain: signal-to-quantization-noise ratio with the optimizer off. sqnr_served: as it will be served.
+        max_abs_served: largest absolute difference as served. agreement_served: share of samples whose arg-max over the
+            last axis agrees; None where the output has no such axis.
+    """
+
+    name: str
+    sqnr_plain: float
+    sqnr_served: float
+    max_abs_served: float
+    agreement_served: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TensorError:
+    """SQNR in dB of one quantized tensor against the float model's, optimizer off."""
+
+    node: str
+    tensor: str
+    sqnr: float
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Latency:
+    """Interleaved timing of one call, milliseconds.
+
+    Attributes:
+        float_ms, quantized_ms: medians. speedup: median of the pairwise ratios float / quantized. runs: pairs timed.
+        threads: intra-op threads. batch: rows of the first input.
+    """
+
+    float_ms: float
+    quantized_ms: float
+    speedup: float
+    runs: int
+    threads: int
+    batch: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class MetricResult:
+    """The user's metric, or accuracy, of both models as served."""
+
+    name: str
+    float_value: float
+    quantized_value: float
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Kernels:
+    """What the runtime really runs, read back from the optimized graph.
+
+    Attributes:
+        float_ops, quantized_ops: operator -> count in the optimized float and quantized graph.
+        unfused: nodes planned as integer kernels that still run in float, each with what was found instead.
+    """
+
+    float_ops: Mapping[str, int]
+    quantized_ops: Mapping[str, int]
+    unfused: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Verification:
+    """What running both models showed."""
+
+    outputs: tuple[OutputError, ...]
+    tensors: tuple[TensorError, ...] = ()
+    latency: Latency | None = None
+    metric: MetricResult | None = None
+    kernels: Kernels | None = None
+    samples: int = 0
+    warnings: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Report:
+    """What a quantization did.
+
+    Attributes:
+        source, output: paths, None for in-memory models.
+        float_bytes, quantized_bytes: serialized sizes, external data included.
+        plan: every decision. verification: what running it showed, None if it was not run.
+        recipe: the complete recipe as plain data. warnings: of every stage, in order.
+        versions: of everything that shaped the result. hashes: sha256 of source, output and calibration data.
+        seconds: time taken by each stage. passes: what each pass changed and took.
+        calibration: samples seen, tensors observed, synthetic or not.
+        model: the quantized model, of the same kind as the input; not part of the JSON.
+    """
+
+    source: str | None
+    output: str | None
+    float_bytes: int
+    quantized_bytes: int
+    plan: Plan
+    recipe: Mapping[str, Any]
+    verification: Verification | None = None
+    warnings: tuple[str, ...] = ()
+    versions: Mapping[str, str] = field(default_factory=dict)
+    hashes: Mapping[str, str] = field(default_factory=dict)
+    seconds: Mapping[str, float] = field(default_factory=dict)
+    passes: tuple[Mapping[str, Any], ...] = ()
+    calibration: Mapping[str, Any] = field(default_factory=dict)
+    model: Any = None

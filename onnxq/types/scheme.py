@@ -1,0 +1,165 @@
+"""Scheme: what is wanted of a tensor. Range and QuantParams: what was chosen for it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import TYPE_CHECKING, Literal
+
+from onnxq.errors import RecipeError
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
+
+class QuantType(StrEnum):
+    """An integer type to quantize to, by its ONNX name in lower case."""
+
+    INT4 = "int4"
+    UINT4 = "uint4"
+    INT8 = "int8"
+    UINT8 = "uint8"
+    INT16 = "int16"
+    UINT16 = "uint16"
+    INT32 = "int32"
+
+    @property
+    def signed(self) -> bool:
+        """Whether negative codes exist."""
+        return self.value.startswith("int")
+
+    @property
+    def bits(self) -> int:
+        """Width in bits."""
+        return int(self.value.removeprefix("u").removeprefix("int"))
+
+    @property
+    def minimum(self) -> int:
+        """Smallest code."""
+        return -(1 << (self.bits - 1)) if self.signed else 0
+
+    @property
+    def maximum(self) -> int:
+        """Largest code."""
+        return (1 << (self.bits - 1)) - 1 if self.signed else (1 << self.bits) - 1
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PerTensor:
+    """One scale for the whole tensor."""
+
+    kind: Literal["per-tensor"] = "per-tensor"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PerChannel:
+    """One scale for each index of `axis`; None stands for the operator's own output-channel axis."""
+
+    kind: Literal["per-channel"] = "per-channel"
+    axis: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PerBlock:
+    """One scale for each run of `size` elements along `axis` (None: the reduction axis); the last run may be short."""
+
+    size: int
+    kind: Literal["per-block"] = "per-block"
+    axis: int | None = None
+
+    def __post_init__(self) -> None:
+        """Check the size."""
+        if self.size < 1:
+            raise RecipeError(f"a block holds at least one element, not {self.size}")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PerToken:
+    """One scale for each row (all axes but the last), found at run time."""
+
+    kind: Literal["per-token"] = "per-token"
+
+
+Granularity = PerTensor | PerChannel | PerBlock | PerToken
+
+
+class Rounding(StrEnum):
+    """How a quotient becomes a code. The ONNX operators round half to even."""
+
+    NEAREST_EVEN = "nearest-even"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Scheme:
+    """What is wanted of a tensor.
+
+    Attributes:
+        dtype: type of the codes.
+        symmetric: zero point fixed at 0 (signed) or at the middle code (unsigned).
+        granularity: which elements share a scale.
+        rounding: how quotients become codes.
+        narrow: symmetric signed codes use -(2^(b-1) - 1) .. 2^(b-1) - 1, so that -x is a code whenever x is
+            (the "restricted range"); without it the smallest code is used too.
+    """
+
+    dtype: QuantType
+    symmetric: bool
+    granularity: Granularity = PerTensor()
+    rounding: Rounding = Rounding.NEAREST_EVEN
+    narrow: bool = True
+
+    @property
+    def code_range(self) -> tuple[int, int]:
+        """Lowest and highest code in use."""
+        if self.symmetric and self.narrow and self.dtype.signed:
+            return -self.dtype.maximum, self.dtype.maximum
+        return self.dtype.minimum, self.dtype.maximum
+
+    def __str__(self) -> str:
+        """Short form for tables: `uint8 asymmetric per-tensor`."""
+        where: str = self.granularity.kind
+        if isinstance(self.granularity, PerBlock):
+            where += f"({self.granularity.size})"
+        return f"{self.dtype} {'symmetric' if self.symmetric else 'asymmetric'} {where}"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Range:
+    """Lowest and highest real value to represent; finite, low <= high."""
+
+    low: float
+    high: float
+
+    def __post_init__(self) -> None:
+        """Check order and finiteness."""
+        if not -float("inf") < self.low <= self.high < float("inf"):
+            raise ValueError(f"not a finite range: [{self.low}, {self.high}]")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class QuantParams:
+    """Scale and zero point for one scheme: real = (code - zero_point) * scale.
+
+    Attributes:
+        scheme: what the parameters are for.
+        scale: float32, > 0; shape () per tensor, (channels,) per channel, the tensor's shape with the block axis
+            divided by the block size (rounded up) per block.
+        zero_point: int32 codes, same shape as `scale`.
+    """
+
+    scheme: Scheme
+    scale: npt.NDArray[np.float32]
+    zero_point: npt.NDArray[np.int32]
+
+    def __eq__(self, other: object) -> bool:
+        """Equal scheme and bit-equal arrays."""
+        return (
+            isinstance(other, QuantParams)
+            and self.scheme == other.scheme
+            and self.scale.shape == other.scale.shape
+            and self.scale.tobytes() == other.scale.tobytes()
+            and self.zero_point.tobytes() == other.zero_point.tobytes()
+        )
+
+    __hash__ = None  # type: ignore[assignment]

@@ -1,0 +1,45 @@
+"""Weight methods: arrays in, codes and parameters out; one file each.
+
+A weight method is a frozen dataclass whose fields are its options, registered by name:
+
+    @weight_methods.register("rtn")
+    @dataclass(frozen=True, kw_only=True, slots=True)
+    class RoundToNearest:
+        def __call__(self, weight, scheme, *, min_scale=None) -> tuple[codes, QuantParams]: ...
+"""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from onnxq.registry import Registry
+from onnxq.types.scheme import QuantParams, Scheme
+
+
+class WeightMethod(Protocol):
+    """Turns a float weight into codes and parameters."""
+
+    def __call__(
+        self,
+        weight: npt.NDArray[np.float32],
+        scheme: Scheme,
+        *,
+        min_scale: npt.NDArray[np.float32] | None = None,
+    ) -> tuple[npt.NDArray[Any], QuantParams]:
+        """Quantize `weight`.
+
+        Args:
+            weight: float32, finite.
+            scheme: what is wanted; the granularity's axis is filled in.
+            min_scale: smallest scale allowed, broadcastable to the scales (keeps int32 biases in range).
+
+        Returns:
+            Codes (int32, the weight's shape) and the parameters.
+        """
+        ...
+
+
+weight_methods: Registry[type[WeightMethod]] = Registry("weight method", "onnxq.weights")
