@@ -1,15 +1,15 @@
 """What can go wrong, as one tree.
 
     OnnxqError
-    ├── RecipeError         what the user asked for: unknown names, options that do not fit together   (exit code 2)
-    ├── ModelError          the model cannot be read, is not valid, or cannot be saved                 (exit code 3)
-    ├── CalibrationError    the data does not fit the model, is empty, or holds NaN                    (exit code 3)
-    ├── PlanError           a plan that does not fit its model                                         (exit code 3)
-    ├── PassError           a pass failed or broke its contract                                        (exit code 3)
-    ├── RuntimeMissing      onnxruntime or an optional library is not installed                        (exit code 2)
-    └── VerificationError   the result is worse than what the user allowed                             (exit code 1)
+    ├── RecipeError             what the user asked for: unknown names, options that do not fit together  (exit code 2)
+    ├── ModelError              the model cannot be read, is not valid, or cannot be saved                (exit code 3)
+    ├── CalibrationError        the data does not fit the model, is empty, or holds NaN                   (exit code 3)
+    ├── PlanError               a plan that does not fit its model                                        (exit code 3)
+    ├── PassError               a pass failed or broke its contract                                       (exit code 3)
+    ├── MissingDependencyError  onnxruntime or an optional library is not installed                       (exit code 2)
+    └── VerificationError       the result is worse than what the user allowed                            (exit code 1)
 
-    OnnxqWarning            a named warning; also listed in the report
+    OnnxqWarning                a named warning; also listed in the report
 
 A message says what was found, where (node or tensor name), and what to do.
 """
@@ -49,7 +49,7 @@ class PassError(OnnxqError):
     """A pass failed or broke its contract."""
 
 
-class RuntimeMissing(OnnxqError):
+class MissingDependencyError(OnnxqError):
     """onnxruntime, or an optional library, is needed and not installed."""
 
     exit_code: ClassVar[int] = 2
