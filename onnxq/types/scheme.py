@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING, Literal
@@ -14,8 +15,15 @@ if TYPE_CHECKING:
 
 
 class QuantType(StrEnum):
-    """An integer type to quantize to, by its ONNX name in lower case."""
+    """A type to quantize to, by its ONNX name in lower case.
 
+    INT3 is no ONNX type: its codes -4..3 are stored as int4. The floating-point types have no zero point; FLOAT16
+    and BFLOAT16 have no scale either (it is 1).
+    """
+
+    INT2 = "int2"
+    UINT2 = "uint2"
+    INT3 = "int3"
     INT4 = "int4"
     UINT4 = "uint4"
     INT8 = "int8"
@@ -23,26 +31,50 @@ class QuantType(StrEnum):
     INT16 = "int16"
     UINT16 = "uint16"
     INT32 = "int32"
+    FLOAT4E2M1 = "float4e2m1"
+    FLOAT8E4M3FN = "float8e4m3fn"
+    FLOAT8E5M2 = "float8e5m2"
+    FLOAT16 = "float16"
+    BFLOAT16 = "bfloat16"
+
+    @property
+    def is_float(self) -> bool:
+        """Whether the codes are floating-point numbers."""
+        return "float" in self.value
 
     @property
     def signed(self) -> bool:
         """Whether negative codes exist."""
-        return self.value.startswith("int")
+        return not self.value.startswith("uint")
 
     @property
     def bits(self) -> int:
-        """Width in bits."""
-        return int(self.value.removeprefix("u").removeprefix("int"))
+        """Width in bits of a code (INT3: 3, though its storage takes 4)."""
+        return int(re.search(r"\d+", self.value)[0])  # type: ignore[index]
 
     @property
     def minimum(self) -> int:
-        """Smallest code."""
+        """Smallest finite code."""
+        if self.is_float:
+            return -self.maximum
         return -(1 << (self.bits - 1)) if self.signed else 0
 
     @property
     def maximum(self) -> int:
-        """Largest code."""
+        """Largest finite code."""
+        if self.is_float:
+            return _LARGEST_FLOAT[self.value]
         return (1 << (self.bits - 1)) - 1 if self.signed else (1 << self.bits) - 1
+
+
+# Largest finite values: all happen to be integers.
+_LARGEST_FLOAT = {
+    "float4e2m1": 6,
+    "float8e4m3fn": 448,
+    "float8e5m2": 57344,
+    "float16": 65504,
+    "bfloat16": ((1 << 8) - 1) << 120,
+}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -88,6 +120,10 @@ class Rounding(StrEnum):
     """How a quotient becomes a code. The ONNX operators round half to even."""
 
     NEAREST_EVEN = "nearest-even"
+    NEAREST_AWAY = "nearest-away"
+    FLOOR = "floor"
+    CEIL = "ceil"
+    STOCHASTIC = "stochastic"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -101,6 +137,10 @@ class Scheme:
         rounding: how quotients become codes.
         narrow: symmetric signed codes use -(2^(b-1) - 1) .. 2^(b-1) - 1, so that -x is a code whenever x is
             (the "restricted range"); without it the smallest code is used too.
+        power_of_two: scales are rounded up to powers of two, so that scaling is a shift.
+
+    Raises:
+        RecipeError: int32 or a floating-point type that is not symmetric: DequantizeLinear gives those no zero point.
     """
 
     dtype: QuantType
@@ -108,11 +148,17 @@ class Scheme:
     granularity: Granularity = PerTensor()
     rounding: Rounding = Rounding.NEAREST_EVEN
     narrow: bool = True
+    power_of_two: bool = False
+
+    def __post_init__(self) -> None:
+        """Refuse a zero point where the type has none."""
+        if not self.symmetric and (self.dtype.is_float or self.dtype is QuantType.INT32):
+            raise RecipeError(f"{self.dtype} has no zero point; set `symmetric: true`")
 
     @property
     def code_range(self) -> tuple[int, int]:
         """Lowest and highest code in use."""
-        if self.symmetric and self.narrow and self.dtype.signed:
+        if self.symmetric and self.narrow and self.dtype.signed and not self.dtype.is_float:
             return -self.dtype.maximum, self.dtype.maximum
         return self.dtype.minimum, self.dtype.maximum
 
@@ -144,7 +190,7 @@ class QuantParams:
     Attributes:
         scheme: what the parameters are for.
         scale: float32, > 0; shape () per tensor, (channels,) per channel, the tensor's shape with the block axis
-            divided by the block size (rounded up) per block.
+            divided by the block size (rounded up) per block, shape[:-1] + (1,) per token.
         zero_point: int32 codes, same shape as `scale`.
     """
 

@@ -10,11 +10,14 @@ A weight method is a frozen dataclass whose fields are its options, registered b
 
 from __future__ import annotations
 
+import dataclasses
+from collections.abc import Mapping
 from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
+from onnxq.errors import RecipeError, nearest
 from onnxq.registry import Registry
 from onnxq.types.scheme import QuantParams, Scheme
 
@@ -43,3 +46,17 @@ class WeightMethod(Protocol):
 
 
 weight_methods: Registry[type[WeightMethod]] = Registry("weight method", "onnxq.weights")
+
+
+def make_weight_method(name: str, options: Mapping[str, Any] | None = None) -> WeightMethod:
+    """Return the weight method called `name` with `options`, its dataclass fields.
+
+    Raises:
+        RecipeError: an unknown name or option, with the nearest right spelling.
+    """
+    method = weight_methods.get(name)
+    known = [field.name for field in dataclasses.fields(method)]  # type: ignore[arg-type]
+    for option in options or {}:
+        if option not in known:
+            raise RecipeError(f"weight method '{name}' has no option '{option}'{nearest(option, known)}")
+    return method(**dict(options or {}))

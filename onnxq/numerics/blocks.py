@@ -1,0 +1,92 @@
+"""Granularity as array shapes: which elements share a scale, seen as axes to reduce over and to broadcast along.
+
+A tensor is looked at in its grouped form, in which parameters broadcast:
+
+    granularity     grouped form                       parameters               broadcast as
+    PerTensor       shape                              ()                       ()
+    PerChannel(a)   shape                              (shape[a],)              (1, .., shape[a], .., 1)
+    PerBlock(a, n)  .., shape[a] -> (blocks, n), ..    .., shape[a] -> blocks   .., (blocks, 1), ..
+    PerToken        one block of each row              shape[:-1] + (1,)        .., (1, 1)
+"""
+
+from __future__ import annotations
+
+from typing import Any, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+
+from onnxq.errors import RecipeError
+from onnxq.types.scheme import Granularity, PerBlock, PerChannel, PerTensor, PerToken
+
+Array = npt.NDArray[Any]
+T = TypeVar("T", bound=np.generic)
+
+
+def parameter_shape(shape: tuple[int, ...], granularity: Granularity) -> tuple[int, ...]:
+    """Return the shape of the scales of a tensor of `shape`.
+
+    Raises:
+        RecipeError: an axis that the tensor does not have, or that was not filled in.
+    """
+    if isinstance(granularity, PerTensor):
+        return ()
+    axis = _axis(shape, granularity)
+    if isinstance(granularity, PerChannel):
+        return (shape[axis],)
+    return (*shape[:axis], -(-shape[axis] // _size(shape, granularity)), *shape[axis + 1 :])
+
+
+def to_groups(array: npt.NDArray[T], granularity: Granularity) -> npt.NDArray[T]:
+    """Return the grouped form: a view, or a copy padded with zeros where the last block is short."""
+    if isinstance(granularity, PerTensor | PerChannel):
+        return array
+    axis, size = _axis(array.shape, granularity), _size(array.shape, granularity)
+    missing = -array.shape[axis] % size
+    if missing:
+        padding = [(0, 0)] * array.ndim
+        padding[axis] = (0, missing)
+        array = np.pad(array, padding)
+    return array.reshape(*array.shape[:axis], -1 if array.size else 0, size, *array.shape[axis + 1 :])
+
+
+def from_groups(groups: npt.NDArray[T], shape: tuple[int, ...], granularity: Granularity) -> npt.NDArray[T]:
+    """Undo `to_groups`: drop the padding and return an array of `shape`."""
+    if isinstance(granularity, PerTensor | PerChannel):
+        return groups
+    axis = _axis(shape, granularity)
+    joined = groups.reshape(*shape[:axis], groups.shape[axis] * groups.shape[axis + 1], *shape[axis + 1 :])
+    return joined[(slice(None),) * axis + (slice(shape[axis]),)]
+
+
+def spread(parameters: npt.NDArray[T], shape: tuple[int, ...], granularity: Granularity) -> npt.NDArray[T]:
+    """Return the parameters as a view that broadcasts against the grouped form of a tensor of `shape`."""
+    if isinstance(granularity, PerTensor):
+        return parameters.reshape(())
+    axis = _axis(shape, granularity)
+    if isinstance(granularity, PerChannel):
+        return parameters.reshape([-1 if a == axis else 1 for a in range(len(shape))])
+    return np.expand_dims(parameters, axis + 1)
+
+
+def group_axes(shape: tuple[int, ...], granularity: Granularity) -> tuple[int, ...]:
+    """Return the axes of the grouped form that are reduced to get one number a group."""
+    if isinstance(granularity, PerTensor):
+        return tuple(range(len(shape)))
+    axis = _axis(shape, granularity)
+    if isinstance(granularity, PerChannel):
+        return tuple(a for a in range(len(shape)) if a != axis)
+    return (axis + 1,)
+
+
+def _axis(shape: tuple[int, ...], granularity: PerChannel | PerBlock | PerToken) -> int:
+    axis = -1 if isinstance(granularity, PerToken) else granularity.axis
+    if axis is None:
+        raise RecipeError(f"{granularity.kind}: no axis was chosen for a tensor of shape {shape}")
+    if not -len(shape) <= axis < len(shape):
+        raise RecipeError(f"{granularity.kind}: a tensor of shape {shape} has no axis {axis}")
+    return axis % len(shape)
+
+
+def _size(shape: tuple[int, ...], granularity: PerBlock | PerToken) -> int:
+    return granularity.size if isinstance(granularity, PerBlock) else max(shape[-1], 1)
