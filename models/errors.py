@@ -2,4 +2,4 @@
 
 
 class ZooError(Exception):
-    """A model or its data cannot be had; the message tells what, why and what to do, and is shown without a traceback."""
+    """A model or its data cannot be had. The message tells what, why and what to do; no traceback is shown with it."""
