@@ -1,0 +1,58 @@
+"""Every tensor that a model carries, wherever it is kept, and how many bytes they take together."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any, Protocol
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
+
+
+def tensors(model: ir.Model) -> Iterator[tuple[str, ir.TensorProtocol]]:
+    """Yield each tensor with the name of the value, or of the node and attribute, that holds it. Reads no data.
+
+    Visits initializers and attributes of the main graph, of all subgraphs and of local functions. A tensor that two
+    values share comes twice.
+    """
+    for graph in (model.graph, *(function.graph for function in model.functions.values())):
+        for scope in (graph, *graph.subgraphs()):
+            for name, value in scope.initializers.items():
+                if value.const_value is not None:
+                    yield name, value.const_value
+            for node in scope:
+                yield from _of_node(node)
+
+
+def total_bytes(model: ir.Model) -> int:
+    """Return the bytes of all tensors of `model`, each stored tensor counted once."""
+    return sum({id(tensor): tensor.nbytes for _, tensor in tensors(model)}.values())
+
+
+class Sink(Protocol):
+    """What bytes can be written to."""
+
+    def write(self, data: Any, /) -> int:
+        """Take a bytes-like object and return how many bytes it holds."""
+
+
+def write(tensor: ir.TensorProtocol, sink: Sink) -> None:
+    """Write the tensor's little-endian bytes (as in `raw_data`) to `sink`; external data passes in small pieces."""
+    tofile = getattr(tensor, "tofile", None)  # not part of the protocol, but all tensors of onnx_ir have it
+    if tofile is not None:
+        tofile(sink)
+    else:
+        sink.write(tensor.tobytes())
+
+
+def _of_node(node: ir.Node) -> Iterator[tuple[str, ir.TensorProtocol]]:
+    import onnx_ir as ir
+
+    for name, attribute in node.attributes.items():
+        if attribute.is_ref():
+            continue
+        where = f"{node.name or node.op_type}.{name}"
+        if attribute.type == ir.AttributeType.TENSOR:
+            yield where, attribute.as_tensor()
+        elif attribute.type == ir.AttributeType.TENSORS:
+            yield from ((where, tensor) for tensor in attribute.as_tensors())
