@@ -1,0 +1,193 @@
+"""Readers: what every kind of data source offers to `Source`, and the two kinds that live in memory."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
+
+from onnxq.data.signature import Signature
+from onnxq.errors import CalibrationError, OnnxqError, nearest
+
+# A generator can be read once; this much of it is kept so that a later stage can look at the same samples again.
+RETAINED_BYTES = 64 << 20
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Item:
+    """What a reader yields: arrays by input name (and perhaps `labels`), unchecked, and where they come from."""
+
+    values: Mapping[str, Any]
+    where: str
+
+
+@runtime_checkable
+class Reader(Protocol):
+    """A kind of data source. `items` may be called several times, and holds one item in memory at a time.
+
+    Attributes:
+        description: what it is, for people: "calibration.npz".
+        asks_size: whether `items` heeds `size`; others yield what they hold, and are regrouped.
+    """
+
+    description: str
+    asks_size: bool
+
+    def items(self, signature: Signature, size: int | None) -> Iterator[Item]:
+        """Yield items of about `size` samples each; None leaves the choice to the reader."""
+        ...
+
+    def count(self, signature: Signature) -> int | None:
+        """Return the number of samples, None if only reading would tell."""
+        ...
+
+    def digest(self) -> str | None:
+        """Return the sha256 of the data as hex digits, None if there is nothing fixed to hash."""
+        ...
+
+
+class IterableReader:
+    """Reads an iterable of {input name: array}; models with one input may also be given bare arrays."""
+
+    asks_size = False
+
+    def __init__(self, iterable: Iterable[Any], description: str = "the data") -> None:
+        self.description = description
+        self._iterable = iterable
+        # An iterator is used up by reading; lists, data loaders and the like begin afresh.
+        self._stream = iter(iterable) if isinstance(iterable, Iterator) else None
+        self._retained: list[Any] = []
+        self._retained_bytes = 0
+        self._overflowed = False
+
+    def items(self, signature: Signature, size: int | None) -> Iterator[Item]:
+        """See `Reader`."""
+        if self._stream is None:
+            yield from self._read(iter(self._iterable), 1, signature)
+        else:
+            yield from self._once(self._stream, signature)
+
+    def count(self, signature: Signature) -> int | None:
+        """See `Reader`."""
+        if not isinstance(self._iterable, Sequence) or not signature.inputs:
+            return None
+        if not signature.has_batch_axis:
+            return len(self._iterable)
+        first = next((spec.name for spec in signature.inputs if spec.dims), None)
+        total = 0
+        for item in self._iterable:
+            array = item.get(first) if isinstance(item, Mapping) else item
+            shape = getattr(array, "shape", ())
+            if not shape:
+                return None
+            total += int(shape[0])
+        return total
+
+    def digest(self) -> str | None:
+        """See `Reader`."""
+        return None
+
+    def _once(self, stream: Iterator[Any], signature: Signature) -> Iterator[Item]:
+        """Yield what was retained of an iterator, then the rest of it."""
+        yield from tuple(self._retained)
+        if self._overflowed:
+            message = f"{self.description} can be read only once, and is needed again"
+            raise CalibrationError(f"{message}; give a list, or a function that returns a fresh iterator")
+        for item in self._read(stream, len(self._retained) + 1, signature):
+            # Generators may fill the same buffer again, so what is kept is a copy.
+            kept = {name: np.array(value) for name, value in item.values.items()}
+            self._retained_bytes += sum(array.nbytes for array in kept.values())
+            self._overflowed = self._retained_bytes > RETAINED_BYTES
+            if self._overflowed:
+                yield item
+                break
+            self._retained.append(Item(values=kept, where=item.where))
+            yield item
+        for item in self._read(stream, len(self._retained) + 2, signature):
+            yield item
+
+    def _read(self, iterator: Iterator[Any], number: int, signature: Signature) -> Iterator[Item]:
+        """Iterate over user code, its exceptions turned into ours; batches are counted from `number`."""
+        while True:
+            try:
+                item = next(iterator)
+            except StopIteration:
+                return
+            except OnnxqError:
+                raise
+            except Exception as error:
+                message = f"{self.description} failed at batch {number}: {type(error).__name__}: {error}"
+                raise CalibrationError(message) from error
+            where = f"{self.description}, batch {number}"
+            yield Item(values=as_mapping(item, signature, where), where=where)
+            number += 1
+
+
+class CallableReader:
+    """Reads what a function without arguments returns; it is called afresh for every pass over the data."""
+
+    asks_size = False
+
+    def __init__(self, function: Callable[[], Iterable[Any]], description: str) -> None:
+        self.description = description
+        self._function = function
+
+    def items(self, signature: Signature, size: int | None) -> Iterator[Item]:
+        """See `Reader`."""
+        try:
+            made = self._function()
+        except Exception as error:
+            raise CalibrationError(f"{self.description} failed: {type(error).__name__}: {error}") from error
+        if not isinstance(made, Iterable) or isinstance(made, (str, bytes, Mapping)):
+            message = f"{self.description} returned {type(made).__name__}"
+            raise CalibrationError(f"{message}; it should return an iterable of {{input name: array}}")
+        yield from IterableReader(made, self.description).items(signature, size)
+
+    def count(self, signature: Signature) -> int | None:
+        """See `Reader`."""
+        return None
+
+    def digest(self) -> str | None:
+        """See `Reader`."""
+        return None
+
+
+def import_callable(path: str) -> Callable[[], Iterable[Any]]:
+    """Return the function that "package.module:name" stands for.
+
+    Raises:
+        CalibrationError: no such module or name (with the nearest spelling), or not callable.
+    """
+    module_name, _, attribute = path.partition(":")
+    try:
+        found: Any = importlib.import_module(module_name)
+    except Exception as error:
+        message = f"'{path}': cannot import '{module_name}': {type(error).__name__}: {error}"
+        raise CalibrationError(f"{message}; check the name, and that it is on PYTHONPATH") from error
+    for part in attribute.split("."):
+        if not hasattr(found, part):
+            names = [name for name in vars(found) if not name.startswith("_")]
+            raise CalibrationError(f"'{path}': '{module_name}' has no '{part}'{nearest(part, names)}")
+        found = getattr(found, part)
+    if not callable(found):
+        raise CalibrationError(f"'{path}' is a {type(found).__name__}, not a function that returns batches")
+    return found  # type: ignore[no-any-return]
+
+
+def as_mapping(item: Any, signature: Signature, where: str) -> Mapping[str, Any]:
+    """Return an item of user data as {input name: array-like}; a bare array means the only input.
+
+    Raises:
+        CalibrationError: the item is neither.
+    """
+    if isinstance(item, Mapping):
+        return item
+    if isinstance(item, np.ndarray) or (hasattr(item, "__array__") and not np.isscalar(item)):
+        if len(signature.inputs) == 1:
+            return {signature.inputs[0].name: item}
+        names = ", ".join(f"'{name}'" for name in signature.names)
+        raise CalibrationError(f"{where} is a bare array, the model has the inputs {names}; give a dict of arrays")
+    raise CalibrationError(f"{where} is a {type(item).__name__}; each batch should be a dict {{input name: array}}")
