@@ -6,14 +6,14 @@ need to know nothing about it.
 
 from __future__ import annotations
 
-import contextlib
-import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from onnxq.errors import MissingDependencyError, ModelError
+from onnxq.runtime.handover import hand_over
 
 if TYPE_CHECKING:
     import numpy as np
@@ -22,9 +22,6 @@ if TYPE_CHECKING:
 
 CPU = ("CPUExecutionProvider",)
 
-# protobuf refuses messages of 2 GiB; weights above this go through a file. Well below it, because a message in memory
-# is copied at least twice on its way into the runtime.
-MAX_MESSAGE_BYTES = 1 << 30
 _FATAL = 4
 
 
@@ -36,10 +33,11 @@ def onnxruntime() -> Any:
     """
     try:
         import onnxruntime as ort
-    except ImportError as error:
+
+        ort.set_default_logger_severity(_FATAL)
+    except (ImportError, AttributeError) as error:  # AttributeError: an uninstalled one left its folder behind
         message = "onnxruntime is not installed: pip install 'onnxq[cpu]' (or 'onnxq[gpu]' on an NVIDIA machine)"
         raise MissingDependencyError(message) from error
-    ort.set_default_logger_severity(_FATAL)
     return ort
 
 
@@ -101,6 +99,7 @@ def open_session(
     optimized_path: Path | None = None,
     providers: Sequence[str] = CPU,
     config: Mapping[str, str] | None = None,
+    disabled: Sequence[str] = (),
 ) -> Session:
     """Load a model into onnxruntime.
 
@@ -114,6 +113,7 @@ def open_session(
         optimized_path: where to write the optimized model.
         providers: execution providers, first choice first.
         config: session configuration entries ("session.qdq_matmulnbits_accuracy_level": "4").
+        disabled: names of the runtime's optimizers to leave out ("NchwcTransformer").
 
     Raises:
         MissingDependencyError: onnxruntime, or a provider, is not installed.
@@ -134,9 +134,17 @@ def open_session(
         options.profile_file_prefix = str(profile)
     if optimized_path is not None:
         options.optimized_model_filepath = str(optimized_path)
-    with _loadable(model, outputs) as source:
+    with hand_over(model, outputs) as handover:
+        for key, value in handover.config.items():
+            options.add_session_config_entry(key, value)
         try:
-            raw = ort.InferenceSession(source, options, providers=list(providers))
+            raw = ort.InferenceSession(
+                handover.source,
+                options,
+                providers=list(providers),
+                disabled_optimizers=list(disabled),
+                enable_fallback=0,  # what the caller asked for, or an error
+            )
         except Exception as error:
             name = f"'{model}'" if isinstance(model, Path) else "the model"
             message = f"onnxruntime {ort.__version__} cannot load {name}: {_first_line(error)}"
@@ -172,65 +180,10 @@ def _check_providers(ort: Any, providers: Sequence[str]) -> None:
             raise MissingDependencyError(f"{message}; for CUDA and TensorRT: pip install 'onnxq[gpu]'")
 
 
-@contextlib.contextmanager
-def _loadable(model: ir.Model | onnx.ModelProto | bytes | Path, outputs: Sequence[str] | None) -> Iterator[bytes | str]:
-    """Yield what `InferenceSession` takes: serialized bytes, or the path of a file for models too large for that."""
-    import onnx
-    import onnx_ir as ir
-
-    if outputs is None and isinstance(model, (bytes, Path)):
-        if isinstance(model, Path) and not model.is_file():
-            raise ModelError(f"no model at '{model}'; check the path")
-        yield str(model) if isinstance(model, Path) else model
-        return
-    if isinstance(model, Path):
-        model = ir.load(model)
-    elif isinstance(model, bytes):
-        model = onnx.load_from_string(model)
-    if isinstance(model, ir.Model) and not _fits_message(model):
-        with tempfile.TemporaryDirectory(prefix="onnxq-") as folder:
-            path = Path(folder) / "model.onnx"
-            ir.save(model, path, external_data="model.data", size_threshold_bytes=1024)
-            if outputs is not None:
-                proto = onnx.load(path, load_external_data=False)
-                onnx.save(_with_outputs(proto, outputs), path)
-            yield str(path)
-        return
-    proto = ir.to_proto(model) if isinstance(model, ir.Model) else model
-    yield _with_outputs(proto, outputs).SerializeToString()
-
-
-def _with_outputs(proto: onnx.ModelProto, outputs: Sequence[str] | None) -> onnx.ModelProto:
-    if outputs is None:
-        return proto
-    import onnx
-
-    known = {value.name: value for value in proto.graph.output}
-    changed = onnx.ModelProto()
-    changed.CopyFrom(proto)
-    del changed.graph.output[:]
-    # The runtime infers the types of outputs that come without one.
-    changed.graph.output.extend(known.get(name, onnx.ValueInfoProto(name=name)) for name in outputs)
-    return changed
-
-
-def _fits_message(model: ir.Model) -> bool:
-    """Whether the model serializes into one message: no external tensor, and well below protobuf's limit."""
-    import onnx_ir as ir
-
-    total = 0
-    for graph in model.graphs():
-        for value in graph.initializers.values():
-            if isinstance(value.const_value, ir.ExternalTensor):
-                return False
-            total += value.const_value.nbytes if value.const_value is not None else 0
-    return total < MAX_MESSAGE_BYTES
-
-
 def _first_line(error: Exception) -> str:
-    """The runtime's own words, without its prefix of status codes."""
+    """The runtime's own words, without status codes and places in its source."""
     text = str(error).strip().splitlines()
     first = text[0].strip() if text else type(error).__name__
-    if first.startswith("[ONNXRuntimeError] : "):
-        first = first.removeprefix("[ONNXRuntimeError] : ").split(" : ", 2)[-1]
+    first = re.sub(r"^\[ONNXRuntimeError\] : \d+ : [A-Z_]+ : ", "", first)
+    first = re.sub(r"^\S+\.(cc|h|cpp|hpp):\d+ [^)]*\) ", "", first)
     return first.rstrip(".;")

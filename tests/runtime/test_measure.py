@@ -1,0 +1,99 @@
+import time
+
+import numpy as np
+import onnx_ir as ir
+import pytest
+from onnxq.runtime import processor
+from onnxq.runtime.kernels import installed_kernels
+from onnxq.runtime.profile import profile_nodes
+from onnxq.runtime.session import open_session
+from onnxq.runtime.timing import Timing, time_interleaved
+
+TEXT = """
+<ir_version: 8, opset_import: ["" : 17]>
+g (float[4,4] x) => (float[4,4] y) { "a" = MatMul (x, x)  y = Softmax (a) }
+""".replace('"a"', "a")
+FEEDS = {"x": np.ones((4, 4), np.float32)}
+
+
+class FakeSession:
+    """Takes as long as it is told, on a clock of its own, and writes down when it was called."""
+
+    def __init__(self, name, cost, log, clock):
+        self.name, self.cost, self.log, self.clock = name, cost, log, clock
+
+    def run(self, feeds):
+        self.log.append(self.name)
+        self.clock[0] += self.cost(len(self.log)) if callable(self.cost) else self.cost
+        return {}
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    now = [0.0]
+    monkeypatch.setattr(time, "perf_counter", lambda: now[0])
+    return now
+
+
+def test_sessions_take_turns_and_change_order(clock):
+    log = []
+    a, b = FakeSession("a", 0.1, log, clock), FakeSession("b", 0.05, log, clock)
+    timing = time_interleaved([a, b], {}, budget=0, min_rounds=3)
+    assert "".join(log) == "abababbaab"  # two rounds of warm-up, then three that count
+    assert timing.rounds == 3
+    assert timing.median_ms(0) == pytest.approx(100)
+    assert timing.ratio(0, 1) == pytest.approx(2)
+
+
+def test_rounds_fill_the_budget(clock):
+    log = []
+    session = FakeSession("a", 0.1, log, clock)
+    assert time_interleaved([session], {}, budget=2.0).rounds == 18  # 2 s less two warm-up runs of 0.1 s
+    assert time_interleaved([session], {}, budget=2.0, max_rounds=7).rounds == 7
+    assert time_interleaved([session], {}, budget=0.01, min_rounds=4).rounds == 4
+
+
+def test_the_ratio_is_taken_round_by_round():
+    # A burst of load that hits both sessions in two of three rounds leaves their ratio as it is.
+    timing = Timing(seconds=np.array([[1.0, 2.0], [10.0, 20.0], [30.0, 60.0]]))
+    assert timing.ratio(0, 1) == 0.5
+
+
+def test_real_sessions_are_timed():
+    timing = time_interleaved([open_session(ir.from_onnx_text(TEXT))] * 2, FEEDS, budget=0.05)
+    assert timing.rounds >= 5
+    assert (timing.seconds > 0).all()
+
+
+def test_the_profile_names_each_node_in_order():
+    nodes = profile_nodes(ir.from_onnx_text(TEXT), FEEDS, runs=3, optimize=False)
+    assert [node.op for node in nodes] == ["MatMul", "Softmax"]
+    assert all(node.provider == "CPUExecutionProvider" and node.microseconds >= 0 for node in nodes)
+    assert nodes[0].inputs == (("float", (4, 4)), ("float", (4, 4)))
+    assert nodes[1].outputs == (("float", (4, 4)),)
+
+
+def test_installed_kernels_are_the_runtimes_own():
+    kernels = installed_kernels("CPUExecutionProvider")
+    assert {kernel.provider for kernel in kernels} == {"CPUExecutionProvider"}
+    conv = [kernel for kernel in kernels if kernel.op == "QLinearConv"]
+    assert any(kernel.types["T1"] == ("uint8",) and kernel.types["T2"] == ("int8", "uint8") for kernel in conv)
+    assert any(kernel.op == "com.microsoft::QLinearAdd" for kernel in kernels)
+    assert any(kernel.op == "Relu" and kernel.until is not None for kernel in kernels)
+    assert installed_kernels("NoSuchProvider") == ()
+
+
+@pytest.mark.parametrize(
+    ("machine", "flags", "expected"),
+    [
+        ("x86_64", {"avx2"}, True),
+        ("x86_64", {"avx2", "avx512_vnni"}, False),
+        ("AMD64", {"avx2", "avx_vnni"}, False),
+        ("x86_64", set(), None),
+        ("aarch64", set(), False),
+    ],
+)
+def test_which_processors_saturate(monkeypatch, machine, flags, expected):
+    monkeypatch.setattr(processor.platform, "machine", lambda: machine)
+    monkeypatch.setattr(processor, "_flags", lambda: frozenset(flags))
+    assert processor.saturates() is expected
