@@ -6,12 +6,18 @@ A calibrator is a frozen dataclass whose fields are its options, registered by n
     @dataclass(frozen=True, kw_only=True, slots=True)
     class MinMax:
         def __call__(self, statistics: TensorStatistics, scheme: Scheme) -> Range: ...
+
+It reads the statistics and nothing else, so that equal statistics give equal ranges. Options out of range raise
+RecipeError in `__post_init__`.
 """
 
 from __future__ import annotations
 
-from typing import Protocol
+import dataclasses
+from collections.abc import Mapping
+from typing import Any, Protocol
 
+from onnxq.errors import RecipeError, nearest
 from onnxq.registry import Registry
 from onnxq.types.scheme import Range, Scheme
 from onnxq.types.statistics import TensorStatistics
@@ -21,8 +27,31 @@ class Calibrator(Protocol):
     """Turns statistics into a range."""
 
     def __call__(self, statistics: TensorStatistics, scheme: Scheme) -> Range:
-        """Return the range to represent; finite. Zero is put into it later, by the parameters' formula."""
+        """Return the range to represent; finite. Zero is put into it later, by the parameters' formula.
+
+        Raises:
+            CalibrationError: no finite value was seen.
+        """
         ...
 
 
 calibrators: Registry[type[Calibrator]] = Registry("calibrator", "onnxq.calibrators")
+
+
+def make_calibrator(name: str, options: Mapping[str, Any]) -> Calibrator:
+    """Return the calibrator called `name`.
+
+    Args:
+        name: as registered ("minmax", "percentile").
+        options: values for the fields of its dataclass; the others keep their defaults.
+
+    Raises:
+        RecipeError: an unknown name or option, with the nearest right spelling, or a value out of range.
+    """
+    kind = calibrators.get(name)
+    known: list[str] = [field.name for field in dataclasses.fields(kind)] if dataclasses.is_dataclass(kind) else []
+    for option in options:
+        if option not in known:
+            hint = nearest(option, known) if known else "; it has no options"
+            raise RecipeError(f"calibrator '{name}' has no option '{option}'{hint}")
+    return kind(**options)

@@ -11,7 +11,7 @@ from onnxq.types.statistics import ChannelStatistics
 
 
 def observe_channels(values: npt.NDArray[Any], axis: int) -> ChannelStatistics:
-    """Return what one array (float32 or float64) holds for each index of `axis`; values that are not finite left out."""
+    """Return what one array (float32 or float64) holds for each index of `axis`; only finite values count."""
     others = tuple(other for other in range(values.ndim) if other != axis % values.ndim)
     low = values.min(axis=others, initial=np.inf).astype(np.float64)
     high = values.max(axis=others, initial=-np.inf).astype(np.float64)
