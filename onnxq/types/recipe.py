@@ -120,6 +120,8 @@ class Recipe(_Model):
         rules: exceptions, in order; later ones win.
         calibration, evaluation: data sources (path or `module:callable`); None for in-memory data or none.
         samples: how many samples to read at most. batch_size: samples a batch, None as they come.
+        placement: "fastest" puts Q/DQ where the kernels save more than the conversions cost; "everywhere" wherever a
+            kernel exists.
         passes: pipeline of the preparation, as text; None for the standard one.
         metric: `module:callable` scored on the evaluation data; None: accuracy where the data has labels.
         min_sqnr: dB below which verification fails.
@@ -132,6 +134,7 @@ class Recipe(_Model):
     activations: SchemeChoice = SchemeChoice()
     weights: WeightChoice = WeightChoice()
     rules: tuple[Rule, ...] = ()
+    placement: Literal["fastest", "everywhere"] = "fastest"
     calibration: str | None = None
     evaluation: str | None = None
     samples: int | None = Field(default=None, ge=1)

@@ -1,0 +1,1 @@
+"""Emitters: each carries out a plan in one format; they decide nothing."""

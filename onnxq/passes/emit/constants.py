@@ -1,0 +1,80 @@
+"""Constants on codes: weights through their methods, biases on the product of two scales."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from onnxq.errors import PlanError
+from onnxq.numerics.affine import quantize
+from onnxq.types.plan import Plan, Role, TensorPlan
+from onnxq.types.scheme import QuantParams
+from onnxq.weights import make_weight_method
+
+_INT32_LIMIT = float(2**31 - 1)
+
+
+class Constants:
+    """Codes and parameters of a plan's constants, computed one tensor at a time."""
+
+    def __init__(self, plan: Plan, read: Callable[[str], npt.NDArray[Any]]) -> None:
+        """Keep what is needed.
+
+        Args:
+            plan: the plan. read: returns a float constant by tensor name.
+        """
+        self._plan = plan
+        self._read = read
+        self._params: dict[str, QuantParams] = {}
+        self._biases: dict[str, list[TensorPlan]] = {}
+        for tensor in plan.tensors.values():
+            if tensor.scale_from is not None:
+                self._biases.setdefault(tensor.scale_from[1], []).append(tensor)
+
+    def codes(self, key: str) -> tuple[npt.NDArray[Any], QuantParams]:
+        """Return int32 codes and parameters of the constant planned as `key`; weights before their biases."""
+        tensor = self._tensor(key)
+        if tensor.role is Role.BIAS:
+            return self._bias(tensor)
+        weight = self._read(tensor.tensor).astype(np.float32, copy=False)
+        method = make_weight_method(tensor.method or "rtn")
+        codes, params = method(weight, tensor.scheme, min_scale=self._smallest_scale(key))
+        self._params[key] = params
+        return codes, params
+
+    def _smallest_scale(self, key: str) -> npt.NDArray[np.float32] | None:
+        """Return the smallest weight scale for which every bias on it still fits int32, None without biases.
+
+        bias / (scale_x * scale_w) must stay within 2^31 - 1; tiny weight scales overflow it otherwise.
+        """
+        floors = []
+        for bias in self._biases.get(key, []):
+            assert bias.scale_from is not None
+            activation = self._tensor(bias.scale_from[0]).params
+            assert activation is not None
+            values = np.abs(self._read(bias.tensor).astype(np.float64))
+            floor = values / (float(activation.scale) * _INT32_LIMIT) * (1 + 1e-6)
+            floors.append(floor if bias.scheme.granularity.kind == "per-channel" else floor.max(initial=0.0))
+        return np.maximum.reduce(floors).astype(np.float32) if floors else None
+
+    def _bias(self, tensor: TensorPlan) -> tuple[npt.NDArray[Any], QuantParams]:
+        assert tensor.scale_from is not None
+        activation, weight = tensor.scale_from
+        source = self._tensor(activation).params
+        if source is None or weight not in self._params:
+            raise PlanError(
+                f"bias '{tensor.name}': '{activation}' or '{weight}' is not in the plan before it; plan again"
+            )
+        scale = np.asarray(source.scale * self._params[weight].scale, np.float32)
+        params = QuantParams(scheme=replace(tensor.scheme), scale=scale, zero_point=np.zeros(scale.shape, np.int32))
+        return quantize(self._read(tensor.tensor).astype(np.float32, copy=False), params), params
+
+    def _tensor(self, key: str) -> TensorPlan:
+        tensor = self._plan.tensors.get(key)
+        if tensor is None:
+            raise PlanError(f"the plan refers to tensor '{key}' but does not say how to quantize it; plan again")
+        return tensor

@@ -1,0 +1,63 @@
+"""inspect: Model -> Inspection. Reads only; nothing is run."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import TYPE_CHECKING
+
+from onnxq.graph.tensors import tensors
+from onnxq.graph.walk import nodes
+from onnxq.ops import op_key
+from onnxq.stages.plan.candidates import Candidate, examine
+from onnxq.targets import Target
+from onnxq.types.inspection import Inspection, Tensor
+from onnxq.types.recipe import Recipe
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
+
+
+def inspect(
+    model: ir.Model, prepared: ir.Model, recipe: Recipe, target: Target, warnings: tuple[str, ...]
+) -> Inspection:
+    """Describe a model.
+
+    Args:
+        model: as loaded. prepared: its normal form. recipe, target: for what could be quantized.
+        warnings: of the stages before.
+    """
+    examined = list(examine(prepared, recipe, target))
+    initializers = {value.name for value in model.graph.initializers.values()}
+    weights: dict[str, tuple[int, int, int]] = {}
+    for _, tensor in tensors(model):
+        count, elements, size = weights.get(tensor.dtype.name.lower(), (0, 0, 0))
+        weights[tensor.dtype.name.lower()] = (count + 1, elements + tensor.size, size + tensor.nbytes)
+    return Inspection(
+        ir_version=model.ir_version or 0,
+        opsets=dict(sorted(model.opset_imports.items())),
+        producer=" ".join(part for part in (model.producer_name, model.producer_version) if part),
+        inputs=tuple(_tensor(value) for value in model.graph.inputs if value.name not in initializers),
+        outputs=tuple(_tensor(value) for value in model.graph.outputs),
+        operators=_counted(op_key(node) for _, node in nodes(model)),
+        weights=weights,
+        target=target.name,
+        nodes=len(examined),
+        candidates=_counted(entry.op for entry in examined if isinstance(entry, Candidate)),
+        kept=_counted(entry.reason.code for entry in examined if not isinstance(entry, Candidate)),
+        warnings=warnings,
+    )
+
+
+def _counted(words: object) -> dict[str, int]:
+    return dict(sorted(Counter(words).items(), key=lambda pair: (-pair[1], pair[0])))  # type: ignore[call-overload]
+
+
+def _tensor(value: ir.Value) -> Tensor:
+    shape = None
+    if value.shape is not None:
+        shape = tuple(dim if isinstance(dim, int) else dim.value or "?" for dim in value.shape)
+    return Tensor(
+        name=value.name or "",
+        dtype="?" if value.dtype is None else value.dtype.name.lower(),
+        shape=shape,
+    )

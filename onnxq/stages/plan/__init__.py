@@ -1,0 +1,7 @@
+"""plan: Model, statistics, recipe, target -> Plan. Pure: reads, never edits. One decision and one reason a node."""
+
+from __future__ import annotations
+
+from onnxq.stages.plan.decide import make_plan, observed_tensors
+
+__all__ = ["make_plan", "observed_tensors"]

@@ -1,0 +1,161 @@
+"""Which nodes could run on codes at all, by facts alone: operator, types, constants, recipe, target."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from onnxq.graph.constants import constant_tensor
+from onnxq.graph.walk import nodes
+from onnxq.ops import OpFact, facts, op_key
+from onnxq.stages.plan.rules import Wish, wish_for
+from onnxq.targets import Row, Target
+from onnxq.types.plan import Reason
+from onnxq.types.recipe import Recipe
+from onnxq.types.scheme import PerChannel, PerTensor
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class Candidate:
+    """A node that could run on codes.
+
+    Attributes:
+        name: unique name. node: the node. op: `domain::op_type`. fact, row: what is known of it. wish: what is wanted.
+        activations: input slots with values computed at run time. constants: activation slots with constants.
+        weight, bias: slots of constant weight and bias, None if there are none.
+    """
+
+    name: str
+    node: ir.Node
+    op: str
+    fact: OpFact
+    row: Row
+    wish: Wish
+    activations: tuple[int, ...]
+    constants: tuple[int, ...] = ()
+    weight: int | None = None
+    bias: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class Kept:
+    """A node that stays in float, and why; `clamp` marks one that quantizing its output could absorb."""
+
+    name: str
+    node: ir.Node
+    op: str
+    reason: Reason
+    rule: int | None = None
+    wish: Wish | None = None
+    clamp: bool = False
+
+
+def examine(model: ir.Model, recipe: Recipe, target: Target) -> Iterator[Candidate | Kept]:
+    """Yield every node of the model, subgraphs included, as candidate or kept, in graph order."""
+    for name, node in nodes(model):
+        yield _examine(name, node, model, recipe, target)
+
+
+def _examine(name: str, node: ir.Node, model: ir.Model, recipe: Recipe, target: Target) -> Candidate | Kept:
+    op = op_key(node)
+    wish = wish_for(recipe, target.activations, target.weights, op, name)
+
+    def kept(code: str, text: str, *, clamp: bool = False) -> Kept:
+        return Kept(
+            name=name, node=node, op=op, reason=Reason(code=code, text=text), rule=wish.rule, wish=wish, clamp=clamp
+        )
+
+    if node.graph is not model.graph:
+        return kept("subgraph", "inside the body of a control-flow operator, where activations are not observed")
+    if wish.keep:
+        return kept("rule", f"rule {wish.rule} of the recipe keeps it in float")
+    fact = facts.get(op) if op in facts else None
+    rows = target.rows_for(op)
+    if fact is not None and fact.clamp is not None and not rows and _is_float(node.inputs[0]):
+        return kept("lone-clamp", f"{op} alone has no 8-bit kernel; only behind one can it be absorbed", clamp=True)
+    if fact is None or not rows:
+        return kept("no-kernel", f"{op} has no integer kernel on target {target.name}")
+    slots = fact.activation_slots(node)
+    if not slots:
+        return kept("no-kernel", f"{op} without inputs has nothing to quantize")
+    for value in (*(node.inputs[slot] for slot in slots), *(node.outputs[slot] for slot in fact.output_slots(node))):
+        if not _is_float(value):
+            found = "unknown type" if value is None or value.dtype is None else value.dtype.name.lower()
+            where = "" if value is None else f" '{value.name}'"
+            return kept("type", f"{found} tensor{where}: only float32 is quantized")
+    weight = fact.weight if fact.weight is not None and _is_constant(node, fact.weight) else None
+    running = tuple(slot for slot in slots if slot != weight and constant_tensor(node.inputs[slot]) is None)
+    if not running:
+        return kept("constant", "computes from constants only")
+    bias = fact.bias if fact.bias is not None and _is_filled(node, fact.bias) else None
+    problem = _problem(node, fact, weight, bias)
+    if problem is not None:
+        return kept(*problem)
+    refusals = []
+    for row in rows:
+        why = _refusal(row, node, wish, weight is not None)
+        if why is None:
+            return Candidate(
+                name=name,
+                node=node,
+                op=op,
+                fact=fact,
+                row=row,
+                wish=wish,
+                activations=running,
+                constants=tuple(slot for slot in slots if slot not in running and slot != weight),
+                weight=weight,
+                bias=bias,
+            )
+        refusals.append(why)
+    return kept("condition", f"{op} on target {target.name}: {'; '.join(dict.fromkeys(refusals))}")
+
+
+def _problem(node: ir.Node, fact: OpFact, weight: int | None, bias: int | None) -> tuple[str, str] | None:
+    """Return code and text if weight or bias of a node are of a form that no integer kernel takes."""
+    if fact.weight is None or fact.weight >= len(node.inputs):
+        return None
+    value = node.inputs[fact.weight]
+    if weight is None and (fact.bias is not None or value is None):
+        return "computed-weight", f"its weight '{'' if value is None else value.name}' is computed at run time"
+    if bias is None or weight is None or fact.channel_axis is None or value is None or value.shape is None:
+        return None
+    source = node.inputs[bias]
+    tensor, name = constant_tensor(source), "" if source is None else source.name
+    if tensor is None:
+        return "computed-bias", f"its bias '{name}' is computed at run time"
+    channels = value.shape[fact.channel_axis(node, len(value.shape))]
+    if tuple(tensor.shape) != (channels,):
+        return "bias-shape", f"its bias '{name}' has shape {list(tensor.shape)}, integer kernels take [{channels}]"
+    return None
+
+
+def _refusal(row: Row, node: ir.Node, wish: Wish, weighted: bool) -> str | None:
+    """Return why a row does not hold for a node, None if it does."""
+    if wish.activations.dtype not in row.activations:
+        return f"no kernel for {wish.activations.dtype} activations"
+    if not isinstance(wish.activations.granularity, PerTensor):
+        return f"no kernel for {wish.activations.granularity.kind} activations"
+    if weighted and wish.weights.dtype not in row.weights:
+        return f"no kernel for {wish.weights.dtype} weights"
+    if weighted and not isinstance(wish.weights.granularity, PerTensor | PerChannel):
+        return f"no kernel for {wish.weights.granularity.kind} weights"
+    return row.refuses(node) if row.refuses is not None else None
+
+
+def _is_filled(node: ir.Node, slot: int) -> bool:
+    return slot < len(node.inputs) and node.inputs[slot] is not None
+
+
+def _is_constant(node: ir.Node, slot: int) -> bool:
+    return slot < len(node.inputs) and constant_tensor(node.inputs[slot]) is not None
+
+
+def _is_float(value: ir.Value | None) -> bool:
+    import onnx_ir as ir
+
+    return value is not None and value.dtype == ir.DataType.FLOAT

@@ -1,0 +1,116 @@
+"""The planner itself: from what could run on codes to one decision and one reason for every node."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from onnxq.calibrators import make_calibrator
+from onnxq.graph.fingerprint import fingerprint
+from onnxq.ops import facts
+from onnxq.stages.plan.candidates import Candidate, Kept, examine
+from onnxq.stages.plan.observed import without_unfit
+from onnxq.stages.plan.placement import Placement, place
+from onnxq.stages.plan.rules import check_rules
+from onnxq.stages.plan.tensors import Tensors
+from onnxq.targets import Target
+from onnxq.types.plan import Action, Decision, Plan, Reason
+from onnxq.types.recipe import Recipe
+from onnxq.types.statistics import Statistics
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
+
+
+def observed_tensors(model: ir.Model, recipe: Recipe, target: Target) -> frozenset[str]:
+    """Return the names of the tensors whose statistics a plan would need: calibration observes these and no others."""
+    names: set[str] = set()
+    for entry in examine(model, recipe, target):
+        if isinstance(entry, Candidate):
+            names.update(_name(entry.node.inputs[slot]) for slot in entry.activations)
+            names.update(_name(entry.node.outputs[slot]) for slot in entry.fact.output_slots(entry.node))
+        elif entry.clamp:
+            names.add(_name(entry.node.outputs[0]))
+    return frozenset(names)
+
+
+def make_plan(model: ir.Model, statistics: Statistics, recipe: Recipe, target: Target) -> Plan:
+    """Decide what happens to every node of a prepared model.
+
+    Args:
+        model: prepared. statistics: of at least `observed_tensors`. recipe, target: what is wanted, and where it runs.
+
+    Raises:
+        RecipeError: a rule names an operator or node that does not exist, or the calibrator is unknown.
+    """
+    examined = list(examine(model, recipe, target))
+    warnings = list(check_rules(recipe, [(entry.op, entry.name) for entry in examined], _known_operators()))
+    calibrator = make_calibrator(recipe.calibrator.name, recipe.calibrator.options)
+    examined = list(without_unfit(examined, statistics))
+    placement = place(examined, statistics, target.timing, everywhere=recipe.placement == "everywhere")
+    tensors = Tensors(model, statistics, calibrator, placement, examined)
+    decisions = tuple(_decide(entry, placement, tensors, target) for entry in examined)
+    return Plan(
+        format=recipe.format,
+        target=recipe.target,
+        fingerprint=fingerprint(model),
+        decisions=decisions,
+        tensors=tensors.planned(),
+        warnings=(*warnings, *tensors.warnings),
+    )
+
+
+def _decide(entry: Candidate | Kept, placement: Placement, tensors: Tensors, target: Target) -> Decision:
+    if isinstance(entry, Kept):
+        if entry.name not in placement.absorbed:
+            return Decision(node=entry.name, op=entry.op, action=Action.KEEP, reason=entry.reason, rule=entry.rule)
+        text = f"clamps the output of '{placement.absorbed[entry.name]}'; quantizing its result does that work"
+        return Decision(
+            node=entry.name,
+            op=entry.op,
+            action=Action.QUANTIZE,
+            reason=Reason(code="absorbed", text=text),
+            rule=entry.rule,
+            outputs=tensors.outputs(entry.node),
+        )
+    if entry.name not in placement.codes:
+        reason = Reason(code="cheaper-in-float", text=_cheaper(entry, placement))
+        return Decision(node=entry.name, op=entry.op, action=Action.KEEP, reason=reason, rule=entry.wish.rule)
+    outputs = tensors.outputs(entry.node)
+    returns_float = not outputs and entry.name not in placement.absorbed.values()
+    kernel = entry.row.float_kernel if returns_float and entry.row.float_kernel else entry.row.kernel
+    weight = f" x {entry.wish.weights.dtype} weights" if entry.weight is not None else ""
+    text = f"{entry.wish.activations.dtype} activations{weight} run as {kernel} on target {target.name}"
+    return Decision(
+        node=entry.name,
+        op=entry.op,
+        action=Action.QUANTIZE,
+        reason=Reason(code="integer-kernel", text=text),
+        rule=entry.wish.rule,
+        inputs=tensors.inputs(entry),
+        outputs=outputs,
+        kernel=kernel,
+    )
+
+
+def _cheaper(entry: Candidate, placement: Placement) -> str:
+    in_float, on_codes = placement.times[entry.name]
+    if on_codes >= in_float:
+        return f"{entry.row.kernel} takes about {on_codes / 1e3:.3g} us, {entry.op} in float {in_float / 1e3:.3g} us"
+    return (
+        f"{entry.row.kernel} would save about {(in_float - on_codes) / 1e3:.3g} us, "
+        "less than the QuantizeLinear and DequantizeLinear nodes it needs around it"
+    )
+
+
+def _known_operators() -> frozenset[str]:
+    """Every operator type that exists: those of the ONNX specification and those with facts."""
+    import onnx.defs
+
+    schemas = onnx.defs.get_all_schemas()
+    return frozenset(
+        f"{schema.domain}::{schema.name}" if schema.domain else schema.name for schema in schemas
+    ) | frozenset(facts.names())
+
+
+def _name(value: ir.Value | None) -> str:
+    return "" if value is None or value.name is None else value.name

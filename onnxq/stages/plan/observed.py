@@ -1,0 +1,73 @@
+"""What calibration says against quantizing a node: never ran, NaN, infinities, masks, values lost beside large ones."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING
+
+from onnxq.stages.plan.candidates import Candidate, Kept
+from onnxq.targets import Output
+from onnxq.types.plan import Reason
+from onnxq.types.statistics import Statistics
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
+
+_FEWEST_LEVELS = 16  # of 256: a joined tensor that would keep fewer steps than 4 bits is better left in float
+
+
+def without_unfit(examined: Iterable[Candidate | Kept], statistics: Statistics) -> Iterator[Candidate | Kept]:
+    """Yield the entries, with candidates whose tensors cannot be quantized well turned into kept nodes."""
+    for entry in examined:
+        reason = _against(entry, statistics)
+        if reason is None:
+            yield entry
+        elif isinstance(entry, Candidate):
+            yield Kept(name=entry.name, node=entry.node, op=entry.op, reason=reason, rule=entry.wish.rule)
+        else:  # a clamp whose output cannot be quantized absorbs nothing
+            yield Kept(name=entry.name, node=entry.node, op=entry.op, reason=reason, rule=entry.rule)
+
+
+def _against(entry: Candidate | Kept, statistics: Statistics) -> Reason | None:
+    """Return the reason against a candidate or clamp, None if there is none."""
+    if isinstance(entry, Kept):
+        return _unfit(entry.node.outputs[0], statistics) if entry.clamp else None
+    read = [entry.node.inputs[slot] for slot in entry.activations]
+    written = [entry.node.outputs[slot] for slot in entry.fact.output_slots(entry.node)]
+    for value in read + (written if entry.row.output is Output.REQUIRED else []):
+        reason = _unfit(value, statistics)
+        if reason is not None:
+            return reason
+    return _lost(read, written, statistics) if entry.op in _JOINS else None
+
+
+def _unfit(value: ir.Value | None, statistics: Statistics) -> Reason | None:
+    name = "" if value is None or value.name is None else value.name
+    seen = statistics.tensors.get(name)
+    if seen is None or seen.count + seen.nan + seen.pos_inf + seen.neg_inf == 0:
+        return Reason(code="not-observed", text=f"tensor '{name}' never held a value during calibration")
+    if seen.nan:
+        return Reason(code="nan", text=f"tensor '{name}' held NaN during calibration ({seen.nan} values)")
+    if seen.pos_inf or seen.neg_inf:
+        return Reason(code="mask", text=f"tensor '{name}' held infinities: an attention mask has no place in a range")
+    return None
+
+
+_JOINS = frozenset({"Concat", "Where"})
+
+
+def _lost(read: list[ir.Value | None], written: list[ir.Value], statistics: Statistics) -> Reason | None:
+    """Reason against joining tensors of very different ranges under one scale."""
+    whole = statistics.tensors[written[0].name or ""]
+    step = (max(whole.maximum, 0.0) - min(whole.minimum, 0.0)) / 255
+    for value in read:
+        name = "" if value is None or value.name is None else value.name
+        part = statistics.tensors[name]
+        extent = max(part.maximum, 0.0) - min(part.minimum, 0.0)
+        if 0 < extent < _FEWEST_LEVELS * step:
+            text = (
+                f"'{name}' spans {extent:.3g}, the joined tensor {255 * step:.3g}: under one scale it would keep "
+                f"{extent / step:.1f} of 255 steps"
+            )
+            return Reason(code="wide-range", text=text)
+    return None

@@ -1,0 +1,162 @@
+"""Where codes flow: clamps to absorb, the choice between float and codes, and the time that each is expected to cost."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from onnxq.ops import clamp_bounds
+from onnxq.stages.plan.candidates import Candidate, Kept
+from onnxq.stages.plan.islands import Flow, Item, choose
+from onnxq.targets import Output, Timing
+from onnxq.types.statistics import Statistics
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
+
+_DEFAULT_EXTENT = 32  # of an axis whose extent is neither declared nor observed; only relative times depend on it
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Placement:
+    """The outcome.
+
+    Attributes:
+        codes: names of the nodes that run on codes, absorbed clamps included.
+        absorbed: clamp -> name of the node whose quantized output does its work.
+        times: for each node that was weighed, nanoseconds in float and on codes, conversions left out.
+    """
+
+    codes: frozenset[str]
+    absorbed: Mapping[str, str]
+    times: Mapping[str, tuple[float, float]]
+
+
+def place(
+    examined: Sequence[Candidate | Kept], statistics: Statistics, timing: Timing, *, everywhere: bool
+) -> Placement:
+    """Choose the nodes that run on codes.
+
+    Args:
+        examined: every node of the main graph and below, in order. statistics: for observed shapes.
+        timing: of the target. everywhere: use every integer kernel there is, without weighing the time.
+    """
+    sizes = _Sizes(statistics)
+    candidates = {entry.node: entry for entry in examined if isinstance(entry, Candidate)}
+    absorbing = dict(_absorbable(examined, candidates))
+    items: dict[str, Item] = {}
+    for entry in candidates.values():
+        settled = True if everywhere or entry.weight is not None else None
+        float_cost, codes_cost = _times(entry, sizes, timing)
+        items[entry.name] = Item(side=settled, float_cost=float_cost, codes_cost=codes_cost)
+    implies: list[tuple[str, str]] = []
+    for clamp, producer in absorbing.items():
+        count = sizes.count(clamp.node.outputs[0])
+        items[clamp.name] = Item(side=True if everywhere else None, float_cost=count * timing.dequantize)
+        implies.append((clamp.name, producer.name))
+        if producer.row.output is Output.REQUIRED:
+            implies.append((producer.name, clamp.name))
+    flows = _flows(candidates, {clamp.node: clamp for clamp in absorbing}, items, sizes, timing)
+    codes = choose(items, flows, implies)
+    return Placement(
+        codes=codes,
+        absorbed={clamp.name: producer.name for clamp, producer in absorbing.items() if clamp.name in codes},
+        times={name: (item.float_cost, item.codes_cost) for name, item in items.items()},
+    )
+
+
+def _absorbable(
+    examined: Sequence[Candidate | Kept], candidates: Mapping[ir.Node, Candidate]
+) -> list[tuple[Kept, Candidate]]:
+    """Pairs of a clamp and the candidate before it whose quantized output could do the clamp's work."""
+    pairs = []
+    for entry in examined:
+        if not (isinstance(entry, Kept) and entry.clamp):
+            continue
+        value = entry.node.inputs[0]
+        producer = None if value is None else candidates.get(value.producer())  # type: ignore[arg-type]
+        if producer is None or value is None or value.is_graph_output() or len(value.uses()) != 1:
+            continue
+        # A symmetric zero point cannot stand at the clamp's bound, and an operator that only moves codes cannot clamp.
+        if producer.wish.activations.symmetric or producer.fact.rearranges or len(producer.node.outputs) != 1:
+            continue
+        if clamp_bounds(entry.node) is not None:
+            pairs.append((entry, producer))
+    return pairs
+
+
+def _flows(
+    candidates: Mapping[ir.Node, Candidate],
+    clamps: Mapping[ir.Node, Kept],
+    items: Mapping[str, Item],
+    sizes: _Sizes,
+    timing: Timing,
+) -> list[Flow]:
+    values: dict[ir.Value, None] = {}
+    for entry in candidates.values():
+        read = (entry.node.inputs[slot] for slot in entry.activations)
+        written = (entry.node.outputs[slot] for slot in entry.fact.output_slots(entry.node))
+        values.update((value, None) for value in (*read, *written) if value is not None)
+    for node in clamps:
+        values[node.outputs[0]] = None
+    flows = []
+    for value in values:
+        producer = value.producer()
+        made = candidates.get(producer) or clamps.get(producer) if producer is not None else None
+        consumers, float_reader = [], value.is_graph_output()
+        for use in value.uses():
+            reader = candidates.get(use.node)
+            if reader is not None and use.idx in reader.activations:
+                consumers.append(reader.name)
+            elif use.node in clamps:
+                break  # between a node and the clamp it absorbs nothing is converted
+            else:
+                float_reader = True
+        else:
+            count = sizes.count(value)
+            flows.append(
+                Flow(
+                    producer=None if made is None or made.name not in items else made.name,
+                    consumers=tuple(dict.fromkeys(consumers)),
+                    float_reader=float_reader,
+                    quantize=count * timing.quantize,
+                    dequantize=count * timing.dequantize,
+                    free_float=isinstance(made, Candidate) and made.row.output is Output.OPTIONAL,
+                )
+            )
+    return flows
+
+
+def _times(entry: Candidate, sizes: _Sizes, timing: Timing) -> tuple[float, float]:
+    """Nanoseconds of a candidate in float and on codes."""
+    count = sum(sizes.count(entry.node.outputs[slot]) for slot in entry.fact.output_slots(entry.node))
+    if entry.fact.macs is None:
+        return count * entry.row.float_ns, count * entry.row.quantized_ns
+    macs = count * entry.fact.macs(entry.node, [sizes.shape(value) for value in entry.node.inputs])
+    return macs * timing.float_mac, macs * timing.quantized_mac + count * timing.quantized_output
+
+
+class _Sizes:
+    """Extents of values: declared ones, else the largest that was observed, else a guess."""
+
+    def __init__(self, statistics: Statistics) -> None:
+        self._statistics = statistics
+
+    def shape(self, value: ir.Value | None) -> tuple[int, ...]:
+        """Return an extent for every axis; (32,) if even the rank is unknown."""
+        if value is None:
+            return ()
+        seen = self._statistics.tensors.get(value.name or "")
+        observed = seen.shapes if seen is not None else None
+        if value.shape is None:
+            return (_DEFAULT_EXTENT,) if observed is None else tuple(high for _, high in observed)
+        declared = [dim if isinstance(dim, int) else None for dim in value.shape]
+        if observed is None or len(observed) != len(declared):
+            return tuple(_DEFAULT_EXTENT if dim is None else dim for dim in declared)
+        return tuple(high if dim is None else dim for dim, (_, high) in zip(declared, observed, strict=True))
+
+    def count(self, value: ir.Value) -> int:
+        """Return the number of elements."""
+        return math.prod(self.shape(value))

@@ -1,0 +1,85 @@
+"""What the recipe says about each node: defaults, then rules in order, later ones winning part by part."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass
+
+from onnxq.errors import RecipeError, nearest
+from onnxq.types.recipe import Recipe, SchemeChoice
+from onnxq.types.scheme import Scheme
+
+DEFAULT_METHOD = "rtn"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Wish:
+    """What is wanted of one node.
+
+    Attributes:
+        keep: stay in float. rule: index of the last rule that spoke of the node, None for none.
+        activations, weights: schemes. method: weight method.
+    """
+
+    keep: bool
+    rule: int | None
+    activations: Scheme
+    weights: Scheme
+    method: str
+
+
+def wish_for(recipe: Recipe, activations: Scheme, weights: Scheme, op: str, name: str) -> Wish:
+    """Return what `recipe` wants of the node `name` of type `op`.
+
+    Args:
+        recipe: the recipe. activations, weights: the target's default schemes.
+        op: `domain::op_type`. name: unique node name.
+    """
+    activations = recipe.activations.over(activations)
+    weights = SchemeChoice.over(recipe.weights, weights)
+    method = recipe.weights.method or DEFAULT_METHOD
+    keep, last = False, None
+    for index, rule in enumerate(recipe.rules):
+        if not rule.match.covers(op, name):
+            continue
+        last, keep = index, rule.keep is not None
+        if rule.activations is not None:
+            activations = rule.activations.over(activations)
+        if rule.weights is not None:
+            weights = rule.weights.over(weights)
+            method = rule.weights.method or method
+    return Wish(keep=keep, rule=last, activations=activations, weights=weights, method=method)
+
+
+def check_rules(recipe: Recipe, nodes: Collection[tuple[str, str]], known_ops: Collection[str]) -> tuple[str, ...]:
+    """Check that every rule means something in this model.
+
+    Args:
+        recipe: the recipe. nodes: (op, name) of every node. known_ops: operator types that exist at all.
+
+    Returns:
+        Warnings: rules about operators that the model does not hold.
+
+    Raises:
+        RecipeError: an operator type that does not exist, or a name or pattern that matches no node (unless the rule
+            is optional); with the nearest spelling.
+    """
+    warnings = []
+    present = {op for op, _ in nodes}
+    for index, rule in enumerate(recipe.rules):
+        for op in rule.match.ops:
+            if op not in present and op not in known_ops:
+                raise RecipeError(f"rule {index}: unknown operator type '{op}'{nearest(op, present | set(known_ops))}")
+        if rule.optional or any(rule.match.covers(op, name) for op, name in nodes):
+            continue
+        absent = [op for op in rule.match.ops if op not in present]
+        if absent:
+            warnings.append(f"rule {index} matches nothing: the model has no {' or '.join(absent)}")
+            continue
+        where = f" of type {' or '.join(rule.match.ops)}" if rule.match.ops else ""
+        names = [name for op, name in nodes if not rule.match.ops or op in rule.match.ops]
+        raise RecipeError(
+            f"rule {index}: no node{where} is called '{rule.match.name}'{nearest(str(rule.match.name), names)} "
+            "(a rule that may match nothing says `optional: true`)"
+        )
+    return tuple(warnings)

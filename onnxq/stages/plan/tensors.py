@@ -1,0 +1,230 @@
+"""The tensors of a plan: which are quantized, under which key, with which scheme and parameters."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from onnxq.calibrators import Calibrator
+from onnxq.graph.constants import constant_tensor
+from onnxq.ops import clamp_bounds
+from onnxq.stages.plan.candidates import Candidate, Kept
+from onnxq.stages.plan.parameters import activation_params
+from onnxq.stages.plan.placement import Placement
+from onnxq.targets import Output
+from onnxq.types.plan import Role, TensorPlan
+from onnxq.types.scheme import PerChannel, PerTensor, QuantType, Range, Scheme
+from onnxq.types.statistics import Statistics
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
+
+_PER_CHANNEL_OPSET = 13
+
+
+class Tensors:
+    """Collects the plan's tensors while decisions are made, in graph order."""
+
+    def __init__(
+        self,
+        model: ir.Model,
+        statistics: Statistics,
+        calibrator: Calibrator,
+        placement: Placement,
+        examined: Sequence[Candidate | Kept],
+    ) -> None:
+        self.warnings: list[str] = []
+        self._per_channel = model.opset_imports.get("", _PER_CHANNEL_OPSET) >= _PER_CHANNEL_OPSET
+        self._statistics = statistics
+        self._calibrator = calibrator
+        self._on_codes = {
+            entry.node: entry for entry in examined if isinstance(entry, Candidate) and entry.name in placement.codes
+        }
+        producers = {entry.name: entry for entry in self._on_codes.values()}
+        self._clamps = {
+            entry.node: producers[placement.absorbed[entry.name]]
+            for entry in examined
+            if isinstance(entry, Kept) and entry.name in placement.absorbed
+        }
+        self._clamped = {entry.node for entry in self._clamps.values()}
+        self._order = {entry.node: index for index, entry in enumerate(examined)}
+        self._planned: dict[str, TensorPlan] = {}
+
+    def planned(self) -> Mapping[str, TensorPlan]:
+        """Return the tensors collected so far, by plan key."""
+        return dict(self._planned)
+
+    def inputs(self, entry: Candidate) -> dict[int, str]:
+        """Return slot -> plan key of what a node on codes reads quantized."""
+        keys = {}
+        for slot in entry.activations:
+            value = entry.node.inputs[slot]
+            assert value is not None
+            keys[slot] = self._activation(value, None if entry.fact.rearranges else entry.wish.activations)
+        for slot in entry.constants:
+            keys[slot] = self._constant(entry, slot, entry.wish.activations)
+        if entry.weight is not None:
+            keys[entry.weight] = self._constant(entry, entry.weight, self._weight_scheme(entry))
+            if entry.bias is not None:
+                keys[entry.bias] = self._bias(entry, keys[entry.activations[0]], keys[entry.weight])
+        return dict(sorted(keys.items()))
+
+    def outputs(self, node: ir.Node) -> dict[int, str]:
+        """Return slot -> plan key of what is quantized right behind a node on codes."""
+        if not self._emits(node):
+            return {}
+        entry = self._on_codes.get(node)
+        slots = (0,) if entry is None else entry.fact.output_slots(node)
+        return {slot: self._activation(node.outputs[slot], None) for slot in slots}
+
+    def _emits(self, node: ir.Node | None) -> bool:
+        """Tell whether a node's output is quantized right behind it, so that all its readers get codes."""
+        if node is None or node in self._clamped:
+            return False
+        if node in self._clamps:
+            return True
+        entry = self._on_codes.get(node)
+        if entry is None:
+            return False
+        return entry.row.output is Output.REQUIRED or bool(self._readers(node.outputs[0]))
+
+    def _readers(self, value: ir.Value) -> list[Candidate]:
+        """Return the nodes on codes that read a value as an activation, in graph order."""
+        found = {}
+        for use in value.uses():
+            entry = self._on_codes.get(use.node)
+            if entry is not None and use.idx in entry.activations:
+                found[use.node] = entry
+        return sorted(found.values(), key=lambda entry: self._order[entry.node])
+
+    def _root(self, value: ir.Value) -> ir.Value:
+        """Return the value whose parameters this one shares: itself, or what was rearranged into it."""
+        producer = value.producer()
+        while producer is not None and producer in self._on_codes and self._on_codes[producer].fact.rearranges:
+            source = producer.inputs[0]
+            assert source is not None
+            value, producer = source, source.producer()
+        return value
+
+    def _scheme(self, root: ir.Value) -> Scheme:
+        """Return the scheme that a root is quantized with first: its producer's, else its first reader's."""
+        producer = root.producer()
+        if producer is not None and self._emits(producer):
+            return (self._clamps.get(producer) or self._on_codes[producer]).wish.activations
+        return self._first_reader(root).wish.activations
+
+    def _first_reader(self, value: ir.Value) -> Candidate:
+        """Return the first node on codes that computes with a value, looking through those that only move it."""
+        readers = self._readers(value)
+        for entry in readers:
+            if not entry.fact.rearranges:
+                return entry
+            if self._readers(entry.node.outputs[0]):
+                return self._first_reader(entry.node.outputs[0])
+        return readers[0]
+
+    def _activation(self, value: ir.Value, wanted: Scheme | None) -> str:
+        """Plan an activation in the scheme that its root has, or in `wanted` where that differs; return its key."""
+        root = self._root(value)
+        scheme = self._scheme(root)
+        name, root_name = value.name or "", root.name or ""
+        if wanted is not None and wanted != scheme:
+            key = f"{name}@{wanted.dtype}-{'symmetric' if wanted.symmetric else 'asymmetric'}"
+            return self._own(key, value, wanted, f"a reader wants {wanted}")
+        if root is value:
+            return self._own(name, value, scheme, "")
+        self._own(root_name, root, scheme, "")
+        self._planned.setdefault(
+            name,
+            replace(
+                self._planned[root_name],
+                name=name,
+                tensor=name,
+                shares=root_name,
+                reason=f"rearranges '{root_name}', so it keeps its parameters",
+            ),
+        )
+        return name
+
+    def _own(self, key: str, value: ir.Value, scheme: Scheme, note: str) -> str:
+        """Plan an activation with parameters from its own statistics."""
+        if key not in self._planned:
+            name = value.name or ""
+            seen = self._statistics.tensors[name]
+            bounds = self._bounds(value.producer())
+            source = f"range [{seen.minimum:.6g}, {seen.maximum:.6g}] of {seen.count} values"
+            if bounds is not None:
+                source += ", clamped"
+            self._planned[key] = TensorPlan(
+                name=key,
+                tensor=name,
+                role=Role.ACTIVATION,
+                scheme=scheme,
+                params=activation_params(seen, scheme, self._calibrator, bounds),
+                reason=f"{source}; {note}" if note else source,
+            )
+        return key
+
+    def _bounds(self, producer: ir.Node | None) -> Range | None:
+        """Return the bounds of the absorbed clamp that produces a value, None if none does."""
+        return clamp_bounds(producer) if producer is not None and producer in self._clamps else None
+
+    def _weight_scheme(self, entry: Candidate) -> Scheme:
+        """Return the weight scheme with its axis filled in; per tensor where per channel cannot be had."""
+        scheme = entry.wish.weights
+        assert entry.weight is not None
+        if not isinstance(scheme.granularity, PerChannel):
+            return scheme
+        tensor = constant_tensor(entry.node.inputs[entry.weight])
+        rank = 0 if tensor is None else len(tensor.shape)
+        if entry.fact.channel_axis is None or rank < 2:
+            return replace(scheme, granularity=PerTensor())
+        if not self._per_channel:
+            self.warnings.append(
+                f"'{entry.name}': weights per tensor, since the model's opset lacks per-channel scales"
+            )
+            return replace(scheme, granularity=PerTensor())
+        axis = scheme.granularity.axis
+        return replace(
+            scheme, granularity=PerChannel(axis=entry.fact.channel_axis(entry.node, rank) if axis is None else axis)
+        )
+
+    def _constant(self, entry: Candidate, slot: int, scheme: Scheme) -> str:
+        """Plan a constant; one that several nodes share in one form is planned once."""
+        value = entry.node.inputs[slot]
+        assert value is not None
+        name = value.name or ""
+        plan = TensorPlan(
+            name=name, tensor=name, role=Role.WEIGHT, scheme=scheme, method=entry.wish.method, reason="constant"
+        )
+        return self._add(plan, entry.name)
+
+    def _bias(self, entry: Candidate, activation: str, weight: str) -> str:
+        """Plan a bias: int32 with the product of its node's two scales, so that the kernel adds it to its sums."""
+        assert entry.bias is not None
+        value = entry.node.inputs[entry.bias]
+        assert value is not None
+        name = value.name or ""
+        per_channel = isinstance(self._planned[weight].scheme.granularity, PerChannel)
+        plan = TensorPlan(
+            name=name,
+            tensor=name,
+            role=Role.BIAS,
+            scheme=Scheme(
+                dtype=QuantType.INT32,
+                symmetric=True,
+                granularity=PerChannel(axis=0) if per_channel else PerTensor(),
+            ),
+            scale_from=(activation, weight),
+            reason="scale of the activation times scale of the weight",
+        )
+        return self._add(plan, entry.name)
+
+    def _add(self, plan: TensorPlan, node: str) -> str:
+        """Add a constant under its name, or under name@node where that name is taken by another form."""
+        for key in (plan.name, f"{plan.name}@{node}"):
+            named = replace(plan, name=key)
+            if self._planned.setdefault(key, named) == named:
+                return key
+        raise AssertionError(f"two constants of '{node}' want the same plan key '{plan.name}@{node}'")

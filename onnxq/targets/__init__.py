@@ -1,0 +1,100 @@
+"""Targets: what an execution provider really runs in low precision, as rows of data, each with its evidence.
+
+A row holds for a QDQ group: DequantizeLinear on every activation and weight, the operator, and QuantizeLinear on its
+output. `onnxq.stages.probe` proves a row by quantizing its one-operator model and reading back the graph that
+onnxruntime made of it. A new target is one new file that adds to `targets`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import TYPE_CHECKING
+
+from onnxq.registry import Registry
+from onnxq.types.scheme import QuantType, Scheme
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
+
+
+class Output(StrEnum):
+    """Whether the integer kernel needs its output quantized, or can return float at no cost."""
+
+    REQUIRED = "required"
+    OPTIONAL = "optional"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Row:
+    """One operator that runs as an integer kernel.
+
+    Attributes:
+        op: `domain::op_type` of the float operator. kernel: op_type of what runs instead (the same name where the
+            operator itself runs on codes). float_kernel: what runs where the output stays float, "" for the same.
+        activations, weights: types the kernel takes; no weights: the operator has none.
+        output: whether the output must be quantized.
+        refuses: returns why a node does not qualify, None if it does. condition: the same in words, for the table.
+        float_ns, quantized_ns: time for each output element, for choosing between float and codes where an operator
+            alone decides nothing; see `Target.timing`.
+        probe: ONNX text of a one-operator float model that must run as `kernel` once quantized.
+        evidence: how the row is known.
+    """
+
+    op: str
+    kernel: str
+    activations: frozenset[QuantType]
+    weights: frozenset[QuantType] = frozenset()
+    output: Output = Output.REQUIRED
+    float_kernel: str = ""
+    refuses: Callable[[ir.Node], str | None] | None = None
+    condition: str = ""
+    float_ns: float = 0.0
+    quantized_ns: float = 0.0
+    probe: str = ""
+    evidence: str = ""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Timing:
+    """Times that decide where Q/DQ pairs pay, nanoseconds for each element on one thread; only their ratios matter.
+
+    Attributes:
+        quantize, dequantize: one QuantizeLinear or DequantizeLinear, each element.
+        float_mac, quantized_mac: one multiply-accumulate of a matrix product.
+        quantized_output: what an integer matrix product costs for each output element beside its multiplications.
+        source: where the figures come from.
+    """
+
+    quantize: float
+    dequantize: float
+    float_mac: float
+    quantized_mac: float
+    quantized_output: float
+    source: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Target:
+    """An execution provider on a processor.
+
+    Attributes:
+        name, summary: for the user. provider: onnxruntime's name of the execution provider.
+        activations, weights: default schemes. timing: see there. rows: what runs as integer kernels.
+    """
+
+    name: str
+    summary: str
+    provider: str
+    activations: Scheme
+    weights: Scheme
+    timing: Timing
+    rows: tuple[Row, ...]
+
+    def rows_for(self, op: str) -> tuple[Row, ...]:
+        """Return the rows of one operator, () if it always runs in float."""
+        return tuple(row for row in self.rows if row.op == op)
+
+
+targets: Registry[Target] = Registry("target", "onnxq.targets")
