@@ -145,11 +145,8 @@ def take(contents: zipfile.ZipFile, member: str, target: Path) -> None:
 def atomic_file(target: Path) -> Iterator[Path]:
     """A path to write to; on leaving without an error it replaces ``target``, otherwise it is removed."""
     target.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}-")
-    os.close(handle)
-    temporary = Path(name)
-    try:
+    # A folder rather than mkstemp: the file inside gets the permissions of the user's umask.
+    with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name}-") as folder:
+        temporary = Path(folder) / target.name
         yield temporary
         temporary.replace(target)
-    finally:
-        temporary.unlink(missing_ok=True)
