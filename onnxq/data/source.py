@@ -89,6 +89,11 @@ class Source:
         labels = [batch.labels for batch in self.batches()]
         return None if any(entry is None for entry in labels) else tuple(entry for entry in labels if entry is not None)
 
+    @property
+    def chooses_size(self) -> bool:
+        """Whether the size of batches was left to the source, so that it may be changed at will."""
+        return self.batch_size is None and self._reader.asks_size and self.signature.has_batch_axis
+
     def head(self, samples: int) -> Source:
         """Return the first `samples` samples as a source of their own."""
         limit = samples if self._limit is None else min(samples, self._limit)

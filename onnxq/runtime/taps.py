@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 class Taps:
-    """One session whose outputs are the tapped tensors.
+    """One session whose outputs are the tapped tensors. Several threads may run it at the same time.
 
     Attributes:
         tensors: the tapped tensors, in the order given.
@@ -34,20 +34,89 @@ class Taps:
             ModelError: onnxruntime cannot load the model.
         """
         self.tensors = tuple(dict.fromkeys(tensors))
-        inputs = {value.name for value in model.graph.inputs}
-        known = inputs | {value.name for node in model.graph for value in node.outputs}
-        for name in self.tensors:
-            if name not in known:
-                raise CalibrationError(f"the model computes no tensor '{name}'{nearest(name, map(str, known))}")
-        self._inputs = tuple(name for name in self.tensors if name in inputs)
-        self._outputs = tuple(name for name in self.tensors if name not in inputs)
+        values = _values(model, self.tensors)
+        self._inputs = tuple(name for name in self.tensors if values[name].is_graph_input())
+        outputs = tuple(name for name in self.tensors if name not in self._inputs)
         self._session: Session | None = None
-        if self._outputs:
-            self._session = open_session(model, optimize=optimize, threads=threads, outputs=self._outputs)
+        if outputs:
+            self._session = open_session(model, optimize=optimize, threads=threads, outputs=outputs)
 
     def run(self, feeds: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """Run once and return the tapped tensors; a tapped graph input is a copy of what was fed."""
+        """Run once and return the tapped tensors; a tapped graph input is a copy of what was fed.
+
+        Raises:
+            ModelError: the runtime cannot run the model on these arrays.
+        """
         taken = {name: feeds[name].copy() for name in self._inputs}
         if self._session is not None:
             taken |= self._session.run(feeds)
         return taken
+
+
+def tensor_bytes(model: ir.Model, tensors: Collection[str], feeds: Mapping[str, np.ndarray]) -> dict[str, int]:
+    """Return how many bytes each tensor takes when the model runs on `feeds`.
+
+    Read off the inferred shapes where these suffice; where not, the model runs once and tells the shapes alone, so that
+    the tensors need not be alive together.
+
+    Raises:
+        CalibrationError: no such tensor.
+        ModelError: onnxruntime cannot load or run the model.
+    """
+    values = _values(model, tensors)
+    extents = _extents(model, feeds)
+    sizes = {name: _inferred(value, extents) for name, value in values.items()}
+    open_ones = [name for name, size in sizes.items() if size is None]
+    if open_ones:
+        shapes = _shapes(model, open_ones, feeds)
+        sizes |= {name: _bytes(shapes[name], values[name].dtype) for name in open_ones}
+    return {name: size or 0 for name, size in sizes.items()}
+
+
+def _values(model: ir.Model, tensors: Collection[str]) -> dict[str, ir.Value]:
+    known = {value.name: value for value in model.graph.inputs}
+    known |= {value.name: value for node in model.graph for value in node.outputs}
+    for name in tensors:
+        if name not in known:
+            raise CalibrationError(f"the model computes no tensor '{name}'{nearest(name, map(str, known))}")
+    return {name: known[name] for name in tensors}
+
+
+def _extents(model: ir.Model, feeds: Mapping[str, np.ndarray]) -> dict[str, int]:
+    """Return the extents that the named dimensions of the inputs have in `feeds`."""
+    found: dict[str, int] = {}
+    for value in model.graph.inputs:
+        if value.name is not None and value.name in feeds and value.shape is not None:
+            for dim, extent in zip(value.shape, feeds[value.name].shape, strict=False):
+                if not isinstance(dim, int) and dim.value is not None:
+                    found[str(dim.value)] = extent
+    return found
+
+
+def _inferred(value: ir.Value, extents: Mapping[str, int]) -> int | None:
+    if value.shape is None:
+        return None
+    shape = [dim if isinstance(dim, int) else extents.get(str(dim.value)) for dim in value.shape]
+    known = [extent for extent in shape if extent is not None]
+    return _bytes(known, value.dtype) if len(known) == len(shape) else None
+
+
+def _bytes(shape: Collection[int], dtype: ir.DataType | None) -> int:
+    total = 4 if dtype is None else max(1, int(dtype.itemsize))
+    for extent in shape:
+        total *= extent
+    return total
+
+
+def _shapes(model: ir.Model, tensors: Collection[str], feeds: Mapping[str, np.ndarray]) -> dict[str, list[int]]:
+    import onnx_ir as ir
+
+    probe = model.clone()
+    values = _values(probe, tensors)
+    nodes = {name: ir.node("Shape", [value]) for name, value in values.items()}
+    for name, node in nodes.items():
+        node.outputs[0].name = f"{name}//shape"
+        probe.graph.append(node)
+    session = open_session(probe, optimize=False, threads=1, outputs=[f"{name}//shape" for name in nodes])
+    found = session.run(feeds)
+    return {name: found[f"{name}//shape"].tolist() for name in nodes}

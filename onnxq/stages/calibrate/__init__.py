@@ -1,0 +1,8 @@
+"""calibrate: Model, batches -> statistics per tensor. Bounded memory; the same result however samples are grouped."""
+
+from __future__ import annotations
+
+from onnxq.stages.calibrate.findings import findings
+from onnxq.stages.calibrate.stage import calibrate
+
+__all__ = ["calibrate", "findings"]

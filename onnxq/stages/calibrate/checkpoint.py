@@ -1,0 +1,78 @@
+"""Checkpoints: what was observed so far, so that an interrupted calibration goes on where it was.
+
+A checkpoint is a statistics file. Its fingerprint stands for the whole job (model, data, tensors, options), and its
+samples for the place in the data: everything before it is in, nothing after it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from onnxq.data.source import Source
+from onnxq.data.statistics_file import load_statistics, save_statistics
+from onnxq.errors import CalibrationError
+from onnxq.stages.calibrate.observe import Options
+from onnxq.types.statistics import Statistics, TensorStatistics
+
+INTERVAL_SECONDS = 10.0
+
+
+class Checkpoint:
+    """Keeps the state of one wave in a file.
+
+    Attributes:
+        note: why an existing file was not used; "" if it was, or there was none.
+    """
+
+    def __init__(self, path: Path, job: str, interval: float = INTERVAL_SECONDS) -> None:
+        self._path = path
+        self._job = job
+        self._interval = interval
+        self._saved_at = time.monotonic()
+        self.note = ""
+
+    def load(self) -> Statistics | None:
+        """Return what was observed so far; None if there is nothing that belongs to this job."""
+        if not self._path.exists():
+            return None
+        try:
+            found = load_statistics(self._path)
+        except CalibrationError as error:
+            self.note = f"checkpoint not used, calibration begins afresh: {error}"
+            return None
+        if found.fingerprint != self._job:
+            self.note = f"checkpoint {self._path} is of another model, data or options; calibration begins afresh"
+            return None
+        return found
+
+    def save(self, tensors: Mapping[str, TensorStatistics], samples: int, *, now: bool = False) -> None:
+        """Write the state, if the last time was a while ago or `now`."""
+        if now or time.monotonic() - self._saved_at >= self._interval:
+            save_statistics(Statistics(tensors=dict(tensors), fingerprint=self._job, samples=samples), self._path)
+            self._saved_at = time.monotonic()
+
+    def remove(self) -> None:
+        """Delete the file: its work is done."""
+        self._path.unlink(missing_ok=True)
+
+
+def job_key(model: str, source: Source, tensors: Sequence[str], options: Options, batches: int) -> str:
+    """Return what a calibration is told apart by, as 64 hex digits.
+
+    Args:
+        model: the model's fingerprint.
+        source: the data.
+        tensors: the tensors of the wave.
+        options: how they are observed.
+        batches: batches that are observed together.
+    """
+    parts = [
+        model,
+        source.sha256 or source.description,
+        f"{source.samples} {source.batch_size} {batches} {options.subsample}",
+        *sorted(f"{name} {options.channel_axes.get(name)}" for name in tensors),
+    ]
+    return hashlib.sha256("\0".join(parts).encode("utf-8", "surrogatepass")).hexdigest()

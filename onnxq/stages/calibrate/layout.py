@@ -1,0 +1,118 @@
+"""Layout: how much runs at once, so that calibration stays within its memory whatever the number of samples.
+
+The tapped tensors of a run are alive together. Where they would take more than their share, first fewer samples run at
+once, then fewer runs are under way at the same time, and last the tensors are tapped in several waves over the data.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from onnxq.data.batch import Batch
+from onnxq.runtime.taps import tensor_bytes
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
+
+# Where the size of a run is ours to choose: enough to keep the processor busy, little enough to stay out of the way.
+RUN_BYTES = 64 << 20
+# More runs at a time than this do not get faster: counting values holds the interpreter's lock.
+MAX_LANES = 4
+
+
+class Outgrown(Exception):  # noqa: N818 - no error, but news
+    """A batch whose tensors take more memory than the layout foresaw.
+
+    Attributes:
+        batch: the batch, one sample of which does not fit.
+    """
+
+    def __init__(self, batch: Batch) -> None:
+        super().__init__(batch.where)
+        self.batch = batch
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Layout:
+    """How a calibration runs.
+
+    Attributes:
+        waves: the tensors tapped in each pass over the data.
+        lanes: runs under way at the same time. threads: intra-op threads of each.
+        limit: bytes of tapped tensors in one run. chosen_rows: whether runs may be made smaller without need.
+        sample_bytes: bytes of tapped tensors of one sample, the largest wave's; sample_size: elements of its inputs.
+    """
+
+    waves: tuple[tuple[str, ...], ...]
+    lanes: int
+    threads: int
+    limit: int
+    sample_bytes: int
+    sample_size: int
+
+    def rows(self, batch: Batch, *, free: bool) -> int:
+        """Return how many samples of `batch` may run at once; `free`: the batch is ours to split as we like.
+
+        Raises:
+            Outgrown: not one.
+        """
+        growth = max(1.0, _size(batch) / batch.samples / self.sample_size)
+        # Attention grows with the square of the length.
+        expected = self.sample_bytes * growth * growth
+        limit = min(self.limit, RUN_BYTES) if free else self.limit
+        if expected > self.limit and growth > 1:
+            raise Outgrown(batch)
+        return min(batch.samples, max(1, int(limit // max(expected, 1))))
+
+
+def lay_out(
+    model: ir.Model,
+    tensors: Collection[str],
+    batch: Batch,
+    *,
+    memory: int,
+    cores: int,
+    known: Mapping[str, int] | None = None,
+) -> Layout:
+    """Return how to calibrate `tensors`, judged by the sizes they have for `batch`.
+
+    Args:
+        model: the model.
+        tensors: what is tapped.
+        batch: a batch of ordinary size.
+        memory: bytes that tapped tensors may take in all.
+        cores: processor cores to use.
+        known: bytes of each tensor for the whole batch, where they are known already.
+    """
+    sizes = known or tensor_bytes(model, tensors, batch.feeds)
+    sample = {name: sizes[name] / batch.samples for name in tensors}
+    waves = _waves(sample, memory)
+    most = max(sum(sample[name] for name in wave) for wave in waves)
+    lanes = int(max(1, min(cores, MAX_LANES, memory // max(most, 1))))
+    return Layout(
+        waves=waves,
+        lanes=lanes,
+        threads=max(1, cores // lanes),
+        limit=max(memory // lanes, int(most)),
+        sample_bytes=int(most),
+        sample_size=max(1, _size(batch) // batch.samples),
+    )
+
+
+def _waves(sample: Mapping[str, float], memory: int) -> tuple[tuple[str, ...], ...]:
+    """Return the tensors, in order, in as few runs of neighbours as fit into `memory` each."""
+    waves: list[list[str]] = [[]]
+    used = 0.0
+    for name, size in sample.items():
+        if waves[-1] and used + size > memory:
+            waves.append([])
+            used = 0.0
+        waves[-1].append(name)
+        used += size
+    return tuple(tuple(wave) for wave in waves)
+
+
+def _size(batch: Batch) -> int:
+    return max(1, sum(array.size for array in batch.feeds.values()))

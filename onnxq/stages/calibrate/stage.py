@@ -1,0 +1,219 @@
+"""The stage: waves over the data, work in order, checkpoints."""
+
+from __future__ import annotations
+
+import itertools
+import os
+from collections.abc import Collection, Iterator, Mapping
+from concurrent.futures import Executor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from onnxq.data.batch import Batch
+from onnxq.data.source import Source
+from onnxq.errors import CalibrationError, RecipeError
+from onnxq.graph.fingerprint import fingerprint
+from onnxq.numerics.histogram import empty, merge
+from onnxq.runtime.memory import free_memory
+from onnxq.runtime.taps import Taps
+from onnxq.stages.calibrate.checkpoint import Checkpoint, job_key
+from onnxq.stages.calibrate.engines import Engine, Lanes
+from onnxq.stages.calibrate.layout import Layout, Outgrown, lay_out
+from onnxq.stages.calibrate.observe import Options, Seen, Work
+from onnxq.stages.calibrate.shards import Shards
+from onnxq.stages.progress import Progress, Silent
+from onnxq.types.statistics import Statistics
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
+
+# Batches of one piece of work: one where there are few, so that all hands are busy; more where there are many, so that
+# results are merged, sent and saved less often.
+MOST_BATCHES = 16
+_PIECES = 32
+
+
+def calibrate(
+    model: ir.Model,
+    tensors: Collection[str],
+    source: Source,
+    *,
+    channel_axes: Mapping[str, int] | None = None,
+    threads: int = 0,
+    progress: Progress | None = None,
+    memory: int | None = None,
+    executor: Executor | None = None,
+    checkpoint: Path | None = None,
+    subsample: int | None = None,
+) -> Statistics:
+    """Observe `tensors` while the model runs over `source`.
+
+    Extremes, histograms and counts are the same whatever the batching, the number of threads, the memory and the
+    executor, as far as onnxruntime computes the same values for the same sample.
+
+    Args:
+        model: the prepared model; left as it is.
+        tensors: names of values of the main graph, graph inputs included.
+        source: the samples.
+        channel_axes: tensors to keep per-channel statistics for, and their channel axis.
+        threads: processor cores to use, 0 for all; with an executor, cores of each worker (0 for one).
+        progress: told of samples done, and of waves.
+        memory: bytes that tapped tensors may take; None for a third of the free memory.
+        executor: engine after `concurrent.futures` that runs the work; None for threads of this process.
+        checkpoint: file to keep the state in while it runs; an interrupted calibration goes on from it.
+        subsample: look only at every n-th value of a sample; extremes are then those of the values looked at.
+
+    Raises:
+        CalibrationError: data that does not fit the model, or a tensor that the model has not.
+        RecipeError: an option out of range.
+    """
+    for option, value, least in (("threads", threads, 0), ("memory", memory, 1), ("subsample", subsample, 1)):
+        if value is not None and value < least:
+            raise RecipeError(f"{option} must be at least {least}, not {value}")
+    job = _Job(
+        model=model,
+        fingerprint=fingerprint(model),
+        source=source,
+        options=Options(channel_axes=dict(channel_axes or {}), subsample=subsample or 1),
+        progress=progress or Silent(),
+        executor=executor,
+        checkpoint=checkpoint,
+    )
+    tensors = tuple(dict.fromkeys(tensors))
+    batches = source.batches()
+    first = next(batches)
+    budget = memory if memory is not None else free_memory() // 3
+    cores = (threads or 1) if executor is not None else (threads or _cores())
+    layout = lay_out(model, tensors, first, memory=budget, cores=cores)
+    stream: Iterator[Batch] = itertools.chain([first], batches)  # some sources can be read only once
+    while True:
+        try:
+            return job.run(layout, stream)
+        except Outgrown as larger:
+            stream = source.batches()
+            job.progress.note(f"{larger.batch.where} is larger than those before it; calibration begins afresh for it")
+            layout = lay_out(model, tensors, larger.batch, memory=budget, cores=cores)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Job:
+    model: ir.Model
+    fingerprint: str
+    source: Source
+    options: Options
+    progress: Progress
+    executor: Executor | None
+    checkpoint: Path | None
+
+    def run(self, layout: Layout, stream: Iterator[Batch]) -> Statistics:
+        """Run all waves, the first one over `stream`."""
+        count = len(layout.waves)
+        if count > 1:
+            self.progress.note(f"the tapped tensors do not fit into memory at once: {count} waves over the data")
+        seen: Seen = {}
+        samples = 0
+        checkpoints = [self._checkpoint(wave, number) for number, wave in enumerate(layout.waves, start=1)]
+        try:
+            for number, (wave, checkpoint) in enumerate(zip(layout.waves, checkpoints, strict=True), start=1):
+                description = "calibrate" if count == 1 else f"calibrate, wave {number} of {count}"
+                batches = stream if number == 1 else self.source.batches()
+                found, samples = self._wave(wave, layout, batches, description, checkpoint)
+                seen |= found
+        except Outgrown:
+            _remove(checkpoints)
+            raise
+        _remove(checkpoints)
+        return Statistics(tensors=seen, fingerprint=self.fingerprint, samples=samples, synthetic=self.source.synthetic)
+
+    def _wave(
+        self,
+        tensors: tuple[str, ...],
+        layout: Layout,
+        batches: Iterator[Batch],
+        description: str,
+        checkpoint: Checkpoint | None,
+    ) -> tuple[Seen, int]:
+        seen = {name: empty() for name in tensors}
+        done = 0
+        if checkpoint is not None:
+            resumed = checkpoint.load()
+            if checkpoint.note:
+                self.progress.note(checkpoint.note)
+            if resumed is not None:
+                seen, done = dict(resumed.tensors), resumed.samples
+                self.progress.note(f"{done} samples were observed before; going on from there")
+        self.progress.start(self.source.samples, description)
+        self.progress.advance(done)
+        try:
+            engine = self._engine(tensors, layout)
+            for work, found in engine.observe(self._works(batches, layout, done)):
+                seen = {name: merge(seen[name], found[name]) for name in tensors}
+                done += work.samples
+                self.progress.advance(work.samples)
+                if checkpoint is not None:
+                    checkpoint.save(seen, done)
+        except BaseException:
+            if checkpoint is not None and done:
+                checkpoint.save(seen, done, now=True)
+            raise
+        finally:
+            self.progress.finish()
+        if checkpoint is not None:
+            checkpoint.save(seen, done, now=True)
+        return seen, done
+
+    def _engine(self, tensors: tuple[str, ...], layout: Layout) -> Engine:
+        if self.executor is None:
+            return Lanes(Taps(self.model, tensors, threads=layout.threads), self.options, layout.lanes)
+        return Shards(
+            self.executor,
+            self.model,
+            job_key(self.fingerprint, self.source, tensors, self.options, 0),
+            tensors,
+            threads=layout.threads,
+            options=self.options,
+            note=self.progress.note,
+        )
+
+    def _works(self, batches: Iterator[Batch], layout: Layout, skip: int) -> Iterator[Work]:
+        """Yield the batches in pieces of work, the first `skip` samples left out."""
+        pieces = self._pieces()
+        held: list[tuple[Batch, int]] = []
+        for batch in batches:
+            if skip > 0:
+                skip -= batch.samples
+                continue
+            if skip < 0:
+                raise CalibrationError("the data is not what it was before the interruption; delete the checkpoint")
+            held.append((batch, layout.rows(batch, free=self.source.chooses_size)))
+            if len(held) == pieces:
+                yield _work(held)
+                held = []
+        if held:
+            yield _work(held)
+
+    def _pieces(self) -> int:
+        """How many batches make a piece of work: the same for the same data, whatever the engine."""
+        samples, size = self.source.samples, self.source.batch_size or 1
+        return 1 if samples is None else min(MOST_BATCHES, max(1, samples // size // _PIECES))
+
+    def _checkpoint(self, wave: tuple[str, ...], number: int) -> Checkpoint | None:
+        if self.checkpoint is None:
+            return None
+        path = self.checkpoint if number == 1 else self.checkpoint.with_name(f"{self.checkpoint.name}.{number}")
+        return Checkpoint(path, job_key(self.fingerprint, self.source, wave, self.options, self._pieces()))
+
+
+def _remove(checkpoints: list[Checkpoint | None]) -> None:
+    for checkpoint in checkpoints:
+        if checkpoint is not None:
+            checkpoint.remove()
+
+
+def _work(held: list[tuple[Batch, int]]) -> Work:
+    return Work(batches=tuple(batch for batch, _ in held), rows=tuple(rows for _, rows in held))
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
