@@ -43,11 +43,16 @@ def runs_as(quantized: ir.Model, optimized: ir.Model) -> dict[str, RunsAs]:
     producers = {
         value.name: node for graph in optimized.graphs() for node in graph for value in node.outputs if value.name
     }
+    named = {node.name: node for graph in optimized.graphs() for node in graph if node.name}
     found = {}
     for path, node in nodes(quantized):
         if node.op_type in Q_OPS | DQ_OPS:
             continue
         ran = _search(node, producers)
+        if ran is None and node.name in named:
+            # Where int8 activations became uint8, values have new names; the fused node keeps the old one.
+            runner = named[node.name]
+            ran = RunsAs(op=op_name(runner), integer=_on_integers(runner) or _reads_codes(runner))
         if ran is not None:
             found[path] = ran
     return found
@@ -81,6 +86,12 @@ def _downstream(node: ir.Node) -> Iterator[tuple[ir.Value, int]]:
                 yield value, hops
                 following.extend(user for user in users if user.op_type not in Q_OPS)
         level = following
+
+
+def _reads_codes(node: ir.Node) -> bool:
+    """Whether a quantize node makes what this node reads first: such a node only moves codes."""
+    source = node.inputs[0].producer() if node.inputs and node.inputs[0] is not None else None
+    return source is not None and source.op_type in Q_OPS
 
 
 def _on_integers(node: ir.Node) -> bool:

@@ -48,7 +48,7 @@ def time_interleaved(
     *,
     budget: float = 2.0,
     min_rounds: int = 5,
-    max_rounds: int = 200,
+    max_rounds: int = 500,
 ) -> Timing:
     """Time sessions on the same input, one after the other in each round, in reversed order every second round.
 

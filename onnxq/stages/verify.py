@@ -1,0 +1,133 @@
+"""Verify: run the float and the quantized model, with the optimizer off and as served, and tell the difference."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
+
+from onnxq.data.source import Source
+from onnxq.runtime.mapping import runs_as
+from onnxq.runtime.readback import op_counts, optimized_graph
+from onnxq.runtime.session import Session, open_session
+from onnxq.runtime.timing import time_interleaved
+from onnxq.stages.progress import Progress, Silent
+from onnxq.stages.verify_metric import Metric, accuracy, score
+from onnxq.stages.verify_outputs import output_errors, served_differs
+from onnxq.stages.verify_tensors import tensor_errors
+from onnxq.types.plan import Action, Plan
+from onnxq.types.report import Kernels, Latency, MetricResult, Verification
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
+
+# Enough to rank the tensors; each costs as much memory as all tapped tensors of a run.
+_TENSOR_SAMPLES = 4
+
+
+def verify(
+    float_model: ir.Model,
+    quantized: ir.Model,
+    source: Source | None,
+    plan: Plan,
+    *,
+    reference: ir.Model | None = None,
+    threads: int = 1,
+    metric: Metric | None = None,
+    max_samples: int = 128,
+    latency_budget: float = 2.0,
+    progress: Progress | None = None,
+) -> Verification:
+    """Compare a quantized model with the float model that it was made from.
+
+    Args:
+        float_model: the original. quantized: what was made of it, with the same inputs and outputs.
+        source: evaluation data; None: only the kernels are read back.
+        plan: what was planned.
+        reference: float model with the plan's tensor names, for errors tensor by tensor; None: the original.
+        threads: intra-op threads the model is served with, 0 for all cores.
+        metric: the user's; None: accuracy where the data has labels.
+        max_samples: samples to compare outputs on. The metric sees all of them.
+        latency_budget: seconds to spend on timing. Timed is one call on the source's batch size, on one sample where
+            it leaves the size open.
+        progress: told what is going on.
+
+    Raises:
+        ModelError: the runtime cannot load or run one of the models.
+        CalibrationError: the data does not fit the model.
+        RecipeError: the user's metric fails or returns no finite number.
+    """
+    progress = progress or Silent()
+    kernels = read_kernels(float_model, quantized, plan, threads=threads)
+    if source is None:
+        return Verification(outputs=(), kernels=kernels)
+    float_served, quantized_served = (open_session(model, threads=threads) for model in (float_model, quantized))
+    some, few = source.head(max_samples), source.head(_TENSOR_SAMPLES)
+    with _step(progress, some.samples, "compare outputs"):
+        expected, plain = (open_session(model, optimize=False, threads=threads) for model in (float_model, quantized))
+        outputs, samples, warnings = output_errors(expected, plain, quantized_served, some, progress)
+        del expected, plain  # their weights, before others are loaded
+    with _step(progress, None, "compare tensors"):
+        tensors = tensor_errors(reference or float_model, quantized, few, plan, threads=threads, progress=progress)
+    with _step(progress, None if metric else source.samples, "score"):
+        if metric is not None:
+            result: MetricResult | None = score(metric, float_served, quantized_served)
+        else:
+            result, more = accuracy(float_served, quantized_served, source, progress)
+            warnings += more
+    return Verification(
+        outputs=outputs,
+        tensors=tensors,
+        latency=_latency((float_served, quantized_served), source, threads, latency_budget),
+        metric=result,
+        kernels=kernels,
+        samples=samples,
+        warnings=(*warnings, *served_differs(outputs, plan)),
+    )
+
+
+def read_kernels(float_model: ir.Model, quantized: ir.Model, plan: Plan, *, threads: int = 1) -> Kernels:
+    """Read back what the runtime makes of both models, and which planned kernels did not come about.
+
+    Raises:
+        ModelError: the runtime cannot load one of the models.
+    """
+    found = runs_as(quantized, optimized_graph(quantized, threads=threads, layout=False))
+    unfused = {
+        decision.node: f"{found[decision.node].op} in float"
+        for decision in plan.decisions
+        if decision.action is Action.QUANTIZE
+        and decision.kernel is not None
+        and decision.node in found
+        and not found[decision.node].integer
+    }
+    return Kernels(
+        float_ops=op_counts(optimized_graph(float_model, threads=threads)),
+        quantized_ops=op_counts(optimized_graph(quantized, threads=threads)),
+        unfused=unfused,
+    )
+
+
+@contextlib.contextmanager
+def _step(progress: Progress, total: int | None, description: str) -> Iterator[None]:
+    progress.start(total, description)
+    try:
+        yield
+    finally:
+        progress.finish()
+
+
+def _latency(served: Sequence[Session], source: Source, threads: int, budget: float) -> Latency:
+    batch = next(iter(source.batches()))
+    if source.batch_size is None and source.signature.has_batch_axis:
+        batch = batch.rows(0, 1)
+    timing = time_interleaved(served, batch.feeds, budget=budget)
+    first = next(iter(batch.feeds.values()), None)
+    return Latency(
+        float_ms=timing.median_ms(0),
+        quantized_ms=timing.median_ms(1),
+        speedup=timing.ratio(0, 1),
+        runs=timing.rounds,
+        threads=threads,
+        batch=int(first.shape[0]) if first is not None and first.ndim else None,
+    )

@@ -1,0 +1,101 @@
+"""Which node loses most: every quantized node's output against the float model's tensor of the same name."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from onnxq.data.source import Source
+from onnxq.graph.walk import top_level
+from onnxq.numerics.metrics import Comparison
+from onnxq.runtime.taps import Taps
+from onnxq.stages.progress import Progress
+from onnxq.types.plan import Action, Plan
+from onnxq.types.report import TensorError
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
+
+# All tapped tensors of a run are held at once, in both models; groups of tensors are sized to stay below this.
+_MEMORY = 256 << 20
+_FIRST_GROUP, _LARGEST_GROUP = 8, 128
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Pair:
+    """A tensor of the float model and what stands for it in the quantized one."""
+
+    node: str
+    tensor: str
+    quantized: str
+
+
+def tensor_errors(
+    reference: ir.Model,
+    quantized: ir.Model,
+    source: Source,
+    plan: Plan,
+    *,
+    threads: int,
+    progress: Progress,
+) -> tuple[TensorError, ...]:
+    """Return the SQNR of each output of each quantized node, optimizer off, in plan order.
+
+    Where a node's output is quantized, its dequantized value counts. Tensors that the reference has no counterpart of,
+    and those of subgraphs, which cannot be tapped, are left out.
+
+    Args:
+        reference: float model with the plan's tensor names. quantized: what was made of it.
+        source: the few samples to run. plan: names the nodes. threads: intra-op threads. progress: told of each group.
+    """
+    pairs = list(_pairs(reference, quantized, plan))
+    batches = list(source.batches())
+    errors, size = [], _FIRST_GROUP
+    while pairs:
+        group, pairs = pairs[:size], pairs[size:]
+        expected = Taps(reference, [pair.tensor for pair in group], optimize=False, threads=threads)
+        actual = Taps(quantized, [pair.quantized for pair in group], optimize=False, threads=threads)
+        sums = [Comparison() for _ in group]
+        largest = 1
+        for batch in batches:
+            x, y = expected.run(batch.feeds), actual.run(batch.feeds)
+            for pair, entry in zip(group, sums, strict=True):
+                entry.add(x[pair.tensor], y[pair.quantized])
+            largest = max(largest, *(array.nbytes for array in x.values()))
+        errors += [
+            TensorError(node=pair.node, tensor=pair.tensor, sqnr=entry.sqnr_db)
+            for pair, entry in zip(group, sums, strict=True)
+        ]
+        size = min(_LARGEST_GROUP, max(1, _MEMORY // (2 * largest)))
+        progress.advance(len(group))
+    return tuple(errors)
+
+
+def _pairs(reference: ir.Model, quantized: ir.Model, plan: Plan) -> Iterator[_Pair]:
+    known = {value.name for node in reference.graph for value in node.outputs}
+    nodes = dict(top_level(quantized))
+    for decision in plan.decisions:
+        node = nodes.get(decision.node)
+        if decision.action is not Action.QUANTIZE or node is None:
+            continue
+        for slot, value in enumerate(node.outputs):
+            key = decision.outputs.get(slot)
+            tensor = plan.tensors[key].tensor if key is not None else value.name
+            stand_in = _dequantized(value) if key is not None else value
+            if tensor in known and stand_in is not None and stand_in.name and _is_float(stand_in):
+                yield _Pair(node=decision.node, tensor=tensor or "", quantized=stand_in.name)
+
+
+def _dequantized(value: ir.Value) -> ir.Value | None:
+    """Follow value -> QuantizeLinear -> DequantizeLinear."""
+    for use in value.uses():
+        if use.node.op_type == "QuantizeLinear" and use.idx == 0:
+            for second in use.node.outputs[0].uses():
+                if second.node.op_type == "DequantizeLinear":
+                    return second.node.outputs[0]
+    return None
+
+
+def _is_float(value: ir.Value) -> bool:
+    return value.dtype is None or value.dtype.is_floating_point()
