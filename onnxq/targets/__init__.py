@@ -38,7 +38,8 @@ class Row:
         refuses: returns why a node does not qualify, None if it does. condition: the same in words, for the table.
         float_ns, quantized_ns: time for each output element, for choosing between float and codes where an operator
             alone decides nothing; see `Target.timing`.
-        probe: ONNX text of a one-operator float model that must run as `kernel` once quantized.
+        probe: ONNX text of a float model, this operator first, that must run it as `kernel` once quantized.
+        float_probe: the same for `float_kernel`.
         evidence: how the row is known.
     """
 
@@ -53,6 +54,7 @@ class Row:
     float_ns: float = 0.0
     quantized_ns: float = 0.0
     probe: str = ""
+    float_probe: str = ""
     evidence: str = ""
 
 

@@ -87,7 +87,8 @@ _LINEAR = (
         weights=_EIGHT,
         output=Output.OPTIONAL,
         float_kernel="MatMulIntegerToFloat",
-        probe=_one_op("y = MatMul (x, w)", "float[8,16] x", "float[16,8] w"),
+        probe=_one_op("m = MatMul (x, w) y = Flatten (m)", "float[8,16] x", "float[16,8] w"),
+        float_probe=_one_op("y = MatMul (x, w)", "float[8,16] x", "float[16,8] w"),
         evidence=_EVIDENCE,
     ),
     Row(
@@ -96,9 +97,11 @@ _LINEAR = (
         activations=_EIGHT,
         weights=_EIGHT,
         output=Output.OPTIONAL,
+        float_kernel="QGemm",
         refuses=_gemm,
         condition="transA = 0; alpha = beta = 1 where there is a bias",
-        probe=_one_op("y = Gemm (x, w, b)", "float[8,16] x", "float[16,8] w, float[8] b"),
+        probe=_one_op("m = Gemm (x, w, b) y = Flatten (m)", "float[8,16] x", "float[16,8] w, float[8] b"),
+        float_probe=_one_op("y = Gemm (x, w, b)", "float[8,16] x", "float[16,8] w, float[8] b"),
         evidence=_EVIDENCE,
     ),
 )

@@ -18,13 +18,15 @@ import onnx_ir as ir
 from onnxq.errors import PlanError
 from onnxq.graph.constants import constant_array
 from onnxq.numerics.affine import storage_array
+from onnxq.passes import register_pass
 from onnxq.passes.emit.constants import Constants
 from onnxq.types.plan import Action, Decision, Plan, Role, TensorPlan
 from onnxq.types.scheme import PerChannel, QuantParams
 
 
+@register_pass("emit-qdq", preserves_semantics=False)
 class EmitQdq(ir.passes.InPlacePass):
-    """Put QuantizeLinear and DequantizeLinear where the plan says."""
+    """Put QuantizeLinear and DequantizeLinear where the plan says (format qdq)."""
 
     def __init__(self, plan: Plan) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""Where codes flow: clamps to absorb, the choice between float and codes, and the time that each is expected to cost."""
+"""Where codes flow: clamps to absorb, the choice between float and codes, and the time each is expected to cost."""
 
 from __future__ import annotations
 

@@ -1,0 +1,72 @@
+"""probe: prove a target's rows by quantizing their one-operator models and reading back what the runtime made of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import product
+
+from onnxq.graph.text import model_from_text
+from onnxq.runtime.mapping import runs_as
+from onnxq.runtime.readback import optimized_graph
+from onnxq.stages.plan import make_plan, observed_tensors
+from onnxq.stages.rewrite import rewrite
+from onnxq.targets import Row, Target
+from onnxq.types.plan import Action
+from onnxq.types.recipe import Recipe
+from onnxq.types.scheme import QuantType
+from onnxq.types.statistics import Statistics, TensorStatistics
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ProbeResult:
+    """What the runtime did with one row for one pair of types.
+
+    Attributes:
+        op, activations, weights: what was probed; weights None for operators without.
+        expected: kernel that the row names. found: what really ran.
+    """
+
+    op: str
+    activations: QuantType
+    weights: QuantType | None
+    expected: str
+    found: str
+
+    @property
+    def holds(self) -> bool:
+        """Whether the row is true here."""
+        return self.expected == self.found
+
+
+def probe(target: Target) -> Iterator[ProbeResult]:
+    """Prove every row of a target, for each pair of types that the row names, on the installed runtime."""
+    for row in target.rows:
+        for activations, weights in product(sorted(row.activations), sorted(row.weights) or (None,)):
+            for kernel, text in ((row.kernel, row.probe), (row.float_kernel, row.float_probe)):
+                if text:
+                    yield ProbeResult(
+                        op=row.op,
+                        activations=activations,
+                        weights=weights,
+                        expected=kernel,
+                        found=_run(text, row, target, activations, weights),
+                    )
+
+
+def _run(text: str, row: Row, target: Target, activations: QuantType, weights: QuantType | None) -> str:
+    """Quantize a probe's model with the given types and return the operator that runs in the row's place."""
+    choice: dict[str, object] = {"placement": "everywhere", "activations": {"dtype": activations}}
+    if weights is not None:
+        choice["weights"] = {"dtype": weights, "symmetric": weights.signed}
+    recipe = Recipe.parse({**choice, "target": target.name})
+    model = model_from_text(text)
+    seen = TensorStatistics(histogram=None, minimum=-1.0, maximum=1.0, count=1)
+    statistics = Statistics(tensors=dict.fromkeys(observed_tensors(model, recipe, target), seen))
+    plan = make_plan(model, statistics, recipe, target)
+    planned = [entry.node for entry in plan.decisions if entry.op == row.op and entry.action is Action.QUANTIZE]
+    if not planned:
+        return f"{row.op} kept in float: {plan.decisions[0].reason.text}"
+    quantized, _ = rewrite(model, plan)
+    ran = runs_as(quantized, optimized_graph(quantized, layout=False))[planned[0]]
+    return ran.op.rpartition("::")[2] if ran.integer else f"{ran.op} in float"

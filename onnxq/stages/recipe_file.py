@@ -1,0 +1,39 @@
+"""Recipes as text: YAML or JSON in, YAML out."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from onnxq.errors import RecipeError
+from onnxq.types.recipe import Recipe
+
+
+def read_recipe(path: Path) -> dict[str, Any]:
+    """Return what a YAML or JSON file says, unchecked: `Recipe.parse` checks it. A report is read for its recipe.
+
+    Raises:
+        RecipeError: the file cannot be read, or is neither YAML nor JSON (JSON is YAML); names the line.
+    """
+    import yaml
+
+    try:
+        data = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise RecipeError(f"recipe '{path}' cannot be read: {error}") from None
+    except yaml.YAMLError as error:
+        raise RecipeError(f"recipe '{path}' is no YAML or JSON: {' '.join(str(error).split())}") from None
+    if isinstance(data, dict) and isinstance(data.get("recipe"), dict):
+        data = data["recipe"]
+    if data is None:
+        return {}
+    if not isinstance(data, dict):
+        raise RecipeError(f"recipe '{path}' holds a {type(data).__name__}; a recipe is a mapping of options")
+    return {str(key): value for key, value in data.items()}
+
+
+def dump_recipe(recipe: Recipe) -> str:
+    """Return the complete recipe as YAML, defaults included; reading it back gives the same recipe."""
+    import yaml
+
+    return yaml.safe_dump(recipe.plain(), sort_keys=False, allow_unicode=True)
