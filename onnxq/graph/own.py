@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from onnxq.graph.walk import scopes
+
 if TYPE_CHECKING:
     import onnx_ir as ir
 
@@ -16,15 +18,14 @@ def own(model: ir.Model) -> None:
     """
     import onnx_ir as ir
 
-    for graph in (model.graph, *(function.graph for function in model.functions.values())):
-        for scope in (graph, *graph.subgraphs()):
-            for value in scope.initializers.values():
-                if value.const_value is not None:
-                    value.const_value = _alias(value.const_value)
-            for node in scope:
-                attribute = node.attributes.get("value")
-                if node.op_type == "Constant" and attribute is not None and not attribute.is_ref():
-                    node.attributes["value"] = ir.AttrTensor("value", _alias(attribute.as_tensor()))
+    for scope in scopes(model):
+        for value in scope.initializers.values():
+            if value.const_value is not None:
+                value.const_value = _alias(value.const_value)
+        for node in scope:
+            attribute = node.attributes.get("value")
+            if node.op_type == "Constant" and attribute is not None and not attribute.is_ref():
+                node.attributes["value"] = ir.AttrTensor("value", _alias(attribute.as_tensor()))
 
 
 def _alias(tensor: ir.TensorProtocol) -> ir.TensorProtocol:

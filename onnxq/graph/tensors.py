@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, Protocol
 
+from onnxq.graph.walk import scopes
+
 if TYPE_CHECKING:
     import onnx_ir as ir
 
@@ -15,13 +17,12 @@ def tensors(model: ir.Model) -> Iterator[tuple[str, ir.TensorProtocol]]:
     Visits initializers and attributes of the main graph, of all subgraphs and of local functions. A tensor that two
     values share comes twice.
     """
-    for graph in (model.graph, *(function.graph for function in model.functions.values())):
-        for scope in (graph, *graph.subgraphs()):
-            for name, value in scope.initializers.items():
-                if value.const_value is not None:
-                    yield name, value.const_value
-            for node in scope:
-                yield from _of_node(node)
+    for scope in scopes(model):
+        for name, value in scope.initializers.items():
+            if value.const_value is not None:
+                yield name, value.const_value
+        for node in scope:
+            yield from _of_node(node)
 
 
 def total_bytes(model: ir.Model) -> int:

@@ -24,6 +24,13 @@ def top_level(model: ir.Model) -> Iterator[tuple[str, ir.Node]]:
     return ((path, node) for path, node in nodes(model) if node.graph is model.graph)
 
 
+def scopes(model: ir.Model) -> Iterator[ir.Graph]:
+    """Yield every graph of the model: the main graph and the bodies of functions, each followed by its subgraphs."""
+    for graph in (model.graph, *(function.graph for function in model.functions.values())):
+        yield graph
+        yield from graph.subgraphs()
+
+
 def subgraphs(node: ir.Node) -> Iterator[tuple[str, ir.Graph]]:
     """Yield the graphs that a node holds, each with its attribute's name (`cases_0` where it holds several)."""
     import onnx_ir as ir

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from onnxq.errors import ModelError
 from onnxq.graph.tensors import tensors
+from onnxq.graph.walk import scopes
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -23,9 +24,8 @@ def audit(model: ir.Model, what: str) -> None:
     Raises:
         ModelError: the first fault found, with the node or tensor.
     """
-    for graph in (model.graph, *(function.graph for function in model.functions.values())):
-        for scope in (graph, *graph.subgraphs()):
-            _check_values(scope, what)
+    for scope in scopes(model):
+        _check_values(scope, what)
     _check_tensors(model, what)
 
 

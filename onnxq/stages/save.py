@@ -1,38 +1,23 @@
-"""Save: temporary files in the same folder, then one rename; an interrupted run leaves the old file or none.
-
-External data gets a file name made from its content (`model.int8-1a2b3c4d5e6f.data`), is complete on disk before the
-model that refers to it appears, and never replaces a file that another model, or this very run, still reads.
-"""
+"""Save: temporary files in the same folder, then one rename; an interrupted run leaves the old file or none."""
 
 from __future__ import annotations
 
 import errno
-import hashlib
 import os
-import re
 import tempfile
-from collections.abc import Container, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from functools import partial
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING
 
 from onnxq.errors import ModelError
-from onnxq.graph.tensors import tensors, total_bytes, write
-from onnxq.stages._atomic import Batch, remove
+from onnxq.graph.atomic import Batch, remove
+from onnxq.graph.storage import data_files, files_read_by, to_proto, write_model
 
 if TYPE_CHECKING:
-    import onnx
     import onnx_ir as ir
 
-# A protobuf message holds at most 2 GiB; what is not weights (nodes, names, shapes) needs room too.
-EXTERNAL_ABOVE = 2**31 - 2**27
-# A model whose weights still lie on disk is not pulled into memory as one message unless it is small.
-STREAM_ABOVE = 2**28
-# Smaller tensors stay in the model: shape inference reads shapes and axes, and cannot follow them to another file.
-_EMBED_BELOW = 1024
-# Big tensors start on a page, so that they can be memory-mapped where they lie.
-_ALIGN_FROM, _ALIGNMENT = 2**20, 4096
-_DIGITS = 12
+__all__ = ["check_writable", "save", "to_proto"]
 
 
 def check_writable(path: Path, force: bool, companions: Iterable[Path] = ()) -> None:
@@ -57,17 +42,6 @@ def check_writable(path: Path, force: bool, companions: Iterable[Path] = ()) -> 
             raise ModelError(f"output folder '{folder}' cannot be written: {error.strerror}; choose another") from None
 
 
-def to_proto(model: ir.Model) -> onnx.ModelProto:
-    """Return the model as one protobuf message with all weights inside; `model` keeps its own lazily loaded ones.
-
-    Raises:
-        ModelError: the model cannot be expressed as a message.
-    """
-    copy = model.clone()
-    _embed(copy)
-    return _serialize(copy)
-
-
 def save(model: ir.Model, path: Path, *, force: bool, companions: Mapping[Path, bytes] | None = None) -> None:
     """Write the model, and files that belong to it, whole or not at all; `model` stays as it is.
 
@@ -86,160 +60,20 @@ def save(model: ir.Model, path: Path, *, force: bool, companions: Mapping[Path, 
     path = Path(path)
     companions = {Path(name): content for name, content in (companions or {}).items()}
     check_writable(path, force, companions)
-    stale = _data_of(path)
+    stale = data_files(path)
     try:
         with Batch() as batch:
-            proto = _externalize(model, path, batch) if _needs_external(model) else to_proto(model)
-            batch.write(path, lambda file: _write_proto(file, proto))
+            write_model(model, path, batch)
             for name, content in companions.items():
                 batch.write(name, partial(_write_bytes, content=content))
             batch.commit()
     except OSError as error:
         raise ModelError(f"'{path}' could not be saved: {_advice(error)}; nothing was changed") from error
-    remove(stale - _data_of(path) - _files_read_by(model))
-
-
-def _needs_external(model: ir.Model) -> bool:
-    import onnx_ir as ir
-
-    size = total_bytes(model)
-    on_disk = any(isinstance(tensor, ir.ExternalTensor) for _, tensor in tensors(model))
-    return size > EXTERNAL_ABOVE or (on_disk and size > STREAM_ABOVE)
-
-
-def _externalize(model: ir.Model, path: Path, batch: Batch) -> onnx.ModelProto:
-    """Write the big tensors to a data file, and return the message that refers to it."""
-    import onnx_ir as ir
-
-    copy = model.clone()
-    big = {
-        value: value.const_value
-        for graph in copy.graphs()
-        for value in graph.initializers.values()
-        if value.const_value is not None and _is_big(value.const_value)
-    }
-    offsets: dict[int, int] = {}
-    location = ""
-
-    def fill(file: IO[bytes]) -> Path:
-        nonlocal location
-        stream = _HashedFile(file)
-        for tensor in big.values():
-            if id(tensor) not in offsets:
-                if tensor.nbytes >= _ALIGN_FROM:
-                    stream.pad_to(_ALIGNMENT)
-                offsets[id(tensor)] = stream.position
-                write(tensor, stream)
-        location = f"{path.stem}-{stream.digest()[:_DIGITS]}.data"
-        return path.parent / location
-
-    batch.write(path, fill)
-    _embed(copy, besides=big)
-    for value, tensor in big.items():
-        value.const_value = ir.ExternalTensor(
-            location,
-            offsets[id(tensor)],
-            tensor.nbytes,
-            tensor.dtype,
-            shape=ir.Shape(tensor.shape.numpy()),
-            name=value.name or "",
-        )
-    return _serialize(copy)
-
-
-def _embed(model: ir.Model, besides: Container[ir.Value] = ()) -> None:
-    """Replace external tensors by ones that serialize into the message; the data is still read lazily."""
-    import onnx_ir as ir
-
-    for graph in model.graphs():
-        for value in graph.initializers.values():
-            if isinstance(value.const_value, ir.ExternalTensor) and value not in besides:
-                value.const_value = _inner(value.const_value)
-        for node in graph:
-            for name, attribute in node.attributes.items():
-                if not attribute.is_ref() and isinstance(attribute.value, ir.ExternalTensor):
-                    node.attributes[name] = ir.AttrTensor(name, _inner(attribute.value))
-
-
-def _inner(tensor: ir.ExternalTensor) -> ir.TensorProtocol:
-    import onnx_ir as ir
-
-    return ir.LazyTensor(
-        lambda: ir.Tensor(tensor.numpy(), dtype=tensor.dtype), dtype=tensor.dtype, shape=tensor.shape, name=tensor.name
-    )
-
-
-def _is_big(tensor: ir.TensorProtocol) -> bool:
-    import onnx_ir as ir
-
-    return tensor.dtype != ir.DataType.STRING and tensor.nbytes >= _EMBED_BELOW
-
-
-class _HashedFile:
-    """A file to write to that hashes what passes; without a descriptor of its own, so that all bytes pass."""
-
-    def __init__(self, file: IO[bytes]) -> None:
-        self._file = file
-        self._hash = hashlib.sha256()
-        self.position = 0
-
-    def write(self, data: Any) -> int:
-        """Write bytes at the end."""
-        self._hash.update(data)
-        size = memoryview(data).nbytes
-        self._file.write(data)
-        self.position += size
-        return size
-
-    def pad_to(self, alignment: int) -> None:
-        """Write zeros up to the next multiple of `alignment`."""
-        self.write(bytes(-self.position % alignment))
-
-    def digest(self) -> str:
-        """Return the sha256 of all bytes so far, in hex."""
-        return self._hash.hexdigest()
-
-
-def _serialize(model: ir.Model) -> onnx.ModelProto:
-    import onnx_ir as ir
-
-    try:
-        return ir.to_proto(model)
-    except ir.serde.SerdeError as error:
-        raise ModelError(f"the model cannot be written as ONNX: {error.__cause__ or error}") from error
-
-
-def _write_proto(file: IO[bytes], proto: onnx.ModelProto) -> None:
-    try:
-        data = proto.SerializeToString(deterministic=True)
-    except ValueError as error:  # over 2 GB, where the bulk is no initializer
-        raise ModelError(f"the model is too big for one ONNX file: {error}; make its constants initializers") from None
-    file.write(data)
+    remove(stale - data_files(path) - files_read_by(model))
 
 
 def _write_bytes(file: IO[bytes], *, content: bytes) -> None:
     file.write(content)
-
-
-def _data_of(path: Path) -> set[Path]:
-    """Return the data files that the model at `path` refers to and that an earlier `save` made for it."""
-    import onnx
-
-    pattern = re.compile(rf"{re.escape(path.stem)}-[0-9a-f]{{{_DIGITS}}}\.data")
-    if not path.is_file() or not any(pattern.fullmatch(entry.name) for entry in path.parent.iterdir()):
-        return set()
-    try:
-        proto = onnx.load(str(path), load_external_data=False)
-    except Exception:  # whatever lies there refers to nothing that we know
-        return set()
-    entries = (entry for tensor in proto.graph.initializer for entry in tensor.external_data if entry.key == "location")
-    return {path.parent / entry.value for entry in entries if pattern.fullmatch(entry.value)}
-
-
-def _files_read_by(model: ir.Model) -> set[Path]:
-    import onnx_ir as ir
-
-    return {Path(tensor.path) for _, tensor in tensors(model) if isinstance(tensor, ir.ExternalTensor)}
 
 
 def _advice(error: OSError) -> str:

@@ -1,0 +1,82 @@
+"""Pipelines as text: `infer-shapes,convert-version{opset=21},fold-constants`."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from onnxq.errors import RecipeError
+from onnxq.passes import passes
+
+_STEP = re.compile(r"(?P<name>[^\s,{}]+)\s*(\{(?P<options>[^{}]*)\})?")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Step:
+    """One pass of a pipeline, and the options to set it up with."""
+
+    name: str
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+    def __str__(self) -> str:
+        """Return the step as text; `parse` reads it back where all options are plain values."""
+        options = " ".join(f"{key}={_show(value)}" for key, value in self.options.items())
+        return f"{self.name}{{{options}}}" if options else self.name
+
+
+def parse(text: str) -> tuple[Step, ...]:
+    """Read a pipeline: names with commas between, each with its options in braces (`{opset=21 strict=true}`) if any.
+
+    A name may come more than once. Option values are whole numbers, decimal numbers, true, false, or words.
+
+    Raises:
+        RecipeError: a pass or an option that does not exist (with the nearest spelling), or text that is no pipeline.
+    """
+    steps: list[Step] = []
+    rest = text.strip()
+    while rest:
+        found = _STEP.match(rest)
+        if not found:
+            raise RecipeError(
+                f"pipeline: expected the name of a pass at '{rest[:30]}'; write `name,name{{option=value}}`"
+            )
+        step = Step(name=found["name"], options=_options(found["name"], found["options"] or ""))
+        passes.get(step.name).check(step.options)
+        steps.append(step)
+        rest = rest[found.end() :].lstrip()
+        if rest and not rest.startswith(","):
+            raise RecipeError(f"pipeline: expected a comma at '{rest[:30]}'")
+        rest = rest[1:].lstrip()
+    return tuple(steps)
+
+
+def show(steps: Iterable[Step]) -> str:
+    """Return the pipeline as text."""
+    return ",".join(map(str, steps))
+
+
+def _options(name: str, text: str) -> dict[str, Any]:
+    options: dict[str, Any] = {}
+    for part in text.split():
+        key, equals, value = part.partition("=")
+        if not (key and equals and value):
+            raise RecipeError(f"pipeline: pass '{name}' has the option '{part}'; write `option=value`")
+        options[key] = _value(value)
+    return options
+
+
+def _value(text: str) -> Any:
+    if text in ("true", "false"):
+        return text == "true"
+    for kind in (int, float):
+        try:
+            return kind(text)
+        except ValueError:
+            continue
+    return text
+
+
+def _show(value: object) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)
