@@ -25,7 +25,7 @@ MAX_BINS = 2 * SIDE
 CHUNK = 1 << 16
 # No finer bins than these, so that 2^-k is a finite float64; float32 never gets here.
 _FINEST = -1000
-# Between these levels float32 arithmetic is exact: 2^-k is representable, and nothing underflows when it is multiplied.
+# Between these levels float32 arithmetic is exact: 2^-k is representable, and nothing underflows when multiplied by it.
 _EXACT_FLOAT32 = range(-126, 1)
 
 
@@ -39,28 +39,44 @@ def level_for(largest: float) -> int:
     return max(binade(largest) + 1 - _SIDE_BITS, _FINEST) if largest else _FINEST
 
 
+class _Scratch(threading.local):
+    """Buffers of one chunk, one set a thread: fresh memory for every chunk would cost more than the arithmetic."""
+
+    def __init__(self) -> None:
+        self.float32 = np.empty(CHUNK, np.float32)
+        self.float64 = np.empty(CHUNK, np.float64)
+        self.index32 = np.empty(CHUNK, np.int32)
+        self.index = np.empty(CHUNK, np.int64)
+
+
+_scratch = _Scratch()
+
+
 def count_bins(values: npt.NDArray[Any], level: int) -> Counts:
     """Return how many values fall into each bin -SIDE .. SIDE - 1 of `level`.
 
     Args:
-        values: float32 or float64, one axis, finite, magnitudes below SIDE * 2^level.
+        values: float32 or float64, one axis, at most CHUNK finite values, magnitudes below SIDE * 2^level.
         level: the grid's level.
 
     Returns:
         int64, shape (MAX_BINS,); entry i counts bin i - SIDE.
     """
-    total = np.zeros(MAX_BINS, np.int64)
-    for start in range(0, values.size, CHUNK):
-        piece = values[start : start + CHUNK]
-        if piece.dtype == np.float32 and level in _EXACT_FLOAT32:
-            total += _count(piece, level)
-        else:
-            total += _count(piece.astype(np.float64, copy=False), level)
-    return total
+    single = values.dtype == np.float32 and level in _EXACT_FLOAT32
+    scaled: npt.NDArray[Any] = (_scratch.float32 if single else _scratch.float64)[: values.size]
+    index32, index = _scratch.index32[: values.size], _scratch.index[: values.size]
+    np.multiply(values, scaled.dtype.type(math.ldexp(1.0, -level)), out=scaled)
+    np.floor(scaled, out=scaled)
+    if not single and level > 0:
+        scaled[(values < 0) & (scaled == 0)] = -1  # a product that underflowed to zero lies just below it
+    np.add(scaled, SIDE, out=scaled)
+    np.copyto(index32, scaled, casting="unsafe")  # by way of int32: processors convert to that fastest
+    np.copyto(index, index32)
+    return np.bincount(index, minlength=MAX_BINS)
 
 
 def shrink(counts: Counts, level: int) -> Histogram:
-    """Return dense counts of bins -SIDE .. SIDE - 1 as a Histogram without empty bins at its ends."""
+    """Return dense counts of bins -SIDE .. SIDE - 1, not all zero, as a Histogram without empty bins at its ends."""
     used = np.flatnonzero(counts)
     first, last = int(used[0]), int(used[-1])
     return Histogram(exponent=level, first=first - SIDE, counts=counts[first : last + 1].copy())
@@ -68,40 +84,9 @@ def shrink(counts: Counts, level: int) -> Histogram:
 
 def add_coarser(total: Counts, histogram: Histogram, level: int) -> None:
     """Add a histogram of `level` or finer to dense counts of `level`, in place."""
-    shift = level - histogram.exponent
-    if shift == 0:
-        start = histogram.first + SIDE
-        total[start : start + histogram.counts.size] += histogram.counts
-        return
+    # Bins lie within -2^12 .. 2^12, so that a shift by 13 already tells negative from the others.
+    shift = min(level - histogram.exponent, _SIDE_BITS + 1)
     low, high = histogram.first >> shift, (histogram.first + histogram.counts.size - 1) >> shift
-    # Starts of the runs of fine bins that share a coarse one; a coarse bin is 2^shift fine ones, which may be a lot.
-    edges = (np.arange(low + 1, high + 1, dtype=object) << shift) - histogram.first if shift > 40 else None
-    if edges is None:
-        edges = (np.arange(low + 1, high + 1, dtype=np.int64) << shift) - histogram.first
-    starts = np.concatenate([[0], edges]).astype(np.int64)
+    starts = (np.arange(low, high + 1) << shift) - histogram.first  # of the runs that share a coarser bin
+    starts[0] = 0
     total[low + SIDE : high + SIDE + 1] += np.add.reduceat(histogram.counts, starts)
-
-
-class _Scratch(threading.local):
-    """Buffers of one chunk, one set a thread."""
-
-    def __init__(self) -> None:
-        self.float32 = np.empty(CHUNK, np.float32)
-        self.float64 = np.empty(CHUNK, np.float64)
-        self.index = np.empty(CHUNK, np.int64)
-
-
-_scratch = _Scratch()
-
-
-def _count(values: npt.NDArray[Any], level: int) -> Counts:
-    single = values.dtype == np.float32
-    scaled = (_scratch.float32 if single else _scratch.float64)[: values.size]
-    index = _scratch.index[: values.size]
-    np.multiply(values, values.dtype.type(math.ldexp(1.0, -level)), out=scaled)
-    np.floor(scaled, out=scaled)
-    if not single and level > 0:
-        scaled[(values < 0) & (scaled == 0)] = -1  # a product that underflowed to zero lies just below it
-    np.add(scaled, SIDE, out=scaled)
-    np.copyto(index, scaled, casting="unsafe")
-    return np.bincount(index, minlength=MAX_BINS)

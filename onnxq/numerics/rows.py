@@ -1,21 +1,22 @@
-"""One array of samples to clusters."""
+"""One array of samples to clusters, by looking at every magnitude: for arrays that hold masks, NaN or little else."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections import Counter
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from onnxq.numerics.clusters import BELOW_ALL, group
+from onnxq.numerics.clusters import BELOW_ALL, Group, group
 from onnxq.numerics.exact import exact_sum
-from onnxq.numerics.grid import CHUNK, MAX_BINS, count_bins, level_for, shrink
+from onnxq.numerics.grid import MAX_BINS, SIDE, count_bins, level_for, shrink
+from onnxq.numerics.moments import sums
+from onnxq.numerics.pieces import Rows, pieces
 from onnxq.types.statistics import Cluster
 
 Array = npt.NDArray[Any]
-_LOWEST = -1074
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -29,77 +30,98 @@ class Seen:
     zeros: int
 
 
-def observe_rows(rows: Array) -> Seen:
-    """Return what an array of samples holds.
-
-    Args:
-        rows: float32 or float64, shape (samples, values of a sample), contiguous.
-    """
-    occupied: set[int] = set()
-    nan = pos_inf = neg_inf = zeros = 0
-    for _, piece in _pieces(rows):
-        values = piece[np.isfinite(piece)]
-        if values.size < piece.size:
-            nan += int(np.isnan(piece).sum())
-            pos_inf += int((piece == np.inf).sum())
-            neg_inf += int((piece == -np.inf).sum())
-        nonzero = values[values != 0]
-        zeros += values.size - nonzero.size
-        exponents = np.frexp(nonzero)[1] - 1
-        occupied.update((np.flatnonzero(np.bincount(exponents - _LOWEST)) + _LOWEST).tolist())
-    parts = [(e, e, e) for e in occupied] + ([(BELOW_ALL, BELOW_ALL, BELOW_ALL)] if zeros else [])
-    clusters = []
-    for each in group(parts):
-        lower = 0.0 if each.reaches_zero or each.top == BELOW_ALL else 2.0**each.bottom
-        clusters.append(_cluster(rows, lower, each.top, each.reaches_zero))
-    return Seen(clusters=tuple(clusters), nan=nan, pos_inf=pos_inf, neg_inf=neg_inf, zeros=zeros)
+def observe_rows(rows: Rows) -> Seen:
+    """Return what an array of samples holds."""
+    binades: Counter[int] = Counter()
+    nan = pos_inf = neg_inf = 0
+    for _, piece in pieces(rows):
+        values = piece.reshape(-1)
+        found, odd = _binades(values)
+        binades.update(found)
+        if odd:
+            nan += int(np.isnan(values).sum())
+            pos_inf += int((values == np.inf).sum())
+            neg_inf += int((values == -np.inf).sum())
+    clusters = tuple(_cluster(rows, each) for each in group((e, e, e) for e in binades))
+    return Seen(clusters=clusters, nan=nan, pos_inf=pos_inf, neg_inf=neg_inf, zeros=binades[BELOW_ALL])
 
 
-def _cluster(rows: Array, lower: float, top: int, reaches_zero: bool) -> Cluster:
-    level = level_for(2.0**top if top != BELOW_ALL else 0.0)
+def _binades(values: Array) -> tuple[dict[int, int], int]:
+    """Return how many finite values lie in each binade (zeros in BELOW_ALL), and how many are not finite."""
+    single = values.dtype == np.float32
+    bits: Array = values.view(np.int32 if single else np.int64)
+    mantissa, bias, mask = (23, 127, 0xFF) if single else (52, 1023, 0x7FF)
+    exponents = ((bits >> mantissa) & mask).astype(np.int64)
+    counts = np.bincount(exponents, minlength=mask + 1)
+    found = {int(e) - bias: int(counts[e]) for e in np.flatnonzero(counts[1:mask]) + 1}
+    zeros = int(np.count_nonzero(values == 0)) if counts[0] else 0
+    if zeros:
+        found[BELOW_ALL] = zeros
+    if counts[0] > zeros:  # subnormal numbers, whose exponent field says nothing
+        small = values[(exponents == 0) & (values != 0)].astype(np.float64)
+        found.update(Counter((np.frexp(small)[1] - 1).tolist()))
+    return found, int(counts[mask])
+
+
+def _cluster(rows: Rows, part: Group[int]) -> Cluster:
+    """Collect the values of one group of binades."""
+    zero = part.top == BELOW_ALL
+    lower = 0.0 if zero or part.reaches_zero else 2.0**part.bottom
+    # Above all of the cluster and below all others: beyond the largest number lies only infinity, which is no value.
+    last = part.top + 1 >= np.finfo(rows.dtype).maxexp
+    upper = np.inf if last else 0.0 if zero else 2.0 ** (part.top + 1)
+    level = level_for(0.0 if zero else 2.0**part.top)
     minima, maxima = np.full(rows.shape[0], np.inf), np.full(rows.shape[0], -np.inf)
     counts = np.zeros(MAX_BINS, np.int64)
     smallest, minimum, maximum, total, squares = np.inf, np.inf, -np.inf, 0.0, 0.0
-    for index, piece in _pieces(rows):
+    for index, piece in pieces(rows):
         magnitude = np.abs(piece)
-        upto = np.frexp(magnitude)[1] - 1 <= top if top != BELOW_ALL else magnitude == 0
-        upto &= np.isfinite(piece)
-        upto |= magnitude == 0
-        minima[index] = np.minimum(minima[index], piece.min(axis=1, initial=np.inf, where=upto))
-        maxima[index] = np.maximum(maxima[index], piece.max(axis=1, initial=-np.inf, where=upto))
-        here = upto & (magnitude >= lower)
-        values = piece[here]
-        if not values.size:
+        upto = magnitude == 0 if zero else magnitude < upper
+        whole = bool(upto.all())
+        lows = (piece if whole else _keep(piece, upto, np.inf)).min(axis=1)
+        highs = (piece if whole else _keep(piece, upto, -np.inf)).max(axis=1)
+        minima[index], maxima[index] = np.minimum(minima[index], lows), np.maximum(maxima[index], highs)
+        here = upto & (magnitude >= lower) if lower else upto
+        count = int(np.count_nonzero(here))
+        if not count:
             continue
+        low = float(_keep(piece, here, np.inf).min() if lower else lows.min())
+        high = float(_keep(piece, here, -np.inf).max() if lower else highs.max())
+        minimum, maximum = min(minimum, low), max(maximum, high)
+        if not part.reaches_zero:
+            smallest = min(smallest, float(_keep(magnitude, here, np.inf).min()))
+        if low == high:  # a mask's one value
+            counts += count * count_bins(np.array([low]), level)
+            total, squares = total + count * low, squares + count * low**2
+            continue
+        # Zeros in place of the others, taken off again, cost less than picking values out.
+        values = _keep(piece, here, 0.0).reshape(-1)
         counts += count_bins(values, level)
-        smallest = min(smallest, float(magnitude[here].min()))
-        minimum, maximum = min(minimum, float(values.min())), max(maximum, float(values.max()))
-        wide = values.astype(np.float64)
-        total += float(wide.sum())
-        with np.errstate(over="ignore"):
-            squares += float(np.square(wide).sum())
+        counts[SIDE] -= values.size - count
+        here_sum, here_squares = sums(values)
+        total, squares = total + here_sum, squares + here_squares
     seen = maxima >= minima
     return Cluster(
-        smallest=0.0 if reaches_zero else smallest,
-        largest=max(-minimum, maximum),
+        smallest=0.0 if part.reaches_zero else smallest,
+        largest=max(abs(minimum), abs(maximum)),
         histogram=shrink(counts, level),
         minimum=minimum + 0.0,
         maximum=maximum + 0.0,
         count=int(counts.sum()),
         sum=total,
         sum_squares=squares,
-        samples=int(seen.sum()),
+        samples=int(np.count_nonzero(seen)),
         sum_minima=exact_sum(minima[seen].tolist()),
         sum_maxima=exact_sum(maxima[seen].tolist()),
     )
 
 
-def _pieces(rows: Array) -> Iterator[tuple[slice, Array]]:
-    """Yield (samples, values) in pieces that stay in a core's own cache."""
-    samples, size = rows.shape
-    if not rows.size:
-        return
-    step = max(1, CHUNK // size)
-    for first in range(0, samples, step):
-        for start in range(0, size, CHUNK):
-            yield slice(first, first + step), rows[first : first + step, start : start + CHUNK]
+def _keep(values: Array, where: npt.NDArray[np.bool_], fill: float) -> Array:
+    """Return np.where(where, values, fill), without a branch for each element."""
+    whole = np.int32 if values.dtype == np.float32 else np.int64
+    bits: Array = values.view(whole)
+    mask: Array = np.negative(where.astype(whole))
+    kept: Array = bits & mask
+    if fill:
+        kept |= ~mask & values.dtype.type(fill).view(whole)
+    return kept.view(values.dtype)

@@ -1,0 +1,139 @@
+"""Observing in place: one accumulator a tensor, fed array by array."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from onnxq.errors import CalibrationError
+from onnxq.numerics.body import Body
+from onnxq.numerics.channels import merge_channels, observe_channels
+from onnxq.numerics.clusters import body_histogram, merge_clusters
+from onnxq.numerics.exact import exact_mean
+from onnxq.numerics.grid import binade
+from onnxq.numerics.pieces import Rows, as_float, as_rows, extremes
+from onnxq.numerics.rows import observe_rows
+from onnxq.numerics.sentinels import split_sentinels
+from onnxq.types.statistics import ChannelStatistics, Cluster, Sentinel, TensorStatistics
+
+Shapes = tuple[tuple[int, int], ...]
+
+
+class Accumulator:
+    """Statistics under construction; what `result` returns depends on the multiset of samples alone.
+
+    Most arrays go into the body without a look at single magnitudes; only what might start a new cluster is
+    looked at closely.
+    """
+
+    def __init__(self, *, channel_axis: int | None = None) -> None:
+        """Make an empty one; `channel_axis`: the axis to keep per-channel statistics for."""
+        self._channel_axis = channel_axis
+        self._channels: ChannelStatistics | None = None
+        self._clusters: tuple[Cluster, ...] = ()
+        self._body: Body | None = None
+        self._nan = self._pos_inf = self._neg_inf = self._zeros = self._samples = 0
+        self._shapes: Shapes | None = None
+
+    def update(self, array: npt.NDArray[Any], *, batch_axis: int | None = None) -> None:
+        """Add an array; see `onnxq.numerics.histogram.observe`."""
+        array = np.asarray(array)
+        for axis in (batch_axis, self._channel_axis):
+            if axis is not None and not -array.ndim <= axis < array.ndim:
+                raise CalibrationError(f"an array of shape {list(array.shape)} has no axis {axis}")
+        values = as_float(array)
+        rows = as_rows(values, batch_axis)
+        samples = rows.shape[0]
+        if not samples:
+            return
+        shape = _sample_shape(array.shape, batch_axis)
+        self._shapes = merge_shapes(self._shapes, shape) if self._samples else shape
+        if self._channel_axis is not None:
+            channels = observe_channels(values, self._channel_axis)
+            self._channels = merge_channels(self._channels, channels) if self._samples else channels
+        self._samples += samples
+        if rows.size:
+            self._observe(rows)
+
+    def add(self, statistics: TensorStatistics) -> None:
+        """Add what was seen elsewhere."""
+        if not statistics.samples:
+            return
+        both = bool(self._samples)
+        self._shapes = merge_shapes(self._shapes, statistics.shapes) if both else statistics.shapes
+        self._channels = merge_channels(self._channels, statistics.channels) if both else statistics.channels
+        self._samples += statistics.samples
+        self._nan += statistics.nan
+        self._pos_inf += statistics.pos_inf
+        self._neg_inf += statistics.neg_inf
+        self._zeros += statistics.zeros
+        self._settle(statistics.clusters)
+
+    def result(self) -> TensorStatistics:
+        """Return the statistics of all that was added; more may follow."""
+        self._settle(())
+        body, masks = split_sentinels(self._clusters)
+        top = body[-1] if body else None
+        return TensorStatistics(
+            histogram=body_histogram(body) if body else None,
+            minimum=min((part.minimum for part in body), default=0.0),
+            maximum=max((part.maximum for part in body), default=0.0),
+            count=sum(part.count for part in body),
+            nan=self._nan,
+            pos_inf=self._pos_inf,
+            neg_inf=self._neg_inf,
+            shapes=self._shapes,
+            sum=float(sum(part.sum for part in body)),
+            sum_squares=float(sum(part.sum_squares for part in body)),
+            zeros=self._zeros,
+            sentinels=tuple(Sentinel(minimum=m.minimum, maximum=m.maximum, count=m.count) for m in reversed(masks)),
+            samples=self._samples,
+            mean_minimum=exact_mean(top.sum_minima, top.samples) if top else 0.0,
+            mean_maximum=exact_mean(top.sum_maxima, top.samples) if top else 0.0,
+            channels=self._channels,
+            clusters=self._clusters,
+        )
+
+    def _observe(self, rows: Rows) -> None:
+        lows, highs = extremes(rows)
+        largest = max(-float(lows.min()), float(highs.max()))
+        if self._body is not None and self._body.accepts(largest):
+            self._body.add(rows, lows, highs)
+            return
+        if Body.proven(rows, largest):
+            fresh = Body(largest)
+            fresh.add(rows, lows, highs)
+            self._zeros += fresh.zeros
+            self._settle(fresh.clusters())
+            return
+        seen = observe_rows(rows)
+        self._nan += seen.nan
+        self._pos_inf += seen.pos_inf
+        self._neg_inf += seen.neg_inf
+        self._zeros += seen.zeros
+        self._settle(seen.clusters)
+
+    def _settle(self, more: tuple[Cluster, ...]) -> None:
+        """Bring body and clusters together."""
+        if self._body is not None:
+            self._zeros += self._body.zeros
+            self._clusters = merge_clusters(self._clusters, self._body.clusters())
+        self._clusters = merge_clusters(self._clusters, more)
+        self._body = None
+        if self._clusters and self._clusters[0].smallest == 0.0 < self._clusters[0].largest:
+            above = binade(self._clusters[1].smallest) if len(self._clusters) > 1 else np.inf
+            self._body = Body(self._clusters[0].largest, above)
+
+
+def _sample_shape(shape: tuple[int, ...], batch_axis: int | None) -> Shapes:
+    batch = None if batch_axis is None else batch_axis % len(shape)
+    return tuple((1, 1) if axis == batch else (extent, extent) for axis, extent in enumerate(shape))
+
+
+def merge_shapes(a: Shapes | None, b: Shapes | None) -> Shapes | None:
+    """Return the extents that hold both; None where ranks differ."""
+    if a is None or b is None or len(a) != len(b):
+        return None
+    return tuple((min(x[0], y[0]), max(x[1], y[1])) for x, y in zip(a, b, strict=True))

@@ -1,0 +1,99 @@
+"""The body of a tensor's values while it is being observed: dense counts that grow in place."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from onnxq.numerics.clusters import GAP, group
+from onnxq.numerics.exact import exact_sum
+from onnxq.numerics.grid import MAX_BINS, add_coarser, binade, count_bins, level_for, shrink
+from onnxq.numerics.moments import sums
+from onnxq.numerics.pieces import Rows, pieces
+from onnxq.types.statistics import Cluster
+
+_SAMPLED = 2048
+
+
+class Body:
+    """A cluster that reaches down to zero, so that no value below its largest needs a look at its magnitude."""
+
+    def __init__(self, largest: float, ceiling: float = np.inf) -> None:
+        """Make an empty one.
+
+        Args:
+            largest: a magnitude that the cluster is known to hold; > 0.
+            ceiling: lowest binade of the next cluster above.
+        """
+        self._top = binade(largest)
+        self._ceiling = ceiling
+        self._level = level_for(largest)
+        self._counts = np.zeros(MAX_BINS, np.int64)
+        self._minimum, self._maximum = np.inf, -np.inf
+        self._sum = self._sum_squares = 0.0
+        self._samples = self._sum_minima = self._sum_maxima = 0
+        self.zeros = 0
+
+    def accepts(self, largest: float) -> bool:
+        """Whether values up to this magnitude belong to this cluster and join it to no other; False for NaN."""
+        if not 0 <= largest < np.inf:
+            return False
+        top = binade(largest) if largest else self._top
+        return top - self._top <= GAP and self._ceiling - max(top, self._top) > GAP
+
+    def add(self, rows: Rows, lows: npt.NDArray[Any], highs: npt.NDArray[Any]) -> None:
+        """Add an array of samples that `accepts` allows; `lows` and `highs` are each sample's extremes."""
+        low, high = float(lows.min()), float(highs.max())
+        self._grow(max(-low, high))
+        self._minimum, self._maximum = min(self._minimum, low), max(self._maximum, high)
+        self._samples += lows.size
+        self._sum_minima += exact_sum(lows.tolist())
+        self._sum_maxima += exact_sum(highs.tolist())
+        for _, piece in pieces(rows):
+            values = piece.reshape(-1)
+            self._counts += count_bins(values, self._level)
+            self.zeros += values.size - int(np.count_nonzero(values != 0))
+            total, squares = sums(values)
+            self._sum += total
+            self._sum_squares += squares
+
+    def clusters(self) -> tuple[Cluster, ...]:
+        """Return what was added, as one cluster or none."""
+        if not self._samples:
+            return ()
+        added = Cluster(
+            smallest=0.0,
+            largest=max(abs(self._minimum), abs(self._maximum)),
+            histogram=shrink(self._counts, self._level),
+            minimum=self._minimum + 0.0,
+            maximum=self._maximum + 0.0,
+            count=int(self._counts.sum()),
+            sum=self._sum,
+            sum_squares=self._sum_squares,
+            samples=self._samples,
+            sum_minima=self._sum_minima,
+            sum_maxima=self._sum_maxima,
+        )
+        return (added,)
+
+    @staticmethod
+    def proven(rows: Rows, largest: float) -> bool:
+        """Whether a few values show that all of an array's, up to `largest`, are one cluster that reaches to zero."""
+        if not 0 < largest < np.inf:
+            return False
+        few = np.abs(rows.reshape(-1)[:_SAMPLED]).astype(np.float64)
+        tops = set((np.frexp(few[few > 0])[1] - 1).tolist()) | {binade(largest)}
+        return group((top, top, top) for top in tops)[-1].reaches_zero
+
+    def _grow(self, largest: float) -> None:
+        if not largest or binade(largest) <= self._top:
+            return
+        self._top = binade(largest)
+        level = level_for(largest)
+        if self._counts.any():
+            counts = np.zeros(MAX_BINS, np.int64)
+            add_coarser(counts, shrink(self._counts, self._level), level)
+            self._counts = counts
+        self._level = level
