@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from onnxq.errors import RecipeError, nearest
+from onnxq.types import shorthand
 from onnxq.types.scheme import Granularity, PerBlock, PerChannel, PerTensor, PerToken, QuantType, Rounding, Scheme
 
 _PLAIN = {"per-tensor": PerTensor, "per-channel": PerChannel, "per-token": PerToken}
@@ -32,13 +33,18 @@ class _Model(BaseModel):
 
 
 class SchemeChoice(_Model):
-    """A scheme with holes: what is None comes from the rule below, or from the target."""
+    """A scheme with holes: what is None comes from the rule below, or from the target. Short: `uint8,per-tensor`."""
 
     dtype: QuantType | None = None
     symmetric: bool | None = None
     granularity: Annotated[Granularity, Field(discriminator="kind"), BeforeValidator(_granularity)] | None = None
     rounding: Rounding | None = None
     narrow: bool | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _short(cls, value: object) -> object:
+        return shorthand.scheme(value) if isinstance(value, str) else value
 
     def over(self, base: Scheme) -> Scheme:
         """Return `base` with the parts that are chosen here put in their place."""
@@ -100,14 +106,15 @@ class Rule(_Model):
 
 
 class CalibratorChoice(_Model):
-    """A calibrator by name, with its options."""
+    """A calibrator by name, with its options. Short: `percentile:percentile=99.9`."""
 
     name: str = "minmax"
     options: dict[str, float | int | str | bool] = Field(default_factory=dict)
 
-
-def _calibrator(value: object) -> object:
-    return {"name": value} if isinstance(value, str) else value
+    @model_validator(mode="before")
+    @classmethod
+    def _short(cls, value: object) -> object:
+        return shorthand.calibrator(value) if isinstance(value, str) else value
 
 
 class Recipe(_Model):
@@ -130,7 +137,7 @@ class Recipe(_Model):
 
     format: str = "qdq"
     target: str = "cpu"
-    calibrator: Annotated[CalibratorChoice, BeforeValidator(_calibrator)] = CalibratorChoice()
+    calibrator: CalibratorChoice = CalibratorChoice()
     activations: SchemeChoice = SchemeChoice()
     weights: WeightChoice = WeightChoice()
     rules: tuple[Rule, ...] = ()
@@ -181,9 +188,12 @@ def _explain(entry: Any, data: object) -> str:
         keys = [part for part in entry["loc"][:-1] if isinstance(part, str) and part in _BY_KEY]
         known = (_BY_KEY[keys[-1]] if keys else Recipe).model_fields
         return f"recipe: unknown key '{where}'{nearest(str(entry['loc'][-1]), known)}"
-    message = entry["msg"].removeprefix("Value error, ")
-    shown = entry["input"]
-    if entry["type"] == "enum" and isinstance(shown, str):
+    message, shown = entry["msg"].removeprefix("Value error, "), entry["input"]
+    if entry["type"] in ("enum", "literal_error") and isinstance(shown, str):
         expected = [word.strip("'") for word in re.split(r", | or ", entry["ctx"]["expected"])]
         message = f"unknown value '{shown}'{nearest(shown, expected)}"
+    elif entry["type"] == "model_type":
+        message = f"expected a mapping or its short form as text, found {shown!r}"
+    elif entry["type"] != "value_error":
+        message = f"{message[:1].lower()}{message[1:]}, found {shown!r}"
     return f"recipe: {where}: {message}" if where else f"recipe: {message}"

@@ -1,0 +1,69 @@
+"""Options as short text, for command lines and recipe files: `percentile:percentile=99.9`, `uint8,per-tensor`."""
+
+from __future__ import annotations
+
+from onnxq.errors import nearest
+from onnxq.types.scheme import QuantType, Rounding
+
+Scalar = bool | int | float | str
+
+_SYMMETRY = {"symmetric": True, "asymmetric": False}
+_GRANULARITIES = ("per-tensor", "per-channel", "per-token", "per-block(32)")
+
+
+def scalar(text: str) -> Scalar:
+    """Return the value that `text` stands for: true, false, a whole number, a decimal number, or a word."""
+    if text in ("true", "false"):
+        return text == "true"
+    for kind in (int, float):
+        try:
+            return kind(text)
+        except ValueError:
+            continue
+    return text
+
+
+def calibrator(text: str) -> dict[str, object]:
+    """Read `name` or `name:option=value,option=value`.
+
+    Raises:
+        ValueError: an option without a value.
+    """
+    name, _, rest = text.partition(":")
+    options = {}
+    for part in filter(None, (part.strip() for part in rest.split(","))):
+        key, equals, value = part.partition("=")
+        if not (key and equals and value):
+            raise ValueError(f"'{part}' is no option; write `{name}:option=value,...`")
+        options[key.strip()] = scalar(value.strip())
+    return {"name": name.strip(), "options": options}
+
+
+def scheme(text: str) -> dict[str, object]:
+    """Read the parts of a scheme, in any order: `uint8,asymmetric,per-channel`; other parts as `narrow=false`.
+
+    Raises:
+        ValueError: a word that is no part of a scheme, with the nearest that is, or a part given twice.
+    """
+    parts: dict[str, object] = {}
+    for word in filter(None, (word.strip() for word in text.split(","))):
+        key, value = _part(word)
+        if key in parts:
+            raise ValueError(f"'{word}' gives the {key} a second time")
+        parts[key] = value
+    return parts
+
+
+def _part(word: str) -> tuple[str, object]:
+    key, equals, value = word.partition("=")
+    if equals:
+        return key.strip(), scalar(value.strip())
+    if word in _SYMMETRY:
+        return "symmetric", _SYMMETRY[word]
+    if word.startswith("per-"):
+        return "granularity", word
+    for name, words in (("dtype", QuantType), ("rounding", Rounding)):
+        if word in set(words):
+            return name, word
+    known = [*QuantType, *Rounding, *_SYMMETRY, *_GRANULARITIES]
+    raise ValueError(f"unknown word '{word}'{nearest(word, map(str, known))}; other parts are written `part=value`")
