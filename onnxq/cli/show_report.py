@@ -1,0 +1,223 @@
+"""A report for people: the outcome first, then what happened to the nodes, what really runs, and what to look at."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rich.console import Group
+from rich.filesize import decimal
+from rich.padding import Padding
+from rich.table import Table
+from rich.text import Text
+
+from onnxq.api import report_path
+from onnxq.types.plan import Action, Decision
+from onnxq.types.report import Kernels, Latency, MetricResult, OutputError, Report, TensorError
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+_WORST = 5
+_GOOD, _BAD, _DIM, _HEAD = "green", "red", "dim", "bold"
+
+
+def report_parts(report: Report) -> Iterator[RenderableType]:
+    """Yield what to print, part by part; made for 80 columns, wider terminals fold less."""
+    yield _title(report)
+    yield _outcome(report)
+    verification = report.verification
+    if verification is None:
+        yield _note("not verified: the models were not run")
+    if verification is not None and verification.outputs:
+        yield _section("Outputs, quantized against float", _outputs(verification.outputs))
+    yield _section("Nodes", _nodes(report.plan.decisions))
+    if verification is not None and verification.tensors:
+        yield _section("Largest errors, by node (optimizer off)", _worst(verification.tensors))
+    if verification is not None and verification.kernels is not None:
+        yield _section("What the runtime runs", _kernels(verification.kernels, report.plan.decisions))
+    if report.warnings:
+        yield _section("Warnings", _warnings(report.warnings))
+    if report.output is not None:
+        output = Path(report.output)
+        yield _section("Written", Text(f"{output}\n{report_path(output)}", overflow="fold"))
+    yield _note(_spent(report.seconds))
+
+
+def _title(report: Report) -> Text:
+    source = Path(report.source).name if report.source else "the model"
+    text = Text.assemble((source, _HEAD), f" quantized: {report.plan.format} for target {report.plan.target}")
+    seen = report.calibration
+    if seen.get("synthetic"):
+        text.append("\ncalibrated on made-up inputs", style="yellow")
+    elif seen:
+        text.append(f"\ncalibrated on {seen.get('samples')} samples ({seen.get('source')})", style=_DIM)
+    if report.verification is not None and report.verification.samples:
+        text.append(f", outputs compared on {report.verification.samples}", style=_DIM)
+    return text
+
+
+def _outcome(report: Report) -> RenderableType:
+    table = _grid(left=1, right=3)
+    table.add_row("", Text("float", _DIM), Text("quantized", _DIM), "")
+    verification = report.verification
+    if verification is not None and verification.metric is not None:
+        table.add_row(*_metric(verification.metric))
+    if verification is not None and verification.latency is not None:
+        table.add_row(*_latency(verification.latency))
+    before, after = report.float_bytes, report.quantized_bytes
+    table.add_row(
+        "size", decimal(before), decimal(after), _ratio(before / after if after else 1.0, "smaller", "larger")
+    )
+    return Padding(table, (1, 0, 0, 2))
+
+
+def _metric(metric: MetricResult) -> tuple[str, str, str, Text]:
+    if metric.name == "accuracy":
+        before, after = (f"{value:.2%}" for value in (metric.float_value, metric.quantized_value))
+        change = f"{100 * (metric.quantized_value - metric.float_value):+.2f} points"
+    else:
+        before, after = (f"{value:.5g}" for value in (metric.float_value, metric.quantized_value))
+        change = f"{metric.quantized_value - metric.float_value:+.3g}"
+    same = metric.quantized_value == metric.float_value
+    return metric.name, before, after, Text("same" if same else change)
+
+
+def _latency(latency: Latency) -> tuple[str, str, str, Text]:
+    threads = "all cores" if latency.threads == 0 else _count(latency.threads, "thread")
+    batch = "" if latency.batch is None else f", batch {latency.batch}"
+    name = f"latency, {threads}{batch}"
+    return name, _ms(latency.float_ms), _ms(latency.quantized_ms), _ratio(latency.speedup, "faster", "slower")
+
+
+def _ratio(ratio: float, better: str, worse: str) -> Text:
+    if 0.98 < ratio < 1.02:
+        return Text("same")
+    if ratio >= 1:
+        return Text(f"{ratio:.2f}x {better}", _GOOD)
+    return Text(f"{1 / ratio:.2f}x {worse}" if ratio > 0 else worse, _BAD)
+
+
+def _outputs(outputs: Iterable[OutputError]) -> Table:
+    table = _grid(left=1, right=4)
+    table.add_row("", *(Text(head, _DIM) for head in ("as served", "optimizer off", "max |error|", "agreement")))
+    for output in outputs:
+        agreement = "-" if output.agreement_served is None else f"{output.agreement_served:.2%}"
+        largest = "-" if math.isnan(output.max_abs_served) else f"{output.max_abs_served:.3g}"
+        table.add_row(output.name, _db(output.sqnr_served), _db(output.sqnr_plain), largest, agreement)
+    return table
+
+
+def _nodes(decisions: Iterable[Decision]) -> RenderableType:
+    by_action: dict[Action, list[Decision]] = {Action.QUANTIZE: [], Action.KEEP: []}
+    for decision in decisions:
+        by_action[decision.action].append(decision)
+    table = Table.grid(padding=(0, 2))
+    table.add_column(justify="right", no_wrap=True)
+    table.add_column(no_wrap=True)
+    table.add_column(overflow="fold")
+    for action, style, label in ((Action.QUANTIZE, _GOOD, "quantized"), (Action.KEEP, "yellow", "kept in float")):
+        chosen = by_action[action]
+        table.add_row(Text(str(len(chosen)), f"{_HEAD} {style}" if chosen else _DIM), Text(label, _HEAD), "")
+        codes: dict[str, list[Decision]] = {}
+        for decision in chosen:
+            codes.setdefault(decision.reason.code, []).append(decision)
+        for code, group in sorted(codes.items(), key=lambda item: -len(item[1])):
+            table.add_row(str(len(group)), Text(f"  {code}"), _why(group, explain=action is Action.KEEP))
+    return table
+
+
+def _why(group: list[Decision], *, explain: bool) -> RenderableType:
+    operators = Text(_tally(Counter(decision.op for decision in group)))
+    if not explain:
+        return operators
+    texts = Counter(decision.reason.text for decision in group)
+    text, often = texts.most_common(1)[0]
+    return Group(operators, Text(text if often == len(group) else f"e.g. {text}", _DIM))
+
+
+def _worst(tensors: Iterable[TensorError]) -> Table:
+    table = Table.grid(padding=(0, 2))
+    table.add_column(justify="right", no_wrap=True)
+    table.add_column(overflow="fold")
+    for tensor in sorted(tensors, key=lambda tensor: tensor.sqnr)[:_WORST]:
+        table.add_row(_db(tensor.sqnr), tensor.node)
+    return table
+
+
+def _kernels(kernels: Kernels, decisions: Iterable[Decision]) -> RenderableType:
+    operators = Text(_tally(_short(kernels.quantized_ops)))
+    if not kernels.unfused:
+        return operators
+    planned = {decision.node: decision.kernel for decision in decisions}
+    table = Table.grid(padding=(0, 2))
+    table.add_column(overflow="fold")
+    table.add_column(overflow="fold")
+    for node, found in list(kernels.unfused.items())[:_WORST]:
+        table.add_row(node, f"{found.rpartition('::')[2]}, planned {planned.get(node)}")
+    count = len(kernels.unfused)
+    text = f"{_count(count, 'node')} not as planned" + (f", {_WORST} of them:" if count > _WORST else ":")
+    return Group(operators, Text(text, "yellow"), table)
+
+
+def _short(ops: Mapping[str, int]) -> Counter[str]:
+    """Counts by operator without its domain: the runtime has two QLinearConv that differ in layout only."""
+    counts: Counter[str] = Counter()
+    for op, count in ops.items():
+        counts[op.rpartition("::")[2]] += count
+    return counts
+
+
+def _tally(counts: Counter[str]) -> str:
+    return ", ".join(f"{name} {count}" for name, count in sorted(counts.items(), key=lambda item: (-item[1], item[0])))
+
+
+def _spent(seconds: Mapping[str, float]) -> str:
+    longest = sorted(seconds.items(), key=lambda item: -item[1])[:2]
+    parts = ", ".join(f"{name} {value:.1f} s" for name, value in longest)
+    return f"took {sum(seconds.values()):.1f} s" + (f" ({parts})" if parts else "")
+
+
+def _db(value: float) -> Text:
+    if math.isnan(value):
+        return Text("-")
+    if math.isinf(value):
+        return Text("exact", _GOOD) if value > 0 else Text("broken", _BAD)
+    return Text(f"{value:.1f} dB")
+
+
+def _ms(value: float) -> str:
+    return f"{value:.3g} ms" if value < 1000 else f"{value / 1000:.3g} s"
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}" if number == 1 else f"{number} {what}s"
+
+
+def _grid(*, left: int, right: int) -> Table:
+    table = Table.grid(padding=(0, 2))
+    for _ in range(left):
+        table.add_column(overflow="fold")
+    for _ in range(right):
+        table.add_column(justify="right", no_wrap=True)
+    return table
+
+
+def _section(title: str, body: RenderableType) -> RenderableType:
+    return Group(Text(f"\n{title}", _HEAD), Padding(body, (0, 0, 0, 2)))
+
+
+def _warnings(texts: Iterable[str]) -> Table:
+    table = Table.grid(padding=(0, 1))
+    table.add_column(no_wrap=True)
+    table.add_column(overflow="fold")
+    for text in texts:
+        table.add_row(Text("!", "yellow"), text)
+    return table
+
+
+def _note(text: str) -> Text:
+    return Text(f"\n{text}", _DIM)
