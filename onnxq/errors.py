@@ -18,7 +18,10 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
+
+if TYPE_CHECKING:
+    from onnxq.types.report import Report
 
 
 class OnnxqError(Exception):
@@ -56,9 +59,13 @@ class MissingDependencyError(OnnxqError):
 
 
 class VerificationError(OnnxqError):
-    """The quantized model is worse than what the user allowed."""
+    """The quantized model is worse than what the user allowed; `report` tells all about it."""
 
     exit_code: ClassVar[int] = 1
+
+    def __init__(self, message: str, report: Report | None = None) -> None:
+        super().__init__(message)
+        self.report = report
 
 
 class OnnxqWarning(UserWarning):

@@ -36,6 +36,11 @@ class Batch:
             shutil.copymode(target, temporary)
         self._moves.append((temporary, target))
 
+    @property
+    def written(self) -> dict[Path, Path]:
+        """Final path -> temporary file that holds what will stand there."""
+        return {target: temporary for temporary, target in self._moves}
+
     def commit(self) -> None:
         """Rename everything; a rename replaces the old file at once or not at all."""
         fresh: list[Path] = []

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import os
 import tempfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
@@ -17,7 +19,7 @@ from onnxq.graph.storage import data_files, files_read_by, to_proto, write_model
 if TYPE_CHECKING:
     import onnx_ir as ir
 
-__all__ = ["check_writable", "save", "to_proto"]
+__all__ = ["Companion", "Written", "check_writable", "save", "to_proto"]
 
 
 def check_writable(path: Path, force: bool, companions: Iterable[Path] = ()) -> None:
@@ -42,7 +44,19 @@ def check_writable(path: Path, force: bool, companions: Iterable[Path] = ()) -> 
             raise ModelError(f"output folder '{folder}' cannot be written: {error.strerror}; choose another") from None
 
 
-def save(model: ir.Model, path: Path, *, force: bool, companions: Mapping[Path, bytes] | None = None) -> None:
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Written:
+    """What a saved model came to: bytes on disk, external data included, and the sha256 of the model's own file."""
+
+    size: int
+    sha256: str
+
+
+Companion = bytes | Callable[[Written], bytes]
+"""Content of a file that belongs to a model, or a function that makes it once the model's own file is known."""
+
+
+def save(model: ir.Model, path: Path, *, force: bool, companions: Mapping[Path, Companion] | None = None) -> None:
     """Write the model, and files that belong to it, whole or not at all; `model` stays as it is.
 
     Weights go to an external data file next to the model when together they are over 2 GB, or over 256 MB and still
@@ -64,12 +78,20 @@ def save(model: ir.Model, path: Path, *, force: bool, companions: Mapping[Path, 
     try:
         with Batch() as batch:
             write_model(model, path, batch)
+            files = batch.written
             for name, content in companions.items():
-                batch.write(name, partial(_write_bytes, content=content))
+                made = content if isinstance(content, bytes) else content(_measure(files, path))
+                batch.write(name, partial(_write_bytes, content=made))
             batch.commit()
     except OSError as error:
         raise ModelError(f"'{path}' could not be saved: {_advice(error)}; nothing was changed") from error
     remove(stale - data_files(path) - files_read_by(model))
+
+
+def _measure(files: Mapping[Path, Path], path: Path) -> Written:
+    with files[path].open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    return Written(size=sum(temporary.stat().st_size for temporary in files.values()), sha256=digest)
 
 
 def _write_bytes(file: IO[bytes], *, content: bytes) -> None:

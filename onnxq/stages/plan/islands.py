@@ -127,6 +127,8 @@ class _Network:
         from scipy.sparse import csr_array
         from scipy.sparse.csgraph import breadth_first_order, maximum_flow
 
+        if not self._edges:
+            return set()
         size = len(self._ids) + 2
         largest = max((value for value in self._edges.values() if value is not None), default=0.0)
         unit = largest / _RESOLUTION if largest > 0 else 1.0

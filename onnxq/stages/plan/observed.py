@@ -50,6 +50,11 @@ def _unfit(value: ir.Value | None, statistics: Statistics) -> Reason | None:
         return Reason(code="nan", text=f"tensor '{name}' held NaN during calibration ({seen.nan} values)")
     if seen.pos_inf or seen.neg_inf:
         return Reason(code="mask", text=f"tensor '{name}' held infinities: an attention mask has no place in a range")
+    if seen.sentinels:
+        text = (
+            f"tensor '{name}' held {seen.sentinels[0].minimum:.3g}, far from all else: a mask has no place in a range"
+        )
+        return Reason(code="mask", text=text)
     return None
 
 

@@ -1,0 +1,84 @@
+"""Quantizing small models in tests: the stages between prepare and verify, on graphs written as ONNX text."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import onnx
+import onnx_ir as ir
+
+from onnxq.data import open_source, signature
+from onnxq.graph.text import model_from_text
+from onnxq.runtime.readback import op_counts, optimized_graph
+from onnxq.runtime.session import run_model
+from onnxq.stages.calibrate import calibrate
+from onnxq.stages.plan import make_plan, observed_tensors
+from onnxq.stages.rewrite import rewrite
+from onnxq.targets import targets
+from onnxq.types.plan import Decision, Plan
+from onnxq.types.recipe import Recipe
+
+Feeds = Mapping[str, np.ndarray]
+
+
+@dataclass(frozen=True)
+class Quantized:
+    """A float model, its plan, what was made of it, and the inputs it was calibrated on."""
+
+    float_model: ir.Model
+    plan: Plan
+    model: ir.Model
+    feeds: Feeds
+
+    def decision(self, node: str) -> Decision:
+        return next(entry for entry in self.plan.decisions if entry.node == node)
+
+    def reasons(self) -> dict[str, str]:
+        return {entry.node: entry.reason.code for entry in self.plan.decisions}
+
+    def kernels(self) -> dict[str, int]:
+        counts = op_counts(optimized_graph(self.model, layout=False))
+        return {name.rpartition("::")[2]: count for name, count in counts.items()}
+
+    def sqnr(self, *, optimize: bool) -> float:
+        """Worst SQNR in dB over the outputs, in float64."""
+        expected = run_model(self.float_model, dict(self.feeds))
+        actual = run_model(self.model, dict(self.feeds), optimize=optimize)
+        worst = np.inf
+        for name, reference in expected.items():
+            signal = np.sum(np.square(reference, dtype=np.float64))
+            noise = np.sum(np.square(reference.astype(np.float64) - actual[name]))
+            worst = min(worst, 10 * np.log10(signal / noise) if noise else np.inf)
+        return float(worst)
+
+
+def plan_for(model: ir.Model, feeds: Feeds, **options: Any) -> Plan:
+    recipe = Recipe.parse(options)
+    target = targets.get(recipe.target)
+    wanted = observed_tensors(model, recipe, target)
+    statistics = calibrate(model, wanted, open_source([dict(feeds)], signature(model)))
+    return make_plan(model, statistics, recipe, target)
+
+
+def quantize_text(text: str, feeds: Feeds | None = None, **options: Any) -> Quantized:
+    """Quantize the model that ONNX text describes; inputs are N(0, 1) unless given."""
+    model = model_from_text(text)
+    if feeds is None:
+        rng = np.random.default_rng(1)
+        shapes = {value.name: [int(dim) for dim in value.shape] for value in model.graph.inputs}
+        feeds = {name: rng.standard_normal(shape).astype(np.float32) for name, shape in shapes.items()}
+    plan = plan_for(model, feeds, **options)
+    quantized, _ = rewrite(model, plan)
+    onnx.checker.check_model(ir.to_proto(quantized), full_check=True)
+    return Quantized(model, plan, quantized, feeds)
+
+
+def text(body: str, inputs: str, outputs: str, weights: str = "", opset: int = 17) -> str:
+    """Return ONNX text of a model called g."""
+    return (
+        f'<ir_version: 9, opset_import: ["" : {opset}, "com.microsoft" : 1]>\n'
+        f"g ({inputs}) => ({outputs})\n<{weights}>\n{{ {body} }}"
+    )
