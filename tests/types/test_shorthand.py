@@ -1,7 +1,6 @@
 """Short forms mean the same as the long ones, and a misspelt part is an error that names the right one."""
 
 import pytest
-
 from onnxq.errors import RecipeError
 from onnxq.types.recipe import Recipe
 
