@@ -35,7 +35,7 @@ def names() -> list[str]:
 
 
 def load(name: str) -> ZooModel:
-    """The model called ``name``, fetched on first use.
+    """The model called ``name``; it and all that its data are made from are fetched on first use.
 
     Raises:
         ZooError: there is no such model (the message names the nearest), or it cannot be fetched.

@@ -16,7 +16,8 @@ from functools import cache
 import numpy as np
 
 from models.entry import Array, Entry, Feeds, Metric, Run, ZooModel
-from models.fetch import Wheel, fetch
+from models.fetch import Wheel, fetch, fetch_archive
+from models.magika.real import ANSIBLE, SPHINX, real_files
 
 _FOLDER = "magika/models/standard_v3_3/"
 MAGIKA = Wheel(
@@ -35,6 +36,8 @@ CALIBRATION, EVALUATION = 0, 1
 def load() -> ZooModel:
     """The detector, with real files and files made here."""
     fetch(MAGIKA)
+    fetch_archive(SPHINX)
+    fetch_archive(ANSIBLE)
     return ZooModel(
         name="magika",
         path=MAGIKA.file("model.onnx"),
@@ -71,7 +74,6 @@ def tokens(content: bytes) -> Array:
 def _samples() -> list[tuple[str, Array]]:
     """Every file as (type, tokens), real ones before made ones."""
     from models.magika.made import made_files
-    from models.magika.real import real_files
 
     return [(label, tokens(content)) for files in (real_files, made_files) for label, content in files()]
 

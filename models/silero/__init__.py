@@ -27,7 +27,7 @@ import numpy as np
 from models.entry import Array, Entry, Feeds, Metric, Run, ZooModel
 from models.errors import ZooError
 from models.fetch import Wheel, fetch
-from models.silero.audio import CALIBRATION, EVALUATION, RATE, Sound, sound
+from models.silero.audio import CALIBRATION, EVALUATION, MOONSHINE, RATE, Sound, sound
 
 BLOCK = 32
 """Frames in one run of the sequence model."""
@@ -75,6 +75,7 @@ SILERO = Wheel(
 def load(export: Export) -> ZooModel:
     """One export of the detector, fed with streams of speech in noise."""
     fetch(SILERO)
+    fetch(MOONSHINE)
     path = SILERO.file(export.file)
     return ZooModel(
         name=export.name,

@@ -9,10 +9,9 @@ from dataclasses import dataclass
 from functools import cache
 
 import numpy as np
-from scipy import signal
 
 from models.entry import Array
-from models.fetch import Wheel, fetch
+from models.fetch import Wheel
 
 _MEMBER = "moonshine_onnx/assets/beckett.wav"
 MOONSHINE = Wheel(
@@ -53,13 +52,14 @@ def sound(half: int, rate: int) -> Sound:
     speech, clear = _judge(_cut(voices, RATE))
     mixed = voices + noises * 10 ** (random.uniform(-32, -24, size=(STREAMS, 1)) / 20)
     if rate != RATE:
+        from scipy import signal
+
         mixed = signal.resample_poly(mixed, rate, RATE, axis=1)
     return Sound(rate=rate, frames=_cut(mixed, rate).astype(np.float32), speech=speech, clear=clear)
 
 
 def _clip(half: int) -> Array:
     """One half of the reading, float64 in -1..1, with silence before and after."""
-    fetch(MOONSHINE)
     with wave.open(str(MOONSHINE.file(_MEMBER))) as source:
         samples = np.frombuffer(source.readframes(source.getnframes()), dtype="<i2") / 32768
     count = int(_HALF * RATE)
@@ -68,6 +68,8 @@ def _clip(half: int) -> Array:
 
 def _perform(clip: Array, speed: tuple[int, int]) -> Array:
     """The clip played at ``speed``: pitch and tempo change together."""
+    from scipy import signal  # slow to import, and `models.names()` does not need it
+
     played: Array = signal.resample_poly(clip, speed[1], speed[0])
     return played
 
