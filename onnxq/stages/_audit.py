@@ -24,9 +24,17 @@ def audit(model: ir.Model, what: str) -> None:
     Raises:
         ModelError: the first fault found, with the node or tensor.
     """
+    import onnx_ir as ir
+    from onnx_ir.passes import common
+
     for scope in scopes(model):
         _check_values(scope, what)
     _check_tensors(model, what)
+    if model.functions:
+        try:
+            common.InlinePass().requires(model)
+        except ir.passes.PreconditionError as error:
+            raise ModelError(f"{what} is broken: {error}; a function must not call itself") from None
 
 
 def _check_values(graph: ir.Graph, what: str) -> None:

@@ -9,6 +9,7 @@ from onnxq.errors import ModelError, nearest
 from onnxq.graph.own import own
 from onnxq.graph.tensors import tensors
 from onnxq.stages._audit import audit
+from onnxq.stages._sparse import densify
 
 if TYPE_CHECKING:
     import onnx
@@ -57,6 +58,7 @@ def load(source: str | Path | onnx.ModelProto | ir.Model) -> ir.Model:
         own(model)
     _set_folder(model, folder)
     audit(model, what)
+    _normalize(model, what)
     return model
 
 
@@ -98,7 +100,9 @@ def _deserialize(proto: onnx.ModelProto, what: str) -> ir.Model:
     import onnx_ir as ir
 
     try:
-        return ir.from_proto(proto)
+        return ir.from_proto(densify(proto, what))
+    except ModelError:
+        raise
     except RecursionError:
         raise ModelError(f"{what} nests its subgraphs too deeply; flatten them") from None
     except Exception as error:  # onnx_ir wraps and raises many kinds
@@ -122,6 +126,17 @@ def _set_folder(model: ir.Model, folder: Path | None) -> None:
     for _, tensor in tensors(model):
         if isinstance(tensor, ir.ExternalTensor):
             tensor.base_dir = str((folder or Path(tensor.base_dir)).absolute())
+
+
+def _normalize(model: ir.Model, what: str) -> None:
+    """Sort nodes that come before what they read (onnx_ir cannot clone them), and give the ONNX domain one name."""
+    for graph in (model.graph, *(function.graph for function in model.functions.values())):
+        if "ai.onnx" in graph.opset_imports:
+            graph.opset_imports.setdefault("", graph.opset_imports.pop("ai.onnx"))
+        try:
+            graph.sort()
+        except ValueError:
+            raise ModelError(f"{what} is broken: its nodes wait for each other in a circle; export it again") from None
 
 
 def _neighbour(path: Path) -> str:

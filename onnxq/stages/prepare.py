@@ -1,9 +1,9 @@
 """Prepare: bring a model into the one normal form that all later stages expect, without changing what it computes.
 
 The normal form: no local functions, constants as initializers, opset 13 or later where the model can be converted,
-every node and value with a unique name, shapes inferred as far as possible, constants folded, BatchNormalization
-folded into the operator before it, no identities and nothing unused. Graph inputs and outputs stay as they were, to the
-letter.
+every node and value with a unique name, shapes inferred as far as possible, constants folded, BatchNormalization and
+constant scales and offsets folded into the operator before them, no identities and nothing unused. Graph inputs and
+outputs stay as they were, to the letter.
 """
 
 from __future__ import annotations
@@ -30,7 +30,9 @@ STANDARD = (
     "fix-names",
     "infer-shapes",
     "fold-constants",
+    "fuse-affine",
     "fuse-bn",
+    "fuse-affine",
     "remove-identities",
     "remove-unused",
     "infer-shapes",
@@ -40,7 +42,7 @@ STANDARD = (
 )
 # Passes whose work is welcome and not needed: a model that one of them cannot digest goes on without, with a warning.
 _MAY_SKIP = frozenset(
-    {"inline", "infer-shapes", "fold-constants", "fuse-bn", "remove-identities", "remove-unused", "fix-outputs"}
+    {"inline", "infer-shapes", "fold-constants", "fuse-affine", "fuse-bn", "remove-identities", "remove-unused"}
 )
 
 
