@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -10,14 +9,18 @@ from typing import Any
 import numpy.typing as npt
 
 from onnxq.data.arrays import StoredArray, files_digest, open_arrays
+from onnxq.data.listing import list_files
 from onnxq.data.reader import Item
 from onnxq.data.signature import Signature
-from onnxq.errors import CalibrationError, nearest
+from onnxq.errors import CalibrationError
 
 SUFFIXES = (".npz", ".npy")
 # Without a wish, this many bytes of input are read at a time: one photograph, or some tens of small samples.
 CHUNK_BYTES = 256 << 10
 CHUNK_ROWS = 32
+_HINT = (
+    "; photographs are given as images:FOLDER?size=224, lines of text as text:FILE?tokenizer=..., sound as wav:FOLDER"
+)
 # numpy's name for an array that was saved without one.
 _UNNAMED = "arr_0"
 
@@ -36,7 +39,7 @@ class FileReader:
 
     def __init__(self, path: Path) -> None:
         self.description = str(path)
-        self._paths = _files(path)
+        self._paths = list_files(path, SUFFIXES, ".npz or .npy", _HINT)
 
     def items(self, signature: Signature, size: int | None) -> Iterator[Item]:
         """See `Reader`."""
@@ -72,9 +75,13 @@ def _items(path: Path, stored: dict[str, StoredArray], signature: Signature, siz
     if extra == 0 and signature.has_batch_axis:
         chunks = _chunks(stored, size)
     elif extra == 1:
-        chunks = ({name: rows[0] for name, rows in chunk.items()} for chunk in _chunks(stored, 1))
+        chunks = (
+            {name: rows[0] if rows.ndim else rows for name, rows in chunk.items()} for chunk in _chunks(stored, 1)
+        )
     elif extra == -1 and signature.has_batch_axis:
-        chunks = iter([{name: array.read()[None] for name, array in stored.items()}])
+        scalars = {spec.name for spec in signature.inputs if spec.dims == ()}
+        values = {name: array.read() for name, array in stored.items()}
+        chunks = iter([{name: array if name in scalars else array[None] for name, array in values.items()}])
     else:
         chunks = iter([{name: array.read() for name, array in stored.items()}])
     for number, values in enumerate(chunks, start=1):
@@ -115,33 +122,14 @@ def _named(arrays: list[StoredArray], signature: Signature, path: Path) -> dict[
 
 def _extra_axes(stored: dict[str, StoredArray], signature: Signature) -> int | None:
     """How many axes the arrays have more than the model's inputs; None if that differs or is unknown."""
-    found = {
-        len(stored[spec.name].shape) - len(spec.dims)
+    extra = {
+        spec: len(stored[spec.name].shape) - len(spec.dims)
         for spec in signature.inputs
         if spec.dims is not None and spec.name in stored
     }
+    # Inputs without axes may be given once for all samples.
+    found = {axes for spec, axes in extra.items() if spec.dims} or set(extra.values())
     return found.pop() if len(found) == 1 else None
-
-
-def _files(path: Path) -> list[Path]:
-    if path.is_file():
-        if path.suffix not in SUFFIXES:
-            raise CalibrationError(f"'{path}' is neither .npz nor .npy; save the arrays with numpy.savez")
-        return [path]
-    if not path.exists():
-        siblings = [entry.name for entry in path.parent.iterdir()] if path.parent.is_dir() else []
-        raise CalibrationError(f"no file or folder '{path}'{nearest(path.name, siblings) if siblings else ''}")
-    files = sorted((entry for entry in path.iterdir() if entry.suffix in SUFFIXES), key=_natural)
-    if not files:
-        kinds = sorted({entry.suffix or entry.name for entry in path.iterdir()})[:8]
-        message = f"folder '{path}' holds no .npz or .npy file, but {', '.join(kinds) or 'nothing'}"
-        raise CalibrationError(f"{message}; for photographs say images:{path}?size=224, for sound wav:{path}")
-    return files
-
-
-def _natural(path: Path) -> list[tuple[int, str]]:
-    """Sort key that puts sample2 before sample10."""
-    return [(int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"(\d+)", path.name)]
 
 
 def _elements(shape: tuple[int, ...]) -> int:

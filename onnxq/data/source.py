@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from onnxq.data.batch import LABELS, Array, Batch, Checker
 from onnxq.data.files import FileReader
 from onnxq.data.reader import CallableReader, Item, IterableReader, Reader, import_callable
 from onnxq.data.signature import Signature
+from onnxq.data.spec import parse_spec
 from onnxq.errors import CalibrationError, RecipeError
 
 _CALLABLE = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_][\w.]*")
@@ -145,8 +146,9 @@ def open_source(
     """Open calibration or evaluation data for a model.
 
     Args:
-        source: an iterable of {input name: array}; a function that returns one; the path of an .npz, an .npy, or a
-            folder of them; "package.module:function"; a `Reader`.
+        source: an iterable of {input name: array}, or one such batch; a function that returns one; the path of an
+            .npz, an .npy, or a folder of them; "package.module:function"; "images:...", "text:...", "wav:..." (see
+            `spec`); a `Reader`.
         signature: what the model asks for.
         samples: use at most this many, the first ones.
         batch_size: samples a run; None leaves the batches as they come, files are read in pieces of moderate size.
@@ -163,10 +165,15 @@ def _reader(source: Any) -> Reader:
     if isinstance(source, Reader):
         return source
     if isinstance(source, (str, Path)):
+        described = parse_spec(source) if isinstance(source, str) else None
+        if described is not None:
+            return described
         path = Path(source)
         if not path.exists() and isinstance(source, str) and _CALLABLE.fullmatch(source):
             return CallableReader(import_callable(source), source)
         return FileReader(path)
+    if isinstance(source, Mapping):
+        return IterableReader([source])
     if isinstance(source, Iterable):
         return IterableReader(source)
     if isinstance(source, Callable):  # type: ignore[arg-type]
