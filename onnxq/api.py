@@ -10,18 +10,19 @@ from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
+from onnxq.calibrators import make_calibrator
 from onnxq.data import Source, open_source, signature, synthetic
-from onnxq.errors import RecipeError, VerificationError
+from onnxq.errors import VerificationError
 from onnxq.graph.tensors import tensors, total_bytes
 from onnxq.passes.verifier import Verifier
 from onnxq.runtime.session import run_model, versions
 from onnxq.stages.calibrate import calibrate as run_calibrate
 from onnxq.stages.inspect import inspect as run_inspect
 from onnxq.stages.load import load
+from onnxq.stages.make_recipe import make_recipe
 from onnxq.stages.plan import make_plan, observed_tensors
 from onnxq.stages.prepare import Prepared, prepare
 from onnxq.stages.progress import Progress
-from onnxq.stages.recipe_file import read_recipe
 from onnxq.stages.report_json import report_to_json
 from onnxq.stages.rewrite import check_format, rewrite
 from onnxq.stages.save import Written, check_writable, save, to_proto
@@ -80,13 +81,14 @@ def quantize(
         verify_each: check the model after every pass, and compare outputs around passes that must not change them.
         dump_after: pass name and file: write the model as it is after that pass.
         reproducer_dir: folder for a reproducer when a pass fails. progress: told what is going on.
-        options: fields of the recipe, over those of `recipe`.
+        options: fields of the recipe, over those of `recipe`; and `keep`, names of operators or nodes, or patterns, to
+            leave in float.
 
     Raises:
         RecipeError: an unknown name or an impossible option. ModelError, CalibrationError: input that does not do.
         VerificationError: worse than `min_sqnr` allows; nothing is written.
     """
-    job = _Job(model, _recipe(recipe, options, calibration, evaluation), progress)
+    job = _Job(model, make_recipe(recipe, calibration=calibration, evaluation=evaluation, **options), progress)
     check_format(job.recipe.format)
     if output is not None:
         output = Path(output)
@@ -125,7 +127,7 @@ def plan(
     **options: Any,
 ) -> Plan:
     """Decide what would happen to every node, and why; change and write nothing. Arguments as for `quantize`."""
-    job = _Job(model, _recipe(recipe, options, calibration, None), progress)
+    job = _Job(model, make_recipe(recipe, calibration=calibration, **options), progress)
     check_format(job.recipe.format)
     job.data = calibration
     prepared = job.prepare()
@@ -142,7 +144,7 @@ def calibrate(
     **options: Any,
 ) -> Statistics:
     """Run a model over data and return the statistics of every tensor that a plan would need."""
-    job = _Job(model, _recipe(recipe, options, calibration, None), progress)
+    job = _Job(model, make_recipe(recipe, calibration=calibration, **options), progress)
     job.data = calibration
     job.prepare()
     return job.statistics(None)
@@ -167,14 +169,14 @@ def verify(
         recipe, options: for `threads`, `metric`, `samples`, `batch_size` and `evaluation`.
         progress: told what is going on.
     """
-    job = _Job(model, _recipe(recipe, options, None, evaluation), progress)
+    job = _Job(model, make_recipe(recipe, evaluation=evaluation, **options), progress)
     empty = Plan(format=job.recipe.format, target=job.recipe.target, fingerprint="", decisions=(), tensors={})
     return job.verify(load(quantized), made or empty, evaluation)
 
 
 def inspect(model: Model, **options: Any) -> Inspection:
     """Tell what is in a model, and which of its nodes could be quantized; nothing is run."""
-    job = _Job(model, _recipe(None, options, None, None), None)
+    job = _Job(model, make_recipe(**options), None)
     prepared = job.prepare()
     return run_inspect(job.model, prepared.model, job.recipe, job.target, tuple(job.warnings))
 
@@ -197,6 +199,7 @@ class _Job:
 
     def __post_init__(self) -> None:
         self.target = targets.get(self.recipe.target)
+        make_calibrator(self.recipe.calibrator.name, self.recipe.calibrator.options)
         if self.recipe.metric is not None:
             load_metric(self.recipe.metric)
         with self.timed("load"):
@@ -312,25 +315,6 @@ class _Job:
                 "synthetic": found.synthetic,
             },
         )
-
-
-def _recipe(base: object, options: Mapping[str, Any], calibration: object, evaluation: object) -> Recipe:
-    """Return the recipe of a call: the base, then the options, then data sources that can be written down."""
-    if base is None:
-        plain: dict[str, Any] = {}
-    elif isinstance(base, str | Path):
-        plain = read_recipe(Path(base))
-    elif isinstance(base, Recipe):
-        plain = base.plain()
-    elif isinstance(base, Mapping):
-        plain = dict(base)
-    else:
-        raise RecipeError(f"a recipe is a Recipe, a mapping or the path of a file, not {type(base).__name__}")
-    plain |= {name: value for name, value in options.items() if value is not None}
-    for name, value in (("calibration", calibration), ("evaluation", evaluation)):
-        if isinstance(value, str | Path):
-            plain[name] = str(value)
-    return Recipe.parse(plain)
 
 
 def _enforce(report: Report) -> None:

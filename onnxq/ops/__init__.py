@@ -72,6 +72,15 @@ def op_key(node: ir.Node) -> str:
     return f"{node.domain}::{node.op_type}" if node.domain else node.op_type
 
 
+def known_operators() -> frozenset[str]:
+    """Return every operator type that exists: those of the ONNX specification and those with facts."""
+    import onnx.defs
+
+    schemas = onnx.defs.get_all_schemas()
+    keys = (f"{schema.domain}::{schema.name}" if schema.domain else schema.name for schema in schemas)
+    return frozenset(keys) | frozenset(facts.names())
+
+
 def clamp_bounds(node: ir.Node) -> Range | None:
     """Return the bounds of a node that only clamps, None for any other and where they are not constant."""
     key = op_key(node)

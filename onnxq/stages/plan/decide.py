@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from onnxq.calibrators import make_calibrator
 from onnxq.graph.fingerprint import fingerprint
-from onnxq.ops import facts
+from onnxq.ops import known_operators
 from onnxq.stages.plan.candidates import Candidate, Kept, examine
 from onnxq.stages.plan.observed import without_unfit
 from onnxq.stages.plan.placement import Placement, place
@@ -43,7 +43,7 @@ def make_plan(model: ir.Model, statistics: Statistics, recipe: Recipe, target: T
         RecipeError: a rule names an operator or node that does not exist, or the calibrator is unknown.
     """
     examined = list(examine(model, recipe, target))
-    warnings = list(check_rules(recipe, [(entry.op, entry.name) for entry in examined], _known_operators()))
+    warnings = list(check_rules(recipe, [(entry.op, entry.name) for entry in examined], known_operators()))
     calibrator = make_calibrator(recipe.calibrator.name, recipe.calibrator.options)
     examined = list(without_unfit(examined, statistics))
     placement = place(examined, statistics, target.timing, everywhere=recipe.placement == "everywhere")
@@ -100,16 +100,6 @@ def _cheaper(entry: Candidate, placement: Placement) -> str:
         f"{entry.row.kernel} would save about {(in_float - on_codes) / 1e3:.3g} us, "
         "less than the QuantizeLinear and DequantizeLinear nodes it needs around it"
     )
-
-
-def _known_operators() -> frozenset[str]:
-    """Every operator type that exists: those of the ONNX specification and those with facts."""
-    import onnx.defs
-
-    schemas = onnx.defs.get_all_schemas()
-    return frozenset(
-        f"{schema.domain}::{schema.name}" if schema.domain else schema.name for schema in schemas
-    ) | frozenset(facts.names())
 
 
 def _name(value: ir.Value | None) -> str:

@@ -1,0 +1,80 @@
+"""`onnxq quantize`: the main job."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from onnxq.cli.options import Json, Model, Quiet
+from onnxq.cli.recipe_options import takes_recipe
+
+_TRACING = "For finding faults"
+
+Output = Annotated[
+    Path | None,
+    typer.Option(
+        "--output", "-o", metavar="FILE", help="Where to write; the report goes beside it. Without: MODEL.int8.onnx."
+    ),
+]
+Force = Annotated[bool, typer.Option("--force", help="Overwrite existing files.")]
+DumpRecipe = Annotated[
+    bool, typer.Option("--dump-recipe", help="Print the complete recipe as YAML and stop; --recipe reads it back.")
+]
+VerifyEach = Annotated[
+    bool,
+    typer.Option("--verify-each", help="Check the model and its outputs after every pass.", rich_help_panel=_TRACING),
+]
+DumpAfter = Annotated[
+    str | None,
+    typer.Option(
+        metavar="PASS",
+        help="Write the model as it is after this pass, as MODEL.after-PASS.onnx beside the output.",
+        rich_help_panel=_TRACING,
+    ),
+]
+
+
+@takes_recipe
+def command(
+    model: Model,
+    *,
+    output: Output = None,
+    force: Force = False,
+    options: dict[str, Any],
+    dump_recipe: DumpRecipe = False,
+    as_json: Json = False,
+    quiet: Quiet = False,
+    verify_each: VerifyEach = False,
+    dump_after: DumpAfter = None,
+) -> None:
+    """Quantize a model, compare it with the original as it will be served, and write it with a report."""
+    from onnxq.api import quantize
+    from onnxq.cli.progress import terminal_progress
+    from onnxq.cli.show_report import report_parts
+    from onnxq.cli.terminal import show, show_text, warn
+    from onnxq.stages.make_recipe import make_recipe
+    from onnxq.stages.recipe_file import dump_recipe as recipe_text
+    from onnxq.stages.report_json import report_to_json
+
+    if dump_recipe:
+        show_text(recipe_text(make_recipe(**options)))
+        return
+    stem = model.name.removesuffix(".onnx")
+    output = output or model.with_name(f"{stem}.int8.onnx")
+    report = quantize(
+        model,
+        output,
+        **options,
+        force=force,
+        verify_each=verify_each,
+        dump_after=None if dump_after is None else (dump_after, output.with_name(f"{stem}.after-{dump_after}.onnx")),
+        progress=terminal_progress(quiet=quiet),
+    )
+    if as_json:
+        show_text(report_to_json(report))
+    if as_json or quiet:
+        warn(report.warnings)
+    else:
+        show(*report_parts(report))

@@ -1,0 +1,89 @@
+"""The options that make a recipe, one for each of its fields, for every command that takes one."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+_DATA = "Data"
+_CHOICES = "What is quantized, and how"
+_JUDGED = "How the result is served and judged"
+
+
+def _option(kind: Any, panel: str | None, metavar: str, text: str, flag: str | None = None) -> Any:
+    names = () if flag is None else (flag,)
+    return Annotated[kind | None, typer.Option(*names, metavar=metavar, help=text, rich_help_panel=panel)]
+
+
+OPTIONS: dict[str, Any] = {
+    "recipe": _option(
+        Path, None, "FILE", "Take options from a YAML or JSON file, or from a report; those given here win."
+    ),
+    "calibration": _option(
+        str,
+        _DATA,
+        "DATA",
+        "Typical inputs: .npz, .npy, a folder of them, module:function. Without: inputs are made up.",
+    ),
+    "samples": _option(int, _DATA, "N", "Calibrate on the first N samples only."),
+    "batch_size": _option(int, _DATA, "N", "Samples a run; without: as the data comes."),
+    "evaluation": _option(
+        str,
+        _DATA,
+        "DATA",
+        "Inputs to compare both models on; an array `labels` among them gives accuracy. Without: evaluation.npz beside "
+        "the calibration file, else the calibration data.",
+    ),
+    "format": _option(str, _CHOICES, "NAME", "Form of the quantized model: qdq."),
+    "activations": _option(
+        str, _CHOICES, "SCHEME", "What differs from the target's default, such as int8,symmetric or uint8."
+    ),
+    "weights": _option(str, _CHOICES, "SCHEME", "The same for weights, such as per-tensor or uint8,asymmetric."),
+    "calibrator": _option(
+        str, _CHOICES, "NAME[:OPTION=VALUE,...]", "How ranges follow from what was seen: minmax, percentile ..."
+    ),
+    "keep": _option(
+        list[str],
+        _CHOICES,
+        "PATTERN",
+        "Leave in float: an operator type, a node name, or a pattern with * and ?; repeatable.",
+    ),
+    "placement": _option(
+        str, _CHOICES, "NAME", "fastest: where integer kernels save time. everywhere: wherever there is one."
+    ),
+    "passes": _option(str, _CHOICES, "NAME,...", "Prepare the model with these passes instead; see `onnxq passes`."),
+    "target": _option(str, _JUDGED, "NAME", "Where the model will be served; see `onnxq targets`."),
+    "threads": _option(int, _JUDGED, "N", "Threads that it is served with, 0 for all cores."),
+    "metric": _option(str, _JUDGED, "MODULE:FUNCTION", "Score both models with a function of your own."),
+    "min_sqnr": _option(float, _JUDGED, "DB", "Fail, and write nothing, where an output is worse than this."),
+}
+
+
+def takes_recipe(command: Callable[..., None]) -> Callable[..., None]:
+    """Give a command an option for each field of a recipe, in place of its parameter `options`.
+
+    The command is called with `options`: those that were given, so that a recipe file decides on the others.
+    """
+    signature = inspect.signature(command, eval_str=True)
+    parameters: list[inspect.Parameter] = []
+    for parameter in signature.parameters.values():
+        if parameter.name == "options":
+            kind = inspect.Parameter.KEYWORD_ONLY
+            parameters += [
+                inspect.Parameter(name, kind, default=None, annotation=option) for name, option in OPTIONS.items()
+            ]
+        else:
+            parameters.append(parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY))
+
+    @functools.wraps(command)
+    def collected(**given: Any) -> None:
+        options = {name: given.pop(name) for name in OPTIONS}
+        command(**given, options={name: value for name, value in options.items() if value not in (None, [])})
+
+    collected.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
+    return collected

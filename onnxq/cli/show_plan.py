@@ -1,0 +1,92 @@
+"""A plan as tables, and everything about one node."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+from rich.text import Text
+
+from onnxq.cli.table import table
+from onnxq.cli.terminal import show, show_json
+from onnxq.errors import RecipeError, nearest
+from onnxq.types.plain import plain
+from onnxq.types.plan import Action, Decision, Plan, TensorPlan
+from onnxq.types.scheme import QuantParams
+
+
+def show_plan(plan: Plan) -> None:
+    """Print every decision with its reason, then the counts."""
+    rows = [(_action(decision), decision.op, decision.node, decision.reason.text) for decision in plan.decisions]
+    show(table(["decision", "operator", "node", "why"], rows))
+    kept = Counter(decision.reason.code for decision in plan.decisions if decision.action is Action.KEEP)
+    quantized = len(plan.decisions) - kept.total()
+    show("", f"{quantized} of {len(plan.decisions)} nodes are quantized ({plan.format}, target {plan.target})")
+    if kept:
+        show("", table(["kept in float because", "nodes>"], kept.most_common()))
+
+
+def show_node(plan: Plan, name: str, *, as_json: bool) -> None:
+    """Print all that the plan knows about one node.
+
+    Raises:
+        RecipeError: there is no such node; names the nearest.
+    """
+    decision = next((entry for entry in plan.decisions if entry.node == name), None)
+    if decision is None:
+        raise RecipeError(f"the prepared model has no node '{name}'{nearest(name, [e.node for e in plan.decisions])}")
+    edges = [
+        *(("input", slot, plan.tensors[key]) for slot, key in sorted(decision.inputs.items())),
+        *(("output", slot, plan.tensors[key]) for slot, key in sorted(decision.outputs.items())),
+    ]
+    if as_json:
+        show_json(
+            {**plain(decision), "edges": [{"side": side, "slot": slot} | plain(edge) for side, slot, edge in edges]}
+        )
+        return
+    lines = {
+        "node": decision.node,
+        "operator": decision.op,
+        "decision": str(decision.action),
+        "why": f"{decision.reason.text} [{decision.reason.code}]",
+        "decided by": "the defaults"
+        if decision.rule is None
+        else f"rule {decision.rule} of the recipe (counted from 0)",
+        "runs as": decision.kernel or "the operator itself, in float",
+    }
+    for word, value in lines.items():
+        show(Text(f"{word:10}  {value}"))
+    for side, slot, edge in edges:
+        show("")
+        for word, value in {f"{side} {slot}": edge.tensor, **_edge(edge)}.items():
+            show(Text(f"{word:10}  {value}"))
+
+
+def _action(decision: Decision) -> Text:
+    return Text(str(decision.action), style="green" if decision.action is Action.QUANTIZE else "yellow")
+
+
+def _edge(edge: TensorPlan) -> dict[str, str]:
+    lines = {"role": str(edge.role), "scheme": str(edge.scheme)}
+    if edge.params is not None:
+        lines |= _params(edge.params)
+    if edge.method is not None:
+        lines["method"] = edge.method
+    if edge.scale_from is not None:
+        lines["scale"] = "scale of '{}' times scale of '{}'".format(*edge.scale_from)
+    if edge.shares is not None:
+        lines["shared with"] = edge.shares
+    if edge.reason:
+        lines["why"] = edge.reason
+    return lines
+
+
+def _params(params: QuantParams) -> dict[str, str]:
+    low, high = params.scheme.code_range
+    if params.scale.ndim:
+        return {"scale": f"{params.scale.size} of them, {params.scale.min():.6g} .. {params.scale.max():.6g}"}
+    scale, zero = float(params.scale), int(params.zero_point)
+    return {
+        "scale": f"{scale:.6g}",
+        "zero point": str(zero),
+        "range": f"{(low - zero) * scale:.6g} .. {(high - zero) * scale:.6g}",
+    }

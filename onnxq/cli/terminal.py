@@ -1,0 +1,107 @@
+"""Where text goes: what was asked for to stdout, everything else to stderr."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import logging
+import os
+import sys
+import warnings
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING, Any, TextIO
+
+if TYPE_CHECKING:
+    from rich.console import Console, RenderableType
+
+
+# Tables meant for a file or another program are not folded.
+_WIDE = 1000
+
+
+def console(stream: TextIO) -> Console:
+    """Return a rich console on `stream` that prints names with brackets in them as they are."""
+    from rich.console import Console
+
+    return Console(file=stream, markup=False, highlight=False)
+
+
+def show(*parts: RenderableType) -> None:
+    """Print to stdout: for people if that is a terminal, else unfolded, without trailing blanks."""
+    if sys.stdout.isatty():
+        for part in parts:
+            console(sys.stdout).print(part)
+        return
+    from rich.console import Console
+
+    buffer = io.StringIO()
+    plain = Console(file=buffer, markup=False, highlight=False, width=_WIDE, color_system=None)
+    for part in parts:
+        plain.print(part)
+    sys.stdout.writelines(f"{line.rstrip()}\n" for line in buffer.getvalue().splitlines())
+
+
+def show_text(text: str) -> None:
+    """Print text to stdout as it is."""
+    sys.stdout.write(text)
+
+
+def show_json(data: Any) -> None:
+    """Print plain data (`onnxq.types.plain.plain`) as JSON to stdout."""
+    show_text(json.dumps(data, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def complain(message: str, *, title: str = "error") -> None:
+    """Print one message to stderr, on one line however long it is, so that it can be searched for and copied."""
+    from rich.text import Text
+
+    style = {"error": "bold red", "warning": "bold yellow"}.get(title, "bold")
+    text = Text.assemble((f"{title}:", style), " ", " ".join(message.split()))
+    console(sys.stderr).print(text, soft_wrap=True)
+
+
+def warn(texts: Iterable[str]) -> None:
+    """Print warnings to stderr."""
+    for text in texts:
+        complain(text, title="warning")
+
+
+def finish_output() -> None:
+    """Write out what stdout still holds, so that a full disk or a closed pipe is noticed.
+
+    Raises:
+        ModelError: it cannot be written.
+        SystemExit: the reader went away (`onnxq plan ... | head`); code 141, as for any Unix program.
+    """
+    from onnxq.errors import ModelError
+
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # else the interpreter's exit complains
+        raise SystemExit(141) from None
+    except OSError as error:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise ModelError(f"standard output cannot be written: {error.strerror}") from None
+
+
+@contextlib.contextmanager
+def quiet_libraries() -> Iterator[None]:
+    """Show onnxq's warnings as messages, and other libraries' warnings and log lines only under ONNXQ_DEBUG=1."""
+    from onnxq.errors import OnnxqWarning
+
+    def display(message: Warning | str, category: type[Warning], *place: Any, **more: Any) -> None:
+        if issubclass(category, OnnxqWarning):
+            complain(str(message), title="warning")
+        else:
+            plain(message, category, *place, **more)
+
+    plain = warnings.showwarning
+    with warnings.catch_warnings():
+        warnings.showwarning = display
+        if not os.environ.get("ONNXQ_DEBUG"):
+            warnings.simplefilter("ignore")
+            logging.getLogger().addHandler(logging.NullHandler())
+        warnings.simplefilter("always", OnnxqWarning)
+        yield
