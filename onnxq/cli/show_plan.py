@@ -4,20 +4,28 @@ from __future__ import annotations
 
 from collections import Counter
 
+from rich.padding import Padding
 from rich.text import Text
 
 from onnxq.cli.table import table
-from onnxq.cli.terminal import show, show_json
+from onnxq.cli.terminal import is_narrow, show, show_json
 from onnxq.errors import RecipeError, nearest
 from onnxq.types.plain import plain
 from onnxq.types.plan import Action, Decision, Plan, TensorPlan
 from onnxq.types.scheme import QuantParams
 
+_INDENT = len("quantize  ")
+
 
 def show_plan(plan: Plan) -> None:
     """Print every decision with its reason, then the counts."""
-    rows = [(_action(decision), decision.op, decision.node, decision.reason.text) for decision in plan.decisions]
-    show(table(["decision", "operator", "node", "why"], rows))
+    if is_narrow():
+        for decision in plan.decisions:
+            reason = Padding(Text(decision.reason.text, style="dim"), (0, 0, 0, _INDENT))
+            show(Text.assemble(_action(decision), f"  {decision.op}  {decision.node}"), reason)
+    else:
+        rows = [(_action(decision), decision.op, decision.node, decision.reason.text) for decision in plan.decisions]
+        show(table(["decision", "operator", "node", "why"], rows))
     kept = Counter(decision.reason.code for decision in plan.decisions if decision.action is Action.KEEP)
     quantized = len(plan.decisions) - kept.total()
     show("", f"{quantized} of {len(plan.decisions)} nodes are quantized ({plan.format}, target {plan.target})")
@@ -61,8 +69,14 @@ def show_node(plan: Plan, name: str, *, as_json: bool) -> None:
             show(Text(f"{word:10}  {value}"))
 
 
+def _kernel(decision: Decision) -> str:
+    if decision.action is Action.KEEP:
+        return f"{decision.op}, in float"
+    return decision.kernel or "nothing of its own"
+
+
 def _action(decision: Decision) -> Text:
-    return Text(str(decision.action), style="green" if decision.action is Action.QUANTIZE else "yellow")
+    return Text(f"{decision.action:{_INDENT - 2}}", style="green" if decision.action is Action.QUANTIZE else "yellow")
 
 
 def _edge(edge: TensorPlan) -> dict[str, str]:

@@ -33,7 +33,8 @@ def report_parts(report: Report) -> Iterator[RenderableType]:
     if verification is None:
         yield _note("not verified: the models were not run")
     if verification is not None and verification.outputs:
-        yield _section("Outputs, quantized against float", _outputs(verification.outputs))
+        title = f"Outputs, quantized against float, {_count(verification.samples, 'sample')}"
+        yield _section(title, _outputs(verification.outputs))
     yield _section("Nodes", _nodes(report.plan.decisions))
     if verification is not None and verification.tensors:
         yield _section("Largest errors, by node (optimizer off)", _worst(verification.tensors))
@@ -55,8 +56,6 @@ def _title(report: Report) -> Text:
         text.append("\ncalibrated on made-up inputs", style="yellow")
     elif seen:
         text.append(f"\ncalibrated on {seen.get('samples')} samples ({seen.get('source')})", style=_DIM)
-    if report.verification is not None and report.verification.samples:
-        text.append(f", outputs compared on {report.verification.samples}", style=_DIM)
     return text
 
 

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 # Tables meant for a file or another program are not folded.
 _WIDE = 1000
+_NARROW = 160
 
 
 def console(stream: TextIO) -> Console:
@@ -40,6 +41,11 @@ def show(*parts: RenderableType) -> None:
     for part in parts:
         plain.print(part)
     sys.stdout.writelines(f"{line.rstrip()}\n" for line in buffer.getvalue().splitlines())
+
+
+def is_narrow() -> bool:
+    """Tell whether stdout is a terminal too narrow for tables of long names."""
+    return sys.stdout.isatty() and console(sys.stdout).width < _NARROW
 
 
 def show_text(text: str) -> None:

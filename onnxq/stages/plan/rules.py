@@ -6,7 +6,7 @@ from collections.abc import Collection
 from dataclasses import dataclass
 
 from onnxq.errors import RecipeError, nearest
-from onnxq.types.recipe import Recipe, SchemeChoice
+from onnxq.types.recipe import Recipe, Rule, SchemeChoice
 from onnxq.types.scheme import Scheme
 
 DEFAULT_METHOD = "rtn"
@@ -79,7 +79,14 @@ def check_rules(recipe: Recipe, nodes: Collection[tuple[str, str]], known_ops: C
         where = f" of type {' or '.join(rule.match.ops)}" if rule.match.ops else ""
         names = [name for op, name in nodes if not rule.match.ops or op in rule.match.ops]
         raise RecipeError(
-            f"rule {index}: no node{where} is called '{rule.match.name}'{nearest(str(rule.match.name), names)} "
+            f"rule {index}: no node{where} is called '{rule.match.name}'{_nearest(rule, names, known_ops)} "
             "(a rule that may match nothing says `optional: true`)"
         )
     return tuple(warnings)
+
+
+def _nearest(rule: Rule, names: Collection[str], known_ops: Collection[str]) -> str:
+    """Return a hint at what was meant by the name of a rule: a node, or an operator type written as a name."""
+    name = str(rule.match.name)
+    hint = nearest(name, names if rule.match.ops else {*names, *known_ops})
+    return hint if "did you mean" in hint else nearest(name, names)
