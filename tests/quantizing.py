@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 import onnx
 import onnx_ir as ir
-
 from onnxq.data import open_source, signature
 from onnxq.graph.text import model_from_text
 from onnxq.runtime.readback import op_counts, optimized_graph

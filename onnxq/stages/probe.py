@@ -1,4 +1,4 @@
-"""probe: prove a target's rows by quantizing their one-operator models and reading back what the runtime made of them."""
+"""probe: prove a target's rows by quantizing one-operator models and reading back what the runtime made of them."""
 
 from __future__ import annotations
 

@@ -1,0 +1,51 @@
+"""Every row of every target that this machine can run is proven on the installed runtime."""
+
+import pytest
+from onnxq.ops import facts
+from onnxq.stages.probe import probe
+from onnxq.targets import targets
+from onnxq.types.scheme import PerTensor
+
+RESULTS = list(probe(targets.get("cpu")))
+
+
+@pytest.mark.parametrize("result", RESULTS, ids=lambda r: f"{r.op}-{r.activations}-{r.weights}-{r.expected}")
+def test_the_runtime_does_what_the_row_says(result):
+    assert result.found == result.expected
+
+
+def test_every_row_is_probed_with_every_pair_of_types():
+    for row in targets.get("cpu").rows:
+        pairs = {(entry.activations, entry.weights) for entry in RESULTS if entry.op == row.op}
+        assert {pair[0] for pair in pairs} == row.activations
+        assert {pair[1] for pair in pairs} == (row.weights or {None})
+
+
+def test_a_row_that_claims_too_much_does_not_hold():
+    """The probe can tell: Tanh has no integer kernel, whatever a row says."""
+    import dataclasses
+
+    target = targets.get("cpu")
+    sigmoid = next(row for row in target.rows if row.op == "Sigmoid")
+    wrong = dataclasses.replace(
+        sigmoid, op="Tanh", kernel="QLinearTanh", probe=sigmoid.probe.replace("Sigmoid", "Tanh")
+    )
+    results = list(probe(dataclasses.replace(target, rows=(wrong,))))
+    assert results
+    assert not any(result.holds for result in results)
+    assert {result.found for result in results} == {"Tanh in float"}
+
+
+@pytest.mark.parametrize("name", targets.names())
+def test_contract_of_a_target(name):
+    target = targets.get(name)
+    assert target.name == name
+    assert target.summary
+    assert target.provider.endswith("ExecutionProvider")
+    assert isinstance(target.activations.granularity, PerTensor)
+    for row in target.rows:
+        assert row.op in facts, f"no facts about {row.op}"
+        assert row.evidence
+        assert row.probe
+        assert (row.refuses is None) == (row.condition == ""), f"{row.op}: a condition is told in words and checked"
+        assert not row.float_kernel or row.float_probe
