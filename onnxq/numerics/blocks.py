@@ -11,6 +11,7 @@ A tensor is looked at in its grouped form, in which parameters broadcast:
 
 from __future__ import annotations
 
+import math
 from typing import Any, TypeVar
 
 import numpy as np
@@ -77,6 +78,18 @@ def group_axes(shape: tuple[int, ...], granularity: Granularity) -> tuple[int, .
     if isinstance(granularity, PerChannel):
         return tuple(a for a in range(len(shape)) if a != axis)
     return (axis + 1,)
+
+
+def groups_as_rows(array: npt.NDArray[T], granularity: Granularity) -> npt.NDArray[T]:
+    """Return (groups, elements of a group), groups in the order of the flattened parameters; short blocks hold zeros.
+
+    A view where the memory layout allows it.
+    """
+    groups = to_groups(array, granularity)
+    reduced = group_axes(array.shape, granularity)
+    kept = [axis for axis in range(groups.ndim) if axis not in reduced]
+    rows = math.prod(groups.shape[axis] for axis in kept)
+    return groups.transpose(*kept, *reduced).reshape(rows, groups.size // rows if rows else 0)
 
 
 def _axis(shape: tuple[int, ...], granularity: PerChannel | PerBlock | PerToken) -> int:

@@ -126,6 +126,15 @@ class Rounding(StrEnum):
     STOCHASTIC = "stochastic"
 
 
+class ScaleType(StrEnum):
+    """Which numbers a scale may be: those of the type it is stored in, or powers of two (scaling is then a shift)."""
+
+    FLOAT32 = "float32"
+    FLOAT16 = "float16"
+    BFLOAT16 = "bfloat16"
+    POWER_OF_TWO = "power-of-two"
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Scheme:
     """What is wanted of a tensor.
@@ -137,7 +146,7 @@ class Scheme:
         rounding: how quotients become codes.
         narrow: symmetric signed codes use -(2^(b-1) - 1) .. 2^(b-1) - 1, so that -x is a code whenever x is
             (the "restricted range"); without it the smallest code is used too.
-        power_of_two: scales are rounded up to powers of two, so that scaling is a shift.
+        scale_type: which numbers the scales may be; tensors of float16 models have float16 scales.
 
     Raises:
         RecipeError: int32 or a floating-point type that is not symmetric: DequantizeLinear gives those no zero point.
@@ -148,12 +157,17 @@ class Scheme:
     granularity: Granularity = PerTensor()
     rounding: Rounding = Rounding.NEAREST_EVEN
     narrow: bool = True
-    power_of_two: bool = False
+    scale_type: ScaleType = ScaleType.FLOAT32
 
     def __post_init__(self) -> None:
         """Refuse a zero point where the type has none."""
         if not self.symmetric and (self.dtype.is_float or self.dtype is QuantType.INT32):
             raise RecipeError(f"{self.dtype} has no zero point; set `symmetric: true`")
+
+    @property
+    def middle(self) -> int:
+        """Zero point of a symmetric scheme: 0, or for unsigned types the middle code."""
+        return 0 if self.dtype.signed else (self.dtype.maximum + 1) // 2
 
     @property
     def code_range(self) -> tuple[int, int]:
@@ -189,7 +203,8 @@ class QuantParams:
 
     Attributes:
         scheme: what the parameters are for.
-        scale: float32, > 0; shape () per tensor, (channels,) per channel, the tensor's shape with the block axis
+        scale: float32, one of the numbers that `scheme.scale_type` allows, > 0 (a weight method that was asked to may
+            make it negative); shape () per tensor, (channels,) per channel, the tensor's shape with the block axis
             divided by the block size (rounded up) per block, shape[:-1] + (1,) per token.
         zero_point: int32 codes, same shape as `scale`.
     """

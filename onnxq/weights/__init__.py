@@ -5,7 +5,7 @@ A weight method is a frozen dataclass whose fields are its options, registered b
     @weight_methods.register("rtn")
     @dataclass(frozen=True, kw_only=True, slots=True)
     class RoundToNearest:
-        def __call__(self, weight, scheme, *, min_scale=None) -> tuple[codes, QuantParams]: ...
+        def __call__(self, weight, scheme, *, min_scale=None, importance=None) -> tuple[codes, QuantParams]: ...
 """
 
 from __future__ import annotations
@@ -31,6 +31,7 @@ class WeightMethod(Protocol):
         scheme: Scheme,
         *,
         min_scale: npt.NDArray[np.float32] | None = None,
+        importance: npt.NDArray[np.float32] | None = None,
     ) -> tuple[npt.NDArray[Any], QuantParams]:
         """Quantize `weight`.
 
@@ -38,9 +39,14 @@ class WeightMethod(Protocol):
             weight: float32, finite.
             scheme: what is wanted; the granularity's axis is filled in.
             min_scale: smallest scale allowed, broadcastable to the scales (keeps int32 biases in range).
+            importance: mean square of the input that each weight multiplies, broadcastable to `weight`: how much its
+                squared error counts. A method that has no use for it ignores it.
 
         Returns:
-            Codes (int32, the weight's shape) and the parameters.
+            Codes (of the weight's shape: int32, for floating-point types their values as float32) and the parameters.
+
+        Raises:
+            ModelError: the weight holds NaN or infinite values.
         """
         ...
 

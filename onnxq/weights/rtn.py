@@ -24,6 +24,7 @@ class RoundToNearest:
         scheme: Scheme,
         *,
         min_scale: npt.NDArray[np.float32] | None = None,
+        importance: npt.NDArray[np.float32] | None = None,
     ) -> tuple[npt.NDArray[Any], QuantParams]:
         """Quantize `weight`; see WeightMethod."""
         low, high = weight_range(weight, scheme)
