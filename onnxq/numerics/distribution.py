@@ -17,7 +17,8 @@ class Distribution:
     """A piecewise even density.
 
     Attributes:
-        edges: rising, float64, shape (bins + 1,); first and last are the exact extremes.
+        edges: never falling, float64, shape (bins + 1,); the first and last are the exact extremes. A bin without width
+            holds its values at one point.
         counts: float64, shape (bins,).
     """
 
@@ -32,9 +33,29 @@ class Distribution:
 
 
 def distribution(statistics: TensorStatistics) -> Distribution:
-    """Return the density of what was seen, mask sentinels left out; there must be a finite value."""
-    histogram = statistics.histogram
-    assert histogram is not None
-    index = np.arange(histogram.first, histogram.first + histogram.counts.size + 1, dtype=np.float64)
-    edges = np.clip(np.ldexp(index, histogram.exponent), statistics.minimum, statistics.maximum)
-    return Distribution(edges=edges, counts=histogram.counts.astype(np.float64))
+    """Return the density of what was seen, mask sentinels left out; there must be a finite value.
+
+    Exact zeros, of which a Relu makes many, stay at one point. Clusters below the largest keep their finer bins.
+    """
+    reach = max(-statistics.minimum, statistics.maximum)
+    parts = [np.zeros((3, 0))]
+    for cluster in statistics.clusters:
+        if cluster.largest > reach:
+            break
+        index = cluster.histogram.first + np.flatnonzero(cluster.histogram.counts)
+        counts = cluster.histogram.counts[index - cluster.histogram.first].astype(np.float64)
+        if statistics.zeros and cluster is statistics.clusters[0]:
+            counts[index == 0] -= statistics.zeros
+        edges = np.clip(
+            np.ldexp(np.stack([index, index + 1.0]), cluster.histogram.exponent), cluster.minimum, cluster.maximum
+        )
+        parts.append(np.stack([*edges, counts])[:, counts > 0])
+    if statistics.zeros:
+        parts.append(np.array([[0.0], [0.0], [float(statistics.zeros)]]))
+    left, right, counts = np.concatenate(parts, axis=1)
+    order = np.lexsort((right, left))
+    edges = np.stack([left[order], right[order]], axis=1).reshape(-1)
+    between = np.stack([counts[order], np.zeros(order.size)], axis=1).reshape(-1)[:-1]
+    # A gap without values and without width says nothing.
+    kept = np.flatnonzero((between > 0) | (np.diff(edges) > 0))
+    return Distribution(edges=np.append(edges[kept], edges[-1]), counts=between[kept])
