@@ -34,6 +34,7 @@ from onnxq.types.plan import Action, Plan
 from onnxq.types.recipe import Recipe
 from onnxq.types.report import Report, Verification
 from onnxq.types.statistics import Statistics
+from onnxq.weights import make_weight_method
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -200,6 +201,9 @@ class _Job:
     def __post_init__(self) -> None:
         self.target = targets.get(self.recipe.target)
         make_calibrator(self.recipe.calibrator.name, self.recipe.calibrator.options)
+        for choice in (self.recipe.weights, *(rule.weights for rule in self.recipe.rules)):
+            if choice is not None and choice.method is not None:
+                make_weight_method(choice.method)
         if self.recipe.metric is not None:
             load_metric(self.recipe.metric)
         with self.timed("load"):

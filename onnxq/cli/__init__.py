@@ -33,6 +33,8 @@ def _run(arguments: Sequence[str]) -> int:
     from onnxq.cli.terminal import complain, finish_output, quiet_libraries
     from onnxq.errors import ModelError, OnnxqError
 
+    if "" not in sys.path:
+        sys.path.append("")  # the working folder, for data and metrics given as module:function; last: shadows nothing
     try:
         with quiet_libraries():
             code = app(list(arguments), prog_name="onnxq", standalone_mode=False)

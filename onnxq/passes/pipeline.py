@@ -9,6 +9,7 @@ from typing import Any
 
 from onnxq.errors import RecipeError
 from onnxq.passes import passes
+from onnxq.types.shorthand import Scalar, scalar
 
 _STEP = re.compile(r"(?P<name>[^\s,{}]+)\s*(\{(?P<options>[^{}]*)\})?")
 
@@ -21,8 +22,9 @@ class Step:
     options: Mapping[str, Any] = field(default_factory=dict)
 
     def __str__(self) -> str:
-        """Return the step as text; `parse` reads it back where all options are plain values."""
-        options = " ".join(f"{key}={_show(value)}" for key, value in self.options.items())
+        """Return the step as text that `parse` reads back; options that no text can give (a plan) are left out."""
+        plain = {key: value for key, value in self.options.items() if isinstance(value, Scalar)}
+        options = " ".join(f"{key}={_show(value)}" for key, value in plain.items())
         return f"{self.name}{{{options}}}" if options else self.name
 
 
@@ -63,19 +65,8 @@ def _options(name: str, text: str) -> dict[str, Any]:
         key, equals, value = part.partition("=")
         if not (key and equals and value):
             raise RecipeError(f"pipeline: pass '{name}' has the option '{part}'; write `option=value`")
-        options[key] = _value(value)
+        options[key] = scalar(value)
     return options
-
-
-def _value(text: str) -> Any:
-    if text in ("true", "false"):
-        return text == "true"
-    for kind in (int, float):
-        try:
-            return kind(text)
-        except ValueError:
-            continue
-    return text
 
 
 def _show(value: object) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from onnxq.errors import RecipeError
+from onnxq.errors import RecipeError, nearest
 from onnxq.types.recipe import Recipe
 
 
@@ -19,10 +19,14 @@ def read_recipe(path: Path) -> dict[str, Any]:
 
     try:
         data = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
-        raise RecipeError(f"recipe '{path}' cannot be read: {error}") from None
+    except FileNotFoundError:
+        raise RecipeError(f"recipe '{path}' does not exist{_neighbour(path)}") from None
+    except OSError as error:
+        raise RecipeError(f"recipe '{path}' cannot be read: {error.strerror}; check the file") from None
+    except UnicodeDecodeError:
+        raise RecipeError(f"recipe '{path}' is no text; give a YAML or JSON file") from None
     except yaml.YAMLError as error:
-        raise RecipeError(f"recipe '{path}' is no YAML or JSON: {' '.join(str(error).split())}") from None
+        raise RecipeError(f"recipe '{path}' is no YAML or JSON: {_fault(error)}; correct it there") from None
     if isinstance(data, dict) and isinstance(data.get("recipe"), dict):
         data = data["recipe"]
     if data is None:
@@ -37,3 +41,18 @@ def dump_recipe(recipe: Recipe) -> str:
     import yaml
 
     return yaml.safe_dump(recipe.plain(), sort_keys=False, allow_unicode=True)
+
+
+def _fault(error: Exception) -> str:
+    """Return what a parser found and where, on one line."""
+    mark = getattr(error, "problem_mark", None)
+    found = " ".join(str(getattr(error, "problem", None) or error).split())
+    return found if mark is None else f"line {mark.line + 1}, column {mark.column + 1}: {found}"
+
+
+def _neighbour(path: Path) -> str:
+    """Return a hint at a file of nearly the same name in the same folder."""
+    if not path.parent.is_dir():
+        return f"; there is no folder '{path.parent}'"
+    names = [entry.name for entry in path.parent.iterdir() if entry.suffix in (".yaml", ".yml", ".json")]
+    return nearest(path.name, names) if names else "; check the path"
