@@ -68,10 +68,20 @@ def _search(node: ir.Node, producers: Mapping[str, ir.Node]) -> RunsAs | None:
             if runner.op_type in Q_OPS:
                 continue  # the codes are made by a separate node; look at the value it reads
             return RunsAs(op=op_name(runner), integer=True)
-        if hops and runner.name != node.name and node.op_type not in runner.op_type:
-            return None  # another node's work: this one is gone
+        if hops and not _does_the_work(runner, node, producer):
+            return None  # this node is gone
         return RunsAs(op=op_name(runner), integer=runner.op_type in DQ_OPS or _on_integers(runner))
     return None
+
+
+def _does_the_work(runner: ir.Node, node: ir.Node, later: ir.Node) -> bool:
+    """Whether `runner`, which makes what `later` made, has `node` merged into it."""
+    if runner.name == node.name or node.op_type in runner.op_type:
+        return True
+    if (runner.name, runner.op_type) == (later.name, later.op_type):
+        return False  # the later node as it was
+    read = {value.name for value in node.inputs if value is not None}
+    return any(value is not None and value.name in read for value in runner.inputs)
 
 
 def _downstream(node: ir.Node) -> Iterator[tuple[ir.Value, int]]:

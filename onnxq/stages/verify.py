@@ -82,7 +82,7 @@ def verify(
         metric=result,
         kernels=kernels,
         samples=samples,
-        warnings=(*warnings, *served_differs(outputs, plan)),
+        warnings=(*warnings, *served_differs(outputs, plan), *_unfused(kernels)),
     )
 
 
@@ -106,6 +106,14 @@ def read_kernels(float_model: ir.Model, quantized: ir.Model, plan: Plan, *, thre
         quantized_ops=op_counts(optimized_graph(quantized, threads=threads)),
         unfused=unfused,
     )
+
+
+def _unfused(kernels: Kernels) -> list[str]:
+    nodes = list(kernels.unfused)
+    if not nodes:
+        return []
+    named = ", ".join(f"'{node}'" for node in nodes[:3]) + (", ..." if len(nodes) > 3 else "")
+    return [f"{len(nodes)} of the nodes planned as integer kernels run in float: {named}; see 'unfused' in the report"]
 
 
 @contextlib.contextmanager

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 # All tapped tensors of a run are held at once, in both models; groups of tensors are sized to stay below this.
 _MEMORY = 256 << 20
-_FIRST_GROUP, _LARGEST_GROUP = 8, 128
+_FIRST_GROUP, _GROWTH = 8, 4
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -57,17 +57,17 @@ def tensor_errors(
         expected = Taps(reference, [pair.tensor for pair in group], optimize=False, threads=threads)
         actual = Taps(quantized, [pair.quantized for pair in group], optimize=False, threads=threads)
         sums = [Comparison() for _ in group]
-        largest = 1
+        held = 1
         for batch in batches:
             x, y = expected.run(batch.feeds), actual.run(batch.feeds)
             for pair, entry in zip(group, sums, strict=True):
                 entry.add(x[pair.tensor], y[pair.quantized])
-            largest = max(largest, *(array.nbytes for array in x.values()))
+            held = max(held, 2 * sum(array.nbytes for array in x.values()))
         errors += [
             TensorError(node=pair.node, tensor=pair.tensor, sqnr=entry.sqnr_db)
             for pair, entry in zip(group, sums, strict=True)
         ]
-        size = min(_LARGEST_GROUP, max(1, _MEMORY // (2 * largest)))
+        size = max(1, min(_GROWTH * size, _MEMORY * len(group) // held))
         progress.advance(len(group))
     return tuple(errors)
 

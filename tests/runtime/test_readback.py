@@ -138,3 +138,16 @@ def test_nodes_of_subgraphs_are_counted_and_mapped():
 def test_large_weights_do_not_travel_through_a_message(chain, monkeypatch):
     monkeypatch.setattr("onnxq.runtime.handover.MAX_MESSAGE_BYTES", 16)
     assert op_counts(optimized_graph(chain, layout=False))["QLinearConv"] == 1
+
+
+def test_a_node_merged_into_a_float_node_of_another_kind_is_found_there():
+    # The runtime merges MatMul and Add into Gemm first; with a float bias that one never becomes an integer kernel.
+    text = """
+    <ir_version: 9, opset_import: ["" : 13]>
+    g (float[2,8] x) => (float[2,4] y) <float s = {0.05}, uint8 z = {128}, float sw = {0.01}, int8 zw = {0}>
+    { q = QuantizeLinear (x, s, z)  d = DequantizeLinear (q, s, z)
+      w_back = DequantizeLinear (w, sw, zw)  m = MatMul (d, w_back)  y = Add (m, b) }
+    """
+    model = build(text, w=("int8", (8, 4)), b=("float32", (4,)))
+    found = runs_as(model, optimized_graph(model, layout=False))
+    assert found["m"] == RunsAs(op="Gemm", integer=False)
