@@ -36,20 +36,26 @@ class Taps:
         self.tensors = tuple(dict.fromkeys(tensors))
         values = _values(model, self.tensors)
         self._inputs = tuple(name for name in self.tensors if values[name].is_graph_input())
-        outputs = tuple(name for name in self.tensors if name not in self._inputs)
+        inner = [name for name in self.tensors if name not in self._inputs]
+        # numpy has no name for these, and the runtime will not hand them out.
+        foreign = [name for name in inner if _is_foreign(values[name].dtype)]
+        self._outputs = dict(zip(inner, inner, strict=True)) | {name: f"{name}//float" for name in foreign}
         self._session: Session | None = None
-        if outputs:
-            self._session = open_session(model, optimize=optimize, threads=threads, outputs=outputs)
+        if inner:
+            shown = _widened(model, foreign) if foreign else model
+            outputs = list(self._outputs.values())
+            self._session = open_session(shown, optimize=optimize, threads=threads, outputs=outputs)
 
     def run(self, feeds: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """Run once and return the tapped tensors; a tapped graph input is a copy of what was fed.
+        """Run once and return the tapped tensors, bfloat16 as float32; a tapped graph input is a copy of what was fed.
 
         Raises:
             ModelError: the runtime cannot run the model on these arrays.
         """
         taken = {name: feeds[name].copy() for name in self._inputs}
         if self._session is not None:
-            taken |= self._session.run(feeds)
+            found = self._session.run(feeds)
+            taken |= {name: found.pop(output) for name, output in self._outputs.items()}
         return taken
 
 
@@ -71,6 +77,22 @@ def tensor_bytes(model: ir.Model, tensors: Collection[str], feeds: Mapping[str, 
         shapes = _shapes(model, open_ones, feeds)
         sizes |= {name: _bytes(shapes[name], values[name].dtype) for name in open_ones}
     return {name: size or 0 for name, size in sizes.items()}
+
+
+def _is_foreign(dtype: ir.DataType | None) -> bool:
+    return dtype is not None and dtype.is_floating_point() and dtype.name not in ("FLOAT", "DOUBLE", "FLOAT16")
+
+
+def _widened(model: ir.Model, names: Collection[str]) -> ir.Model:
+    """Return a copy with a float32 form of some values beside them, `<name>//float`."""
+    import onnx_ir as ir
+
+    copy = model.clone()
+    for name, value in _values(copy, names).items():
+        node = ir.node("Cast", [value], attributes={"to": int(ir.DataType.FLOAT)})
+        node.outputs[0].name = f"{name}//float"
+        copy.graph.append(node)
+    return copy
 
 
 def _values(model: ir.Model, tensors: Collection[str]) -> dict[str, ir.Value]:

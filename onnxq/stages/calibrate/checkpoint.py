@@ -14,8 +14,9 @@ from pathlib import Path
 from onnxq.data.source import Source
 from onnxq.data.statistics_file import load_statistics, save_statistics
 from onnxq.errors import CalibrationError
+from onnxq.numerics.histogram import Accumulator
 from onnxq.stages.calibrate.observe import Options
-from onnxq.types.statistics import Statistics, TensorStatistics
+from onnxq.types.statistics import Statistics
 
 INTERVAL_SECONDS = 10.0
 
@@ -27,10 +28,9 @@ class Checkpoint:
         note: why an existing file was not used; "" if it was, or there was none.
     """
 
-    def __init__(self, path: Path, job: str, interval: float = INTERVAL_SECONDS) -> None:
+    def __init__(self, path: Path, job: str) -> None:
         self._path = path
         self._job = job
-        self._interval = interval
         self._saved_at = time.monotonic()
         self.note = ""
 
@@ -48,10 +48,11 @@ class Checkpoint:
             return None
         return found
 
-    def save(self, tensors: Mapping[str, TensorStatistics], samples: int, *, now: bool = False) -> None:
+    def save(self, tensors: Mapping[str, Accumulator], samples: int, *, now: bool = False) -> None:
         """Write the state, if the last time was a while ago or `now`."""
-        if now or time.monotonic() - self._saved_at >= self._interval:
-            save_statistics(Statistics(tensors=dict(tensors), fingerprint=self._job, samples=samples), self._path)
+        if now or time.monotonic() - self._saved_at >= INTERVAL_SECONDS:
+            seen = {name: accumulator.result() for name, accumulator in tensors.items()}
+            save_statistics(Statistics(tensors=seen, fingerprint=self._job, samples=samples), self._path)
             self._saved_at = time.monotonic()
 
     def remove(self) -> None:

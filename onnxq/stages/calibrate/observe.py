@@ -6,12 +6,12 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-import numpy as np
 import numpy.typing as npt
 
 from onnxq.data.batch import Batch
 from onnxq.errors import CalibrationError, ModelError
-from onnxq.numerics.histogram import empty, merge, observe
+from onnxq.numerics.accumulator import Shapes, merge_shapes
+from onnxq.numerics.histogram import Accumulator
 from onnxq.runtime.taps import Taps
 from onnxq.types.statistics import TensorStatistics
 
@@ -59,7 +59,7 @@ def observe_work(taps: Taps, work: Work, options: Options, stop: Callable[[], bo
         CalibrationError: the model cannot run on a batch; says which.
         Stopped: `stop` returned True.
     """
-    seen = {name: empty() for name in taps.tensors}
+    seen = {name: Observed(options.channel_axes.get(name), options.subsample) for name in taps.tensors}
     for batch, rows in zip(work.batches, work.rows, strict=True):
         for part in slices(batch, rows):
             if stop():
@@ -70,8 +70,8 @@ def observe_work(taps: Taps, work: Work, options: Options, stop: Callable[[], bo
                 raise CalibrationError(f"{batch.where}: {error}") from error
             while arrays:  # each array is given up as soon as it was looked at
                 name, array = arrays.popitem()
-                seen[name] = merge(seen[name], _observe(array, part.samples, options.channel_axes.get(name), options))
-    return seen
+                seen[name].update(array, part.samples)
+    return {name: each.result() for name, each in seen.items()}
 
 
 def slices(batch: Batch, rows: int) -> Iterator[Batch]:
@@ -83,12 +83,27 @@ def slices(batch: Batch, rows: int) -> Iterator[Batch]:
         yield batch.rows(start, start + rows)
 
 
-def _observe(array: npt.NDArray[Any], samples: int, channel_axis: int | None, options: Options) -> TensorStatistics:
-    # Axis 0 counts samples where it is as long as the batch.
-    batch_axis = 0 if array.ndim and array.shape[0] == samples else None
-    if options.subsample == 1 or channel_axis is not None or not array.size:
-        return observe(array, batch_axis=batch_axis, channel_axis=channel_axis)
-    flat = array.reshape(samples if batch_axis == 0 else 1, -1)
-    thinned = observe(np.ascontiguousarray(flat[:, :: options.subsample]), batch_axis=0)
-    shape = tuple((1, 1) if axis == batch_axis else (extent, extent) for axis, extent in enumerate(array.shape))
-    return replace(thinned, shapes=shape)
+class Observed:
+    """What is known of one tensor so far."""
+
+    def __init__(self, channel_axis: int | None, subsample: int) -> None:
+        self._accumulator = Accumulator(channel_axis=channel_axis)
+        # Channels cannot be told apart in a part of the values.
+        self._subsample = 1 if channel_axis is not None else subsample
+        self._shapes: list[Shapes | None] = []
+
+    def update(self, array: npt.NDArray[Any], samples: int) -> None:
+        """Add an array of a run of so many samples; axis 0 counts them where it is that long."""
+        batch_axis = 0 if array.ndim and array.shape[0] == samples else None
+        if self._subsample == 1 or not array.size:
+            self._accumulator.update(array, batch_axis=batch_axis)
+            return
+        shape = tuple((1, 1) if axis == batch_axis else (extent, extent) for axis, extent in enumerate(array.shape))
+        self._shapes = [shape if not self._shapes else merge_shapes(self._shapes[0], shape)]
+        flat = array.reshape(samples if batch_axis == 0 else 1, -1)
+        self._accumulator.update(flat[:, :: self._subsample], batch_axis=0)
+
+    def result(self) -> TensorStatistics:
+        """Return the statistics."""
+        seen = self._accumulator.result()
+        return replace(seen, shapes=self._shapes[0]) if self._shapes else seen

@@ -133,7 +133,7 @@ class _Retried(Future[Seen]):
         """Wait for the result."""
         try:
             return super().result(timeout)
-        except (OnnxqError, TimeoutError):
+        except OnnxqError:
             raise
         except (Exception, CancelledError) as error:
             return self._shards.run_here(self._task, error)

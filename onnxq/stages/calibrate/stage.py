@@ -14,7 +14,7 @@ from onnxq.data.batch import Batch
 from onnxq.data.source import Source
 from onnxq.errors import CalibrationError, RecipeError
 from onnxq.graph.fingerprint import fingerprint
-from onnxq.numerics.histogram import empty, merge
+from onnxq.numerics.histogram import Accumulator
 from onnxq.runtime.memory import free_memory
 from onnxq.runtime.taps import Taps
 from onnxq.stages.calibrate.checkpoint import Checkpoint, job_key
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 # Batches of one piece of work: one where there are few, so that all hands are busy; more where there are many, so that
 # results are merged, sent and saved less often.
 MOST_BATCHES = 16
-_PIECES = 32
+_PIECES = 16
 
 
 def calibrate(
@@ -134,21 +134,24 @@ class _Job:
         description: str,
         checkpoint: Checkpoint | None,
     ) -> tuple[Seen, int]:
-        seen = {name: empty() for name in tensors}
+        seen = {name: Accumulator() for name in tensors}
         done = 0
         if checkpoint is not None:
             resumed = checkpoint.load()
             if checkpoint.note:
                 self.progress.note(checkpoint.note)
             if resumed is not None:
-                seen, done = dict(resumed.tensors), resumed.samples
+                for name, accumulator in seen.items():
+                    accumulator.add(resumed.tensors[name])
+                done = resumed.samples
                 self.progress.note(f"{done} samples were observed before; going on from there")
         self.progress.start(self.source.samples, description)
         self.progress.advance(done)
         try:
             engine = self._engine(tensors, layout)
             for work, found in engine.observe(self._works(batches, layout, done)):
-                seen = {name: merge(seen[name], found[name]) for name in tensors}
+                for name, accumulator in seen.items():
+                    accumulator.add(found[name])
                 done += work.samples
                 self.progress.advance(work.samples)
                 if checkpoint is not None:
@@ -161,7 +164,7 @@ class _Job:
             self.progress.finish()
         if checkpoint is not None:
             checkpoint.save(seen, done, now=True)
-        return seen, done
+        return {name: accumulator.result() for name, accumulator in seen.items()}, done
 
     def _engine(self, tensors: tuple[str, ...], layout: Layout) -> Engine:
         if self.executor is None:
