@@ -86,10 +86,24 @@ def groups_as_rows(array: npt.NDArray[T], granularity: Granularity) -> npt.NDArr
     A view where the memory layout allows it.
     """
     groups = to_groups(array, granularity)
-    reduced = group_axes(array.shape, granularity)
-    kept = [axis for axis in range(groups.ndim) if axis not in reduced]
-    rows = math.prod(groups.shape[axis] for axis in kept)
-    return groups.transpose(*kept, *reduced).reshape(rows, groups.size // rows if rows else 0)
+    order, kept = _rows_first(array.shape, groups.ndim, granularity)
+    rows = math.prod(groups.shape[axis] for axis in order[:kept])
+    return groups.transpose(order).reshape(rows, groups.size // rows if rows else 0)
+
+
+def rows_as_array(rows: npt.NDArray[T], shape: tuple[int, ...], granularity: Granularity) -> npt.NDArray[T]:
+    """Undo `groups_as_rows`: return an array of `shape`."""
+    grouped = to_groups(np.broadcast_to(np.int8(0), shape), granularity).shape
+    order, _ = _rows_first(shape, len(grouped), granularity)
+    groups = rows.reshape([grouped[axis] for axis in order]).transpose(np.argsort(order))
+    return from_groups(groups, shape, granularity)
+
+
+def _rows_first(shape: tuple[int, ...], rank: int, granularity: Granularity) -> tuple[list[int], int]:
+    """Return the grouped form's axes, those that number the groups first, and how many those are."""
+    reduced = group_axes(shape, granularity)
+    kept = [axis for axis in range(rank) if axis not in reduced]
+    return [*kept, *reduced], len(kept)
 
 
 def _axis(shape: tuple[int, ...], granularity: PerChannel | PerBlock | PerToken) -> int:

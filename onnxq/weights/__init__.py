@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -55,14 +55,29 @@ weight_methods: Registry[type[WeightMethod]] = Registry("weight method", "onnxq.
 
 
 def make_weight_method(name: str, options: Mapping[str, Any] | None = None) -> WeightMethod:
-    """Return the weight method called `name` with `options`, its dataclass fields.
+    """Return the weight method called `name`.
+
+    Args:
+        name: as registered ("rtn", "mse").
+        options: values for the fields of its dataclass; the others keep their defaults.
 
     Raises:
-        RecipeError: an unknown name or option, with the nearest right spelling.
+        RecipeError: an unknown name or option, with the nearest right spelling, or a value of the wrong type.
     """
-    method = weight_methods.get(name)
-    known = [field.name for field in dataclasses.fields(method)]  # type: ignore[arg-type]
-    for option in options or {}:
+    kind: Any = weight_methods.get(name)
+    known = [field.name for field in dataclasses.fields(kind)] if dataclasses.is_dataclass(kind) else []
+    options = dict(options or {})
+    for option in options:
         if option not in known:
-            raise RecipeError(f"weight method '{name}' has no option '{option}'{nearest(option, known)}")
-    return method(**dict(options or {}))
+            hint = nearest(option, known) if known else "; it has no options"
+            raise RecipeError(f"weight method '{name}' has no option '{option}'{hint}")
+    if not options:
+        return cast(WeightMethod, kind())
+    from pydantic import TypeAdapter, ValidationError
+
+    try:
+        return cast(WeightMethod, TypeAdapter(kind).validate_python(options))
+    except ValidationError as error:
+        first = error.errors()[0]
+        message = f"weight method '{name}': option '{first['loc'][0]}': {first['msg']}, found {first['input']!r}"
+        raise RecipeError(message) from None
