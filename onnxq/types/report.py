@@ -11,13 +11,16 @@ from onnxq.types.plan import Plan
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class OutputError:
-    """Difference of one graph output between the float and the quantized model, in dB (higher is closer).
+    """Difference of one graph output between the float model, optimizer off, and the quantized one.
 
     Attributes:
         name: the output.
-        sqnr_plain: signal-to-quantization-noise ratio with the optimizer off. sqnr_served: as it will be served.
-        max_abs_served: largest absolute difference as served. agreement_served: share of samples whose arg-max over the
-            last axis agrees; None where the output has no such axis.
+        sqnr_plain: signal-to-quantization-noise ratio in dB (higher is closer) with the optimizer off: inf where both
+            are identical, -inf where one holds NaN or infinities that the other has not, NaN where it holds no numbers.
+        sqnr_served: the same as it will be served.
+        max_abs_served: largest absolute difference as served.
+        agreement_served: share of positions whose arg-max over the last axis agrees, None where there are no classes
+            along that axis; of integer and string outputs the share of equal elements.
     """
 
     name: str
