@@ -2,14 +2,16 @@
 
 import os
 import signal
+import sys
 from concurrent.futures import Future, ThreadPoolExecutor
 
+import distributed
 import numpy as np
 import onnx_ir as ir
 import pytest
 from onnxq.data import open_source, signature
 from onnxq.errors import CalibrationError, MissingDependencyError
-from onnxq.stages.calibrate import calibrate, dask_cluster, local_processes, shards
+from onnxq.stages.calibrate import calibrate, clusters, dask_cluster, local_processes, shards
 from test_calibrate import SAMPLES, TENSORS, TEXT, Told, batched, plain
 
 
@@ -127,9 +129,6 @@ def test_a_killed_process_loses_nothing(model, source):
 
 
 def test_a_dask_cluster_gives_the_same_bits_though_a_worker_is_killed(model, source):
-    distributed = (
-        pytest.importorskip("distributed") if os.environ.get("ONNXQ_WITHOUT_DASK") else __import__("distributed")
-    )
     wanted = plain(calibrate(model, TENSORS, source))
     options = {"n_workers": 2, "threads_per_worker": 1, "processes": True, "dashboard_address": None}
     with distributed.LocalCluster(**options, silence_logs=50) as cluster:
@@ -148,9 +147,10 @@ def test_a_dask_cluster_gives_the_same_bits_though_a_worker_is_killed(model, sou
 
 
 def test_no_scheduler_answers(monkeypatch):
-    with pytest.raises(CalibrationError, match=r"no dask scheduler answers at 'tcp://127.0.0.1:9'.*check the address"):
-        with dask_cluster("tcp://127.0.0.1:9"):
-            pass
-    monkeypatch.setitem(__import__("sys").modules, "distributed", None)
+    monkeypatch.setattr(clusters, "TIMEOUT_SECONDS", 0.2)
+    message = r"no dask scheduler answers at 'tcp://127.0.0.1:9'.*check the address"
+    with pytest.raises(CalibrationError, match=message), dask_cluster("tcp://127.0.0.1:9"):
+        pass
+    monkeypatch.setitem(sys.modules, "distributed", None)
     with pytest.raises(MissingDependencyError, match=r"pip install 'onnxq\[dask\]'"), dask_cluster("tcp://127.0.0.1:9"):
         pass
