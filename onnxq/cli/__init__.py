@@ -30,7 +30,7 @@ def _run(arguments: Sequence[str]) -> int:
     import typer
 
     from onnxq.cli.app import app
-    from onnxq.cli.terminal import complain, finish_output, quiet_libraries
+    from onnxq.cli.terminal import complain, quiet_libraries, show_text
     from onnxq.errors import ModelError, OnnxqError
 
     if "" not in sys.path:
@@ -38,7 +38,7 @@ def _run(arguments: Sequence[str]) -> int:
     try:
         with quiet_libraries():
             code = app(list(arguments), prog_name="onnxq", standalone_mode=False)
-            finish_output()
+            show_text("")  # notices where the help could not be written
     except typer.TyperException as error:
         if error.format_message():  # none where the help was shown because nothing was asked for
             context = getattr(error, "ctx", None)

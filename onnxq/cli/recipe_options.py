@@ -15,6 +15,10 @@ _CHOICES = "What is quantized, and how"
 _JUDGED = "How the result is served and judged"
 
 
+def _flag(panel: str | None, text: str, flag: str) -> Any:
+    return Annotated[bool | None, typer.Option(flag, help=text, rich_help_panel=panel)]
+
+
 def _option(kind: Any, panel: str | None, metavar: str, text: str, flag: str | None = None) -> Any:
     names = () if flag is None else (flag,)
     return Annotated[kind | None, typer.Option(*names, metavar=metavar, help=text, rich_help_panel=panel)]
@@ -40,6 +44,9 @@ OPTIONS: dict[str, Any] = {
         "the calibration file, else the calibration data.",
     ),
     "format": _option(str, _CHOICES, "NAME", "Form of the quantized model: qdq."),
+    "portable": _flag(
+        _CHOICES, "Use operators of the ONNX standard only, none of onnxruntime's own.", "--portable/--no-portable"
+    ),
     "activations": _option(
         str, _CHOICES, "SCHEME", "What differs from the target's default, such as int8,symmetric or uint8."
     ),

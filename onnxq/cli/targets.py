@@ -1,10 +1,10 @@
-"""`onnxq targets`: where models can be served, and what runs there on integers."""
+"""`onnxq targets`: where models can be served, and what runs there in low precision."""
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterable
-from dataclasses import replace
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -22,29 +22,49 @@ Name = Annotated[
 
 
 def command(name: Name = None, as_json: Json = False) -> None:
-    """List the targets, or the operators that one of them runs as integer kernels."""
+    """List the targets, or the operators that one of them runs in low precision."""
     from onnxq.cli.terminal import show, show_json
     from onnxq.targets import targets
-    from onnxq.types.plain import plain
 
     chosen = [targets.get(name)] if name is not None else [target for _, target in targets.items()]
     if as_json:
-        show_json([plain(replace(target, rows=tuple(map(_without_code, target.rows)))) for target in chosen])
+        show_json([_plain(target) for target in chosen])
     elif name is None:
         show(_overview(chosen))
     else:
-        show(_overview(chosen), "", _rows(chosen[0]))
+        show(_overview(chosen), "", _defaults(chosen[0]), "", _rows(chosen[0]))
 
 
-def _without_code(row: Row) -> Row:
-    return replace(row, refuses=None)
+def _plain(target: Target) -> dict[str, Any]:
+    from onnxq.types.plain import plain
+
+    fields = {field.name: getattr(target, field.name) for field in dataclasses.fields(target)}
+    return plain(fields | {"rows": [_row(row) for row in target.rows]})  # type: ignore[no-any-return]
+
+
+def _row(row: Row) -> dict[str, Any]:
+    """Return what can be written down of a row: not its function, whose meaning stands in `condition`."""
+    fields = {field.name: getattr(row, field.name) for field in dataclasses.fields(row) if field.name != "refuses"}
+    return fields | {name: _kinds(fields[name]) for name in ("granularities", "activation_granularities")}
+
+
+def _kinds(granularities: Iterable[type]) -> list[str]:
+    fields = (field for kind in granularities for field in dataclasses.fields(kind))
+    return [str(field.default) for field in fields if field.name == "kind"]
 
 
 def _overview(chosen: Iterable[Target]) -> Table:
     from onnxq.cli.table import table
 
-    rows = [(target.name, target.summary, target.activations, target.weights, len(target.rows)) for target in chosen]
-    return table(["target", "what it is", "activations", "weights", "kernels>"], rows)
+    rows = [(target.name, target.summary, ", ".join(target.defaults), len(target.rows)) for target in chosen]
+    return table(["target", "what it is", "formats", "rows>"], rows)
+
+
+def _defaults(target: Target) -> Table:
+    from onnxq.cli.table import table
+
+    rows = [(form, default.activations, default.weights) for form, default in target.defaults.items()]
+    return table(["format", "activations by default", "weights by default"], rows)
 
 
 def _rows(target: Target) -> Table:
@@ -53,7 +73,8 @@ def _rows(target: Target) -> Table:
     rows = [
         (
             row.op,
-            row.kernel if not row.float_kernel else f"{row.kernel}, {row.float_kernel}",
+            row.kernel if row.float_kernel in ("", row.kernel) else f"{row.kernel}, {row.float_kernel}",
+            ", ".join(sorted(row.formats)),
             ", ".join(sorted(row.activations)),
             ", ".join(sorted(row.weights)),
             row.condition,
@@ -61,4 +82,4 @@ def _rows(target: Target) -> Table:
         )
         for row in target.rows
     ]
-    return table(["operator", "runs as", "activations", "weights", "only if", "known from"], rows)
+    return table(["operator", "formats", "runs as", "formats", "activations", "weights", "only if", "known from"], rows)

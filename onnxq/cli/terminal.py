@@ -12,6 +12,8 @@ import warnings
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any, TextIO
 
+from onnxq.errors import ModelError, OnnxqWarning
+
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
 
@@ -40,7 +42,7 @@ def show(*parts: RenderableType) -> None:
     plain = Console(file=buffer, markup=False, highlight=False, width=_WIDE, color_system=None)
     for part in parts:
         plain.print(part)
-    sys.stdout.writelines(f"{line.rstrip()}\n" for line in buffer.getvalue().splitlines())
+    show_text("".join(f"{line.rstrip()}\n" for line in buffer.getvalue().splitlines()))
 
 
 def is_narrow() -> bool:
@@ -49,8 +51,26 @@ def is_narrow() -> bool:
 
 
 def show_text(text: str) -> None:
-    """Print text to stdout as it is."""
-    sys.stdout.write(text)
+    """Print text to stdout as it is.
+
+    Raises:
+        ModelError: it cannot be written.
+        SystemExit: the reader went away (`onnxq plan ... | head`); code 141, as for any Unix program.
+    """
+    try:
+        sys.stdout.write(text)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        _let_go()
+        raise SystemExit(141) from None
+    except OSError as error:
+        _let_go()
+        raise ModelError(f"standard output cannot be written: {error.strerror}; free space, or redirect it") from None
+
+
+def _let_go() -> None:
+    """Send what stdout still holds nowhere; else the interpreter complains at its end."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def show_json(data: Any) -> None:
@@ -73,29 +93,9 @@ def warn(texts: Iterable[str]) -> None:
         complain(text, title="warning")
 
 
-def finish_output() -> None:
-    """Write out what stdout still holds, so that a full disk or a closed pipe is noticed.
-
-    Raises:
-        ModelError: it cannot be written.
-        SystemExit: the reader went away (`onnxq plan ... | head`); code 141, as for any Unix program.
-    """
-    from onnxq.errors import ModelError
-
-    try:
-        sys.stdout.flush()
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # else the interpreter's exit complains
-        raise SystemExit(141) from None
-    except OSError as error:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        raise ModelError(f"standard output cannot be written: {error.strerror}") from None
-
-
 @contextlib.contextmanager
 def quiet_libraries() -> Iterator[None]:
     """Show onnxq's warnings as messages, and other libraries' warnings and log lines only under ONNXQ_DEBUG=1."""
-    from onnxq.errors import OnnxqWarning
 
     def display(message: Warning | str, category: type[Warning], *place: Any, **more: Any) -> None:
         if issubclass(category, OnnxqWarning):
