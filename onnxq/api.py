@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from onnxq.calibrators import make_calibrator
 from onnxq.data import Source, open_source, signature, synthetic
 from onnxq.errors import VerificationError
+from onnxq.graph.fingerprint import fingerprint
 from onnxq.graph.tensors import tensors, total_bytes
 from onnxq.passes.verifier import Verifier
 from onnxq.runtime.session import run_model, versions
@@ -24,7 +25,7 @@ from onnxq.stages.plan import make_plan, observed_tensors
 from onnxq.stages.prepare import Prepared, prepare
 from onnxq.stages.progress import Progress
 from onnxq.stages.report_json import report_to_json
-from onnxq.stages.rewrite import check_format, rewrite
+from onnxq.stages.rewrite import rewrite
 from onnxq.stages.save import Written, check_writable, save, to_proto
 from onnxq.stages.verify import verify as run_verify
 from onnxq.stages.verify_metric import load_metric
@@ -90,7 +91,6 @@ def quantize(
         VerificationError: worse than `min_sqnr` allows; nothing is written.
     """
     job = _Job(model, make_recipe(recipe, calibration=calibration, evaluation=evaluation, **options), progress)
-    check_format(job.recipe.format)
     if output is not None:
         output = Path(output)
         check_writable(output, force, [report_path(output)])
@@ -129,7 +129,6 @@ def plan(
 ) -> Plan:
     """Decide what would happen to every node, and why; change and write nothing. Arguments as for `quantize`."""
     job = _Job(model, make_recipe(recipe, calibration=calibration, **options), progress)
-    check_format(job.recipe.format)
     job.data = calibration
     prepared = job.prepare()
     made = make_plan(prepared.model, job.statistics(statistics), job.recipe, job.target)
@@ -252,6 +251,8 @@ class _Job:
         if given is not None:
             return given
         wanted = observed_tensors(self.prepared.model, self.recipe, self.target)
+        if not wanted:  # nothing is quantized by calibration: the data need not be run
+            return Statistics(fingerprint=fingerprint(self.prepared.model))
         source = self.samples()
         with self.timed("calibrate"):
             found = run_calibrate(self.prepared.model, wanted, source, progress=self.progress)

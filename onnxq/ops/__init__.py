@@ -30,7 +30,8 @@ class OpFact:
         summary: what it does, in a few words.
         activations: input slots that hold values to quantize; None for all of them. Other slots (shapes, indices,
             bounds) are left alone.
-        weight: slot that, where constant, holds trained weights with a channel axis. bias: slot of the bias.
+        weight: slot that, where constant, holds trained weights with a channel axis. more_weights: further ones, of
+            the same layout (recurrent operators). bias: slot of the bias.
         channel_axis: output-channel axis of the weight, from node and weight rank. None: no per-channel scales.
         reduction_axis: axis of the weight that is summed over, from node and weight rank.
         macs: multiply-accumulates for each output element, from node and input shapes; None for other operators.
@@ -44,6 +45,7 @@ class OpFact:
     summary: str
     activations: tuple[int, ...] | None
     weight: int | None = None
+    more_weights: tuple[int, ...] = ()
     bias: int | None = None
     channel_axis: Callable[[ir.Node, int], int] | None = None
     reduction_axis: Callable[[ir.Node, int], int] | None = None

@@ -42,6 +42,8 @@ class ProbeResult:
 def probe(target: Target) -> Iterator[ProbeResult]:
     """Prove every row of a target, for each pair of types that the row names, on the installed runtime."""
     for row in target.rows:
+        if not any(form.static for form in row.formats):
+            continue
         for activations, weights in product(sorted(row.activations), sorted(row.weights) or (None,)):
             for kernel, text in ((row.kernel, row.probe), (row.float_kernel, row.float_probe)):
                 if text:

@@ -5,26 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from onnxq.errors import RecipeError, nearest
-from onnxq.passes import passes
 from onnxq.passes.manager import PassRecord, Verifier, run_pipeline
+from onnxq.types.format import Format
 from onnxq.types.plan import Plan
 
 if TYPE_CHECKING:
     import onnx_ir as ir
 
 _EMIT = "emit-"
-
-
-def formats() -> list[str]:
-    """Return the formats there is an emitter for."""
-    return [name.removeprefix(_EMIT) for name in passes.names() if name.startswith(_EMIT)]
-
-
-def check_format(name: str) -> None:
-    """Raise RecipeError with the nearest spelling unless there is an emitter for `name`."""
-    if name not in formats():
-        raise RecipeError(f"unknown format '{name}'{nearest(name, formats())}")
 
 
 def rewrite(
@@ -39,8 +27,9 @@ def rewrite(
     Raises:
         PlanError: the plan does not fit the model. PassError: an emitter failed or left an invalid model.
     """
-    check_format(plan.format)
-    name = f"{_EMIT}{plan.format}"
-    return run_pipeline(
-        model, (name,), options={name: {"plan": plan}}, dump_after=dump_after, verify_each=verify_each
-    )
+    present = {decision.format for decision in plan.decisions if decision.format is not None}
+    # Weights first: what is quantized at run time or by calibration then finds the rest of the model as planned.
+    order = [form for form in (Format.WEIGHT_ONLY, Format.DYNAMIC, Format.QDQ, Format.QOPERATOR) if form in present]
+    names = [f"{_EMIT}{form}" for form in order]
+    options = {name: {"plan": plan} for name in names}
+    return run_pipeline(model, names, options=options, dump_after=dump_after, verify_each=verify_each)

@@ -7,13 +7,14 @@ onnxruntime made of it. A new target is one new file that adds to `targets`.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
 from onnxq.registry import Registry
-from onnxq.types.scheme import QuantType, Scheme
+from onnxq.types.format import Format
+from onnxq.types.scheme import PerChannel, PerTensor, QuantType, Scheme
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -34,8 +35,11 @@ class Row:
         op: `domain::op_type` of the float operator. kernel: op_type of what runs instead (the same name where the
             operator itself runs on codes). float_kernel: what runs where the output stays float, "" for the same.
         activations, weights: types the kernel takes; no weights: the operator has none.
+        formats: in which the row holds. contrib: whether the kernel is onnxruntime's own, outside the ONNX standard.
         output: whether the output must be quantized.
-        refuses: returns why a node does not qualify, None if it does. condition: the same in words, for the table.
+        granularities: of weights. activation_granularities: of activations.
+        refuses: returns why a node with a weight scheme does not qualify, None if it does. condition: the same in
+            words, for the table.
         float_ns, quantized_ns: time for each output element, for choosing between float and codes where an operator
             alone decides nothing; see `Target.timing`.
         probe: ONNX text of a float model, this operator first, that must run it as `kernel` once quantized.
@@ -47,9 +51,13 @@ class Row:
     kernel: str
     activations: frozenset[QuantType]
     weights: frozenset[QuantType] = frozenset()
+    formats: frozenset[Format] = frozenset({Format.QDQ, Format.QOPERATOR})
+    contrib: bool = False
     output: Output = Output.REQUIRED
     float_kernel: str = ""
-    refuses: Callable[[ir.Node], str | None] | None = None
+    granularities: tuple[type, ...] = (PerTensor, PerChannel)
+    activation_granularities: tuple[type, ...] = (PerTensor,)
+    refuses: Callable[[ir.Node, Scheme], str | None] | None = None
     condition: str = ""
     float_ns: float = 0.0
     quantized_ns: float = 0.0
@@ -78,25 +86,34 @@ class Timing:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Defaults:
+    """Schemes of a format where the recipe does not say."""
+
+    activations: Scheme
+    weights: Scheme
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Target:
     """An execution provider on a processor.
 
     Attributes:
         name, summary: for the user. provider: onnxruntime's name of the execution provider.
-        activations, weights: default schemes. timing: see there. rows: what runs as integer kernels.
+        defaults: schemes for each format that there is. timing: see there. rows: what runs as low-precision kernels.
     """
 
     name: str
     summary: str
     provider: str
-    activations: Scheme
-    weights: Scheme
+    defaults: Mapping[Format, Defaults]
     timing: Timing
     rows: tuple[Row, ...]
 
-    def rows_for(self, op: str) -> tuple[Row, ...]:
-        """Return the rows of one operator, () if it always runs in float."""
-        return tuple(row for row in self.rows if row.op == op)
+    def rows_for(self, op: str, form: Format, *, portable: bool = False) -> tuple[Row, ...]:
+        """Return the rows of one operator in one format, best first; () if it always runs in float."""
+        return tuple(
+            row for row in self.rows if row.op == op and form in row.formats and not (portable and row.contrib)
+        )
 
 
 targets: Registry[Target] = Registry("target", "onnxq.targets")

@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from onnxq.targets import Output, Row, Target, Timing, targets
+from onnxq.targets import Defaults, Output, Row, Target, Timing, targets
+from onnxq.types.format import Format
 from onnxq.types.scheme import PerChannel, PerTensor, QuantType, Scheme
 
 if TYPE_CHECKING:
@@ -19,7 +20,7 @@ _EIGHT = frozenset({QuantType.UINT8, QuantType.INT8})
 _EVIDENCE = "probed onnxruntime==1.31.1 x86-64"
 
 
-def _gemm(node: ir.Node) -> str | None:
+def _gemm(node: ir.Node, _: Scheme) -> str | None:
     if node.attributes.get_int("transA", 0):
         return "transA = 1 has no integer kernel"
     if len(node.inputs) > 2 and node.inputs[2] is not None:
@@ -30,12 +31,12 @@ def _gemm(node: ir.Node) -> str | None:
     return None
 
 
-def _resize(node: ir.Node) -> str | None:
+def _resize(node: ir.Node, _: Scheme) -> str | None:
     mode = node.attributes.get_string("mode", "nearest")
     return None if mode == "nearest" else f"mode '{mode}' runs in float; only 'nearest' runs on codes"
 
 
-def _one_output(node: ir.Node) -> str | None:
+def _one_output(node: ir.Node, _: Scheme) -> str | None:
     return "a second output (indices) has no 8-bit kernel" if len(node.outputs) > 1 else None
 
 
@@ -52,7 +53,7 @@ def _row(
     *,
     inputs: str = "float[1,8,8,8] x",
     weights: str = "",
-    refuses: Callable[[ir.Node], str | None] | None = None,
+    refuses: Callable[[ir.Node, Scheme], str | None] | None = None,
     condition: str = "",
 ) -> Row:
     """Row of an operator without weights; times in nanoseconds for each output element."""
@@ -153,6 +154,11 @@ _MOVING = (
     _row("Unsqueeze", "Unsqueeze", "y = Unsqueeze (x, a)", 0.0, 0.0, weights="int64[1] a = {0}"),
 )
 
+_STATIC = Defaults(
+    activations=Scheme(dtype=QuantType.UINT8, symmetric=False, granularity=PerTensor()),
+    weights=Scheme(dtype=QuantType.INT8, symmetric=True, granularity=PerChannel()),
+)
+
 _DEFAULT_TIMING = Timing(
     quantize=0.07,
     dequantize=0.11,
@@ -168,8 +174,7 @@ targets.add(
         name="cpu",
         summary="onnxruntime's CPU execution provider on this machine",
         provider="CPUExecutionProvider",
-        activations=Scheme(dtype=QuantType.UINT8, symmetric=False, granularity=PerTensor()),
-        weights=Scheme(dtype=QuantType.INT8, symmetric=True, granularity=PerChannel()),
+        defaults={Format.QDQ: _STATIC, Format.QOPERATOR: _STATIC},
         timing=_DEFAULT_TIMING,
         rows=_LINEAR + _COMPUTING + _MOVING,
     ),

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
+from onnxq.types.format import Format
 from onnxq.types.scheme import QuantParams, Scheme
 
 
@@ -40,6 +41,7 @@ class Decision:
         node: the node's name, unique in the prepared model; nodes of subgraphs carry their scope, `outer/branch/inner`.
         op: `domain::op_type`, the domain left out for the ONNX operators.
         action, reason: what and why.
+        format: how a quantized node is written, None for one that is kept.
         rule: index of the recipe rule that decided, None for the defaults.
         inputs: slots read as quantized tensors, and their tensor's name in the plan.
         outputs: slots whose value is quantized right behind this node; every consumer then reads the quantized value.
@@ -50,6 +52,7 @@ class Decision:
     op: str
     action: Action
     reason: Reason
+    format: Format | None = None
     rule: int | None = None
     inputs: Mapping[int, str] = field(default_factory=dict)
     outputs: Mapping[int, str] = field(default_factory=dict)
@@ -66,7 +69,7 @@ class TensorPlan:
         role: activation, weight or bias.
         scheme: what is wanted.
         params: scale and zero point of activations. None for weights and biases: those follow from their data
-            (`method`), and for a bias from `scale_from`.
+            (`method`), and for a bias from `scale_from`; and None for activations that are quantized at run time.
         method: weight method that turns data into codes ("rtn").
         scale_from: for a bias, the plan keys (activation, weight) whose scales' product is its scale.
         shares: plan key of the tensor whose parameters this one took over, None if its own.
@@ -89,13 +92,13 @@ class Plan:
     """Everything the rewrite needs to know, and why.
 
     Attributes:
-        format: emitter that carries the plan out ("qdq"). target: the target it was made for.
+        format: of all decisions that no rule gave another one. target: the target it was made for.
         fingerprint: of the prepared model it belongs to.
         decisions: one for every node, in topological order. tensors: by plan key.
         warnings: what the user should know.
     """
 
-    format: str
+    format: Format
     target: str
     fingerprint: str
     decisions: tuple[Decision, ...]

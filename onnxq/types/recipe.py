@@ -11,6 +11,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 
 from onnxq.errors import RecipeError, nearest
 from onnxq.types import shorthand
+from onnxq.types.format import Format
 from onnxq.types.scheme import Granularity, PerBlock, PerChannel, PerTensor, PerToken, QuantType, Rounding, Scheme
 
 _PLAIN = {"per-tensor": PerTensor, "per-channel": PerChannel, "per-token": PerToken}
@@ -85,23 +86,25 @@ class Rule(_Model):
 
     Attributes:
         match: the nodes meant.
-        keep: "float" leaves them alone.
+        keep: "float" leaves them alone. format: write them in another format than the recipe's.
         activations, weights: parts of the schemes to change for them.
         optional: allow that the rule matches nothing, for recipes that serve many models.
     """
 
     match: Match
     keep: Literal["float"] | None = None
+    format: Format | None = None
     activations: SchemeChoice | None = None
     weights: WeightChoice | None = None
     optional: bool = False
 
     @model_validator(mode="after")
     def _says_something(self) -> Rule:
-        if self.keep is None and self.activations is None and self.weights is None:
-            raise ValueError("a rule says `keep: float`, `activations` or `weights`")
-        if self.keep is not None and (self.activations is not None or self.weights is not None):
-            raise ValueError("a rule cannot keep nodes in float and give them a scheme")
+        says = [part for part in (self.format, self.activations, self.weights) if part is not None]
+        if self.keep is None and not says:
+            raise ValueError("a rule says `keep: float`, `format`, `activations` or `weights`")
+        if self.keep is not None and says:
+            raise ValueError("a rule cannot keep nodes in float and give them a format or scheme")
         return self
 
 
@@ -121,7 +124,8 @@ class Recipe(_Model):
     """All that a command or call was asked for, but for the model's own path and the output's.
 
     Attributes:
-        format: emitter ("qdq"). target: where the model will be served ("cpu": this machine).
+        format: how quantized nodes are written. target: where the model will be served ("cpu": this machine).
+        portable: use operators of the ONNX standard only, none of onnxruntime's own.
         calibrator: turns statistics into ranges.
         activations, weights: defaults for all nodes, over the target's.
         rules: exceptions, in order; later ones win.
@@ -135,8 +139,9 @@ class Recipe(_Model):
         threads: intra-op threads the model is served with, 0 for all cores.
     """
 
-    format: str = "qdq"
+    format: Format = Format.QDQ
     target: str = "cpu"
+    portable: bool = False
     calibrator: CalibratorChoice = CalibratorChoice()
     activations: SchemeChoice = SchemeChoice()
     weights: WeightChoice = WeightChoice()

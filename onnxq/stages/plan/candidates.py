@@ -11,9 +11,9 @@ from onnxq.graph.walk import nodes
 from onnxq.ops import OpFact, facts, op_key
 from onnxq.stages.plan.rules import Wish, wish_for
 from onnxq.targets import Row, Target
+from onnxq.types.format import Format
 from onnxq.types.plan import Reason
 from onnxq.types.recipe import Recipe
-from onnxq.types.scheme import PerChannel, PerTensor
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -26,7 +26,7 @@ class Candidate:
     Attributes:
         name: unique name. node: the node. op: `domain::op_type`. fact, row: what is known of it. wish: what is wanted.
         activations: input slots with values computed at run time. constants: activation slots with constants.
-        weight, bias: slots of constant weight and bias, None if there are none.
+        weights: slots of constant weights. bias: slot of a constant bias to quantize, None if there is none.
     """
 
     name: str
@@ -37,7 +37,7 @@ class Candidate:
     wish: Wish
     activations: tuple[int, ...]
     constants: tuple[int, ...] = ()
-    weight: int | None = None
+    weights: tuple[int, ...] = ()
     bias: int | None = None
 
 
@@ -62,7 +62,7 @@ def examine(model: ir.Model, recipe: Recipe, target: Target) -> Iterator[Candida
 
 def _examine(name: str, node: ir.Node, model: ir.Model, recipe: Recipe, target: Target) -> Candidate | Kept:
     op = op_key(node)
-    wish = wish_for(recipe, target.activations, target.weights, op, name)
+    wish = wish_for(recipe, target.defaults, op, name)
 
     def kept(code: str, text: str, *, clamp: bool = False) -> Kept:
         return Kept(
@@ -70,11 +70,13 @@ def _examine(name: str, node: ir.Node, model: ir.Model, recipe: Recipe, target: 
         )
 
     if node.graph is not model.graph:
-        return kept("subgraph", "inside the body of a control-flow operator, where activations are not observed")
+        return kept("subgraph", "inside the body of a control-flow operator, which is left as it is")
     if wish.keep:
         return kept("rule", f"rule {wish.rule} of the recipe keeps it in float")
     fact = facts.get(op) if op in facts else None
-    rows = target.rows_for(op)
+    rows = target.rows_for(op, wish.format, portable=wish.portable)
+    if not wish.format.static:
+        return _examine_weighted(name, node, fact, rows=rows, wish=wish, target=target)
     if fact is not None and fact.clamp is not None and not rows and _is_float(node.inputs[0]):
         return kept("lone-clamp", f"{op} alone has no 8-bit kernel; only behind one can it be absorbed", clamp=True)
     if fact is None or not rows:
@@ -108,7 +110,7 @@ def _examine(name: str, node: ir.Node, model: ir.Model, recipe: Recipe, target: 
                 wish=wish,
                 activations=running,
                 constants=tuple(slot for slot in slots if slot not in running and slot != weight),
-                weight=weight,
+                weights=() if weight is None else (weight,),
                 bias=bias,
             )
         refusals.append(why)
@@ -136,15 +138,50 @@ def _problem(node: ir.Node, fact: OpFact, weight: int | None, bias: int | None) 
 
 def _refusal(row: Row, node: ir.Node, wish: Wish, weighted: bool) -> str | None:
     """Return why a row does not hold for a node, None if it does."""
-    if wish.activations.dtype not in row.activations:
-        return f"no kernel for {wish.activations.dtype} activations"
-    if not isinstance(wish.activations.granularity, PerTensor):
-        return f"no kernel for {wish.activations.granularity.kind} activations"
-    if weighted and wish.weights.dtype not in row.weights:
-        return f"no kernel for {wish.weights.dtype} weights"
-    if weighted and not isinstance(wish.weights.granularity, PerTensor | PerChannel):
-        return f"no kernel for {wish.weights.granularity.kind} weights"
-    return row.refuses(node) if row.refuses is not None else None
+    activations, weights = wish.activations, wish.weights
+    if wish.format is not Format.WEIGHT_ONLY:
+        if activations.dtype not in row.activations:
+            return f"no kernel for {activations.dtype} activations"
+        if not isinstance(activations.granularity, row.activation_granularities):
+            return f"no kernel for {activations.granularity.kind} activations"
+    if weighted and weights.dtype not in row.weights:
+        return f"{row.kernel} takes no {weights.dtype} weights"
+    if weighted and not isinstance(weights.granularity, row.granularities):
+        return f"{row.kernel} takes no {weights.granularity.kind} weights"
+    return row.refuses(node, weights) if row.refuses is not None else None
+
+
+def _examine_weighted(
+    name: str, node: ir.Node, fact: OpFact | None, *, rows: tuple[Row, ...], wish: Wish, target: Target
+) -> Candidate | Kept:
+    """Examine a node for a format that quantizes weights only, or activations at run time: nothing is observed."""
+    op = op_key(node)
+
+    def kept(code: str, text: str) -> Kept:
+        return Kept(name=name, node=node, op=op, reason=Reason(code=code, text=text), rule=wish.rule, wish=wish)
+
+    if fact is None or fact.weight is None or not rows:
+        return kept("no-kernel", f"{op} has no kernel in format {wish.format} on target {target.name}")
+    weights = tuple(slot for slot in (fact.weight, *fact.more_weights) if _is_constant(node, slot))
+    if len(weights) != 1 + len(fact.more_weights):
+        slot = next(slot for slot in (fact.weight, *fact.more_weights) if slot not in weights)
+        value = node.inputs[slot] if slot < len(node.inputs) else None
+        return kept("computed-weight", f"its weight '{'' if value is None else value.name}' is computed at run time")
+    running = tuple(slot for slot in fact.activation_slots(node) if slot not in weights)
+    for value in (*(node.inputs[slot] for slot in (*weights, *running)), node.outputs[0]):
+        if not _is_float(value):
+            found = "unknown type" if value is None or value.dtype is None else value.dtype.name.lower()
+            where = "" if value is None else f" '{value.name}'"
+            return kept("type", f"{found} tensor{where}: only float32 is quantized")
+    if any(constant_tensor(node.inputs[slot]) is not None for slot in running):
+        return kept("constant", "computes from constants only")
+    refusals = {row.kernel: _refusal(row, node, wish, True) for row in rows}
+    for row in rows:
+        if refusals[row.kernel] is None:
+            return Candidate(
+                name=name, node=node, op=op, fact=fact, row=row, wish=wish, activations=running, weights=weights
+            )
+    return kept("condition", f"{op} on target {target.name}: {'; '.join(why for why in refusals.values() if why)}")
 
 
 def _is_filled(node: ir.Node, slot: int) -> bool:

@@ -13,6 +13,7 @@ from onnxq.stages.plan.placement import Placement, place
 from onnxq.stages.plan.rules import check_rules
 from onnxq.stages.plan.tensors import Tensors
 from onnxq.targets import Target
+from onnxq.types.format import Format
 from onnxq.types.plan import Action, Decision, Plan, Reason
 from onnxq.types.recipe import Recipe
 from onnxq.types.statistics import Statistics
@@ -25,10 +26,10 @@ def observed_tensors(model: ir.Model, recipe: Recipe, target: Target) -> frozens
     """Return the names of the tensors whose statistics a plan would need: calibration observes these and no others."""
     names: set[str] = set()
     for entry in examine(model, recipe, target):
-        if isinstance(entry, Candidate):
+        if isinstance(entry, Candidate) and entry.wish.format.static:
             names.update(_name(entry.node.inputs[slot]) for slot in entry.activations)
             names.update(_name(entry.node.outputs[slot]) for slot in entry.fact.output_slots(entry.node))
-        elif entry.clamp:
+        elif isinstance(entry, Kept) and entry.clamp:
             names.add(_name(entry.node.outputs[0]))
     return frozenset(names)
 
@@ -69,22 +70,26 @@ def _decide(entry: Candidate | Kept, placement: Placement, tensors: Tensors, tar
             op=entry.op,
             action=Action.QUANTIZE,
             reason=Reason(code="absorbed", text=text),
+            format=tensors.clamp_format(entry.node),
             rule=entry.rule,
             outputs=tensors.outputs(entry.node),
         )
-    if entry.name not in placement.codes:
+    if entry.wish.format.static and entry.name not in placement.codes:
         reason = Reason(code="cheaper-in-float", text=_cheaper(entry, placement))
         return Decision(node=entry.name, op=entry.op, action=Action.KEEP, reason=reason, rule=entry.wish.rule)
     outputs = tensors.outputs(entry.node)
     returns_float = not outputs and entry.name not in placement.absorbed.values()
     kernel = entry.row.float_kernel if returns_float and entry.row.float_kernel else entry.row.kernel
-    weight = f" x {entry.wish.weights.dtype} weights" if entry.weight is not None else ""
-    text = f"{entry.wish.activations.dtype} activations{weight} run as {kernel} on target {target.name}"
+    parts = [] if entry.wish.format is Format.WEIGHT_ONLY else [f"{entry.wish.activations.dtype} activations"]
+    if entry.weights:
+        parts.append(f"{entry.wish.weights.dtype} weights")
+    text = f"{' x '.join(parts)} run as {kernel} on target {target.name}"
     return Decision(
         node=entry.name,
         op=entry.op,
         action=Action.QUANTIZE,
-        reason=Reason(code="integer-kernel", text=text),
+        reason=Reason(code="integer-kernel" if entry.wish.format is not Format.WEIGHT_ONLY else "weights", text=text),
+        format=entry.wish.format,
         rule=entry.wish.rule,
         inputs=tensors.inputs(entry),
         outputs=outputs,

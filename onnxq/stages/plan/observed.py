@@ -32,6 +32,8 @@ def _against(entry: Candidate | Kept, statistics: Statistics) -> Reason | None:
     """Return the reason against a candidate or clamp, None if there is none."""
     if isinstance(entry, Kept):
         return _unfit(entry.node.outputs[0], statistics) if entry.clamp else None
+    if not entry.wish.format.static:
+        return None
     read = [entry.node.inputs[slot] for slot in entry.activations]
     written = [entry.node.outputs[slot] for slot in entry.fact.output_slots(entry.node)]
     for value in read + (written if entry.row.output is Output.REQUIRED else []):

@@ -24,7 +24,8 @@ class Placement:
     """The outcome.
 
     Attributes:
-        codes: names of the nodes that run on codes, absorbed clamps included.
+        codes: names of the nodes that run on codes, absorbed clamps included; those whose format needs no calibration
+            are not weighed here.
         absorbed: clamp -> name of the node whose quantized output does its work.
         times: for each node that was weighed, nanoseconds in float and on codes, conversions left out.
     """
@@ -44,11 +45,11 @@ def place(
         timing: of the target. everywhere: use every integer kernel there is, without weighing the time.
     """
     sizes = _Sizes(statistics)
-    candidates = {entry.node: entry for entry in examined if isinstance(entry, Candidate)}
+    candidates = {entry.node: entry for entry in examined if isinstance(entry, Candidate) and entry.wish.format.static}
     absorbing = dict(_absorbable(examined, candidates))
     items: dict[str, Item] = {}
     for entry in candidates.values():
-        settled = True if everywhere or entry.weight is not None else None
+        settled = True if everywhere or entry.weights else None
         float_cost, codes_cost = _times(entry, sizes, timing)
         items[entry.name] = Item(side=settled, float_cost=float_cost, codes_cost=codes_cost)
     implies: list[tuple[str, str]] = []

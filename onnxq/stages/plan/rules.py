@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 from onnxq.errors import RecipeError, nearest
-from onnxq.types.recipe import Recipe, Rule, SchemeChoice
+from onnxq.targets import Defaults
+from onnxq.types.format import Format
+from onnxq.types.recipe import Recipe, Rule
 from onnxq.types.scheme import Scheme
 
 DEFAULT_METHOD = "rtn"
@@ -18,37 +20,53 @@ class Wish:
 
     Attributes:
         keep: stay in float. rule: index of the last rule that spoke of the node, None for none.
+        format: how to write it. portable: with operators of the ONNX standard only.
         activations, weights: schemes. method: weight method.
     """
 
     keep: bool
     rule: int | None
+    format: Format
+    portable: bool
     activations: Scheme
     weights: Scheme
     method: str
 
 
-def wish_for(recipe: Recipe, activations: Scheme, weights: Scheme, op: str, name: str) -> Wish:
+def wish_for(recipe: Recipe, defaults: Mapping[Format, Defaults], op: str, name: str) -> Wish:
     """Return what `recipe` wants of the node `name` of type `op`.
 
     Args:
-        recipe: the recipe. activations, weights: the target's default schemes.
+        recipe: the recipe. defaults: the target's schemes for each format.
         op: `domain::op_type`. name: unique node name.
+
+    Raises:
+        RecipeError: the target has nothing in the format asked for.
     """
-    activations = recipe.activations.over(activations)
-    weights = SchemeChoice.over(recipe.weights, weights)
+    spoken = [(index, rule) for index, rule in enumerate(recipe.rules) if rule.match.covers(op, name)]
+    form = next((rule.format for _, rule in reversed(spoken) if rule.format is not None), recipe.format)
+    if form not in defaults:
+        raise RecipeError(f"target '{recipe.target}' runs nothing in format '{form}'{nearest(form, defaults)}")
+    activations = recipe.activations.over(defaults[form].activations)
+    weights = recipe.weights.over(defaults[form].weights)
     method = recipe.weights.method or DEFAULT_METHOD
     keep, last = False, None
-    for index, rule in enumerate(recipe.rules):
-        if not rule.match.covers(op, name):
-            continue
+    for index, rule in spoken:
         last, keep = index, rule.keep is not None
         if rule.activations is not None:
             activations = rule.activations.over(activations)
         if rule.weights is not None:
             weights = rule.weights.over(weights)
             method = rule.weights.method or method
-    return Wish(keep=keep, rule=last, activations=activations, weights=weights, method=method)
+    return Wish(
+        keep=keep,
+        rule=last,
+        format=form,
+        portable=recipe.portable,
+        activations=activations,
+        weights=weights,
+        method=method,
+    )
 
 
 def check_rules(recipe: Recipe, nodes: Collection[tuple[str, str]], known_ops: Collection[str]) -> tuple[str, ...]:
@@ -64,6 +82,10 @@ def check_rules(recipe: Recipe, nodes: Collection[tuple[str, str]], known_ops: C
         RecipeError: an operator type that does not exist, or a name or pattern that matches no node (unless the rule
             is optional); with the nearest spelling.
     """
+    static = {form for form in (recipe.format, *(rule.format for rule in recipe.rules)) if form and form.static}
+    if len(static) > 1:
+        found = " and ".join(sorted(static))
+        raise RecipeError(f"the recipe mixes the formats {found}; what is calibrated is written in one of them")
     warnings = []
     present = {op for op, _ in nodes}
     for index, rule in enumerate(recipe.rules):

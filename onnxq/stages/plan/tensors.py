@@ -13,8 +13,9 @@ from onnxq.stages.plan.candidates import Candidate, Kept
 from onnxq.stages.plan.parameters import activation_params
 from onnxq.stages.plan.placement import Placement
 from onnxq.targets import Output
+from onnxq.types.format import Format
 from onnxq.types.plan import Role, TensorPlan
-from onnxq.types.scheme import PerChannel, PerTensor, QuantType, Range, Scheme
+from onnxq.types.scheme import PerBlock, PerChannel, PerTensor, QuantType, Range, Scheme
 from onnxq.types.statistics import Statistics
 
 if TYPE_CHECKING:
@@ -58,16 +59,38 @@ class Tensors:
     def inputs(self, entry: Candidate) -> dict[int, str]:
         """Return slot -> plan key of what a node on codes reads quantized."""
         keys = {}
+        if not entry.wish.format.static:
+            return self._weighted(entry)
         for slot in entry.activations:
             value = entry.node.inputs[slot]
             assert value is not None
             keys[slot] = self._activation(value, None if entry.fact.rearranges else entry.wish.activations)
         for slot in entry.constants:
             keys[slot] = self._constant(entry, slot, entry.wish.activations)
-        if entry.weight is not None:
-            keys[entry.weight] = self._constant(entry, entry.weight, self._weight_scheme(entry))
+        for slot in entry.weights:
+            keys[slot] = self._constant(entry, slot, self._weight_scheme(entry, slot))
             if entry.bias is not None:
-                keys[entry.bias] = self._bias(entry, keys[entry.activations[0]], keys[entry.weight])
+                keys[entry.bias] = self._bias(entry, keys[entry.activations[0]], keys[slot])
+        return dict(sorted(keys.items()))
+
+    def _weighted(self, entry: Candidate) -> dict[int, str]:
+        """Plan weights, and activations that are quantized at run time."""
+        keys = {slot: self._constant(entry, slot, self._weight_scheme(entry, slot)) for slot in entry.weights}
+        if entry.wish.format is Format.DYNAMIC:
+            for slot in entry.activations:
+                value = entry.node.inputs[slot]
+                assert value is not None
+                keys[slot] = f"{value.name}@dynamic"
+                self._planned.setdefault(
+                    keys[slot],
+                    TensorPlan(
+                        name=keys[slot],
+                        tensor=value.name or "",
+                        role=Role.ACTIVATION,
+                        scheme=entry.wish.activations,
+                        reason="quantized at run time",
+                    ),
+                )
         return dict(sorted(keys.items()))
 
     def outputs(self, node: ir.Node) -> dict[int, str]:
@@ -77,6 +100,10 @@ class Tensors:
         entry = self._on_codes.get(node)
         slots = (0,) if entry is None else entry.fact.output_slots(node)
         return {slot: self._activation(node.outputs[slot], None) for slot in slots}
+
+    def clamp_format(self, node: ir.Node) -> Format:
+        """Return the format of the node whose quantized output does an absorbed clamp's work."""
+        return self._clamps[node].wish.format
 
     def _emits(self, node: ir.Node | None) -> bool:
         """Tell whether a node's output is quantized right behind it, so that all its readers get codes."""
@@ -170,25 +197,24 @@ class Tensors:
         """Return the bounds of the absorbed clamp that produces a value, None if none does."""
         return clamp_bounds(producer) if producer is not None and producer in self._clamps else None
 
-    def _weight_scheme(self, entry: Candidate) -> Scheme:
+    def _weight_scheme(self, entry: Candidate, slot: int) -> Scheme:
         """Return the weight scheme with its axis filled in; per tensor where per channel cannot be had."""
-        scheme = entry.wish.weights
-        assert entry.weight is not None
-        if not isinstance(scheme.granularity, PerChannel):
-            return scheme
-        tensor = constant_tensor(entry.node.inputs[entry.weight])
+        scheme, fact = entry.wish.weights, entry.fact
+        granularity = scheme.granularity
+        tensor = constant_tensor(entry.node.inputs[slot])
         rank = 0 if tensor is None else len(tensor.shape)
-        if entry.fact.channel_axis is None or rank < 2:
+        if isinstance(granularity, PerBlock) and granularity.axis is None and fact.reduction_axis is not None:
+            return replace(scheme, granularity=replace(granularity, axis=fact.reduction_axis(entry.node, rank)))
+        if not isinstance(granularity, PerChannel) or granularity.axis is not None:
+            return scheme
+        if fact.channel_axis is None or rank < 2:
             return replace(scheme, granularity=PerTensor())
         if not self._per_channel:
             self.warnings.append(
                 f"'{entry.name}': weights per tensor, since the model's opset lacks per-channel scales"
             )
             return replace(scheme, granularity=PerTensor())
-        axis = scheme.granularity.axis
-        return replace(
-            scheme, granularity=PerChannel(axis=entry.fact.channel_axis(entry.node, rank) if axis is None else axis)
-        )
+        return replace(scheme, granularity=PerChannel(axis=fact.channel_axis(entry.node, rank)))
 
     def _constant(self, entry: Candidate, slot: int, scheme: Scheme) -> str:
         """Plan a constant; one that several nodes share in one form is planned once."""

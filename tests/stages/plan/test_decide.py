@@ -92,7 +92,8 @@ def test_symmetric_activations_leave_the_relu_in_float():
 def test_operators_that_move_values_share_parameters_with_their_source():
     done = quantize_text(
         text(
-            "a = Conv (x, w) p = MaxPool <kernel_shape = [2, 2], strides = [2, 2]> (a) f = Flatten (p) y = MatMul (f, v)",
+            "a = Conv (x, w) p = MaxPool <kernel_shape = [2, 2], strides = [2, 2]> (a) f = Flatten (p) "
+            "y = MatMul (f, v)",
             "float[1,3,8,8] x",
             "float[1,5] y",
             "float[4,3,3,3] w, float[36,5] v",
@@ -165,7 +166,8 @@ def test_a_mask_added_before_softmax_does_not_enter_a_range(mask):
     hidden = np.zeros((1, 6, 6), np.float32)
     hidden[:, :, 4:] = mask
     feeds = {"x": rng.standard_normal((1, 6, 8)).astype(np.float32), "m": hidden}
-    body = "q = MatMul (x, w) k = Transpose <perm = [0, 2, 1]> (x) s = MatMul (q, k) a = Add (s, m) p = Softmax (a) y = MatMul (p, x)"
+    scores = "q = MatMul (x, w) k = Transpose <perm = [0, 2, 1]> (x) s = MatMul (q, k)"
+    body = f"{scores} a = Add (s, m) p = Softmax (a) y = MatMul (p, x)"
     done = quantize_text(
         text(body, "float[1,6,8] x, float[1,6,6] m", "float[1,6,8] y", "float[8,8] w"), feeds, placement="everywhere"
     )
