@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from onnxq.cli.options import Json, Model, Quiet
-from onnxq.cli.recipe_options import takes_recipe
+from onnxq.cli.recipe_options import JUDGED, takes_recipe
 
 _TRACING = "For finding faults"
 
@@ -21,6 +21,10 @@ Output = Annotated[
 Force = Annotated[bool, typer.Option("--force", help="Overwrite existing files.")]
 DumpRecipe = Annotated[
     bool, typer.Option("--dump-recipe", help="Print the complete recipe as YAML and stop; --recipe reads it back.")
+]
+NoCheck = Annotated[
+    bool,
+    typer.Option("--no-check", help="Do not run and compare the models.", rich_help_panel=JUDGED),
 ]
 VerifyEach = Annotated[
     bool,
@@ -35,6 +39,11 @@ DumpAfter = Annotated[
     ),
 ]
 
+ReproducerDir = Annotated[
+    Path | None,
+    typer.Option(metavar="FOLDER", help="Where to write what repeats the failure of a pass.", rich_help_panel=_TRACING),
+]
+
 
 @takes_recipe
 def command(
@@ -43,11 +52,13 @@ def command(
     output: Output = None,
     force: Force = False,
     options: dict[str, Any],
+    no_check: NoCheck = False,
     dump_recipe: DumpRecipe = False,
     as_json: Json = False,
     quiet: Quiet = False,
     verify_each: VerifyEach = False,
     dump_after: DumpAfter = None,
+    reproducer_dir: ReproducerDir = None,
 ) -> None:
     """Quantize a model, compare it with the original as it will be served, and write it with a report."""
     from onnxq.api import quantize
@@ -68,8 +79,10 @@ def command(
         output,
         **options,
         force=force,
+        check=not no_check,
         verify_each=verify_each,
         dump_after=None if dump_after is None else (dump_after, output.with_name(f"{stem}.after-{dump_after}.onnx")),
+        reproducer_dir=reproducer_dir,
         progress=terminal_progress(quiet=quiet),
     )
     if as_json:

@@ -12,7 +12,7 @@ import typer
 
 _DATA = "Data"
 _CHOICES = "What is quantized, and how"
-_JUDGED = "How the result is served and judged"
+JUDGED = "How the result is served and judged"
 
 
 def _flag(panel: str | None, text: str, flag: str) -> Any:
@@ -44,15 +44,13 @@ OPTIONS: dict[str, Any] = {
         "the calibration file, else the calibration data.",
     ),
     "format": _option(str, _CHOICES, "NAME", "Form of the quantized model: qdq."),
-    "portable": _flag(
-        _CHOICES, "Use operators of the ONNX standard only, none of onnxruntime's own.", "--portable/--no-portable"
-    ),
+    "portable": _flag(_CHOICES, "Use operators of the ONNX standard only, none of onnxruntime's own.", "--portable"),
     "activations": _option(
         str, _CHOICES, "SCHEME", "What differs from the target's default, such as int8,symmetric or uint8."
     ),
     "weights": _option(str, _CHOICES, "SCHEME", "The same for weights, such as per-tensor or uint8,asymmetric."),
     "calibrator": _option(
-        str, _CHOICES, "NAME[:OPTION=VALUE,...]", "How ranges follow from what was seen: minmax, percentile ..."
+        str, _CHOICES, "NAME[:OPTIONS]", "How ranges follow from what was seen: minmax, percentile:percentile=99.9 ..."
     ),
     "keep": _option(
         list[str],
@@ -64,10 +62,10 @@ OPTIONS: dict[str, Any] = {
         str, _CHOICES, "NAME", "fastest: where integer kernels save time. everywhere: wherever there is one."
     ),
     "passes": _option(str, _CHOICES, "NAME,...", "Prepare the model with these passes instead; see `onnxq passes`."),
-    "target": _option(str, _JUDGED, "NAME", "Where the model will be served; see `onnxq targets`."),
-    "threads": _option(int, _JUDGED, "N", "Threads that it is served with, 0 for all cores."),
-    "metric": _option(str, _JUDGED, "MODULE:FUNCTION", "Score both models with a function of your own."),
-    "min_sqnr": _option(float, _JUDGED, "DB", "Fail, and write nothing, where an output is worse than this."),
+    "target": _option(str, JUDGED, "NAME", "Where the model will be served; see `onnxq targets`."),
+    "threads": _option(int, JUDGED, "N", "Threads that it is served with, 0 for all cores."),
+    "metric": _option(str, JUDGED, "MODULE:FUNCTION", "Score both models with a function of your own."),
+    "min_sqnr": _option(float, JUDGED, "DB", "Fail, and write nothing, where an output is worse than this."),
 }
 
 
