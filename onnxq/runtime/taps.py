@@ -17,7 +17,7 @@ class Taps:
     """One session whose outputs are the tapped tensors. Several threads may run it at the same time.
 
     Attributes:
-        tensors: the tapped tensors, in the order given.
+        tensors: the tapped tensors, in graph order.
     """
 
     def __init__(self, model: ir.Model, tensors: Collection[str], *, optimize: bool = True, threads: int = 1) -> None:
@@ -33,7 +33,7 @@ class Taps:
             CalibrationError: no such tensor.
             ModelError: onnxruntime cannot load the model.
         """
-        self.tensors = tuple(dict.fromkeys(tensors))
+        self.tensors = in_graph_order(model, tensors)
         values = _values(model, self.tensors)
         self._inputs = tuple(name for name in self.tensors if values[name].is_graph_input())
         inner = [name for name in self.tensors if name not in self._inputs]
@@ -59,14 +59,30 @@ class Taps:
         return taken
 
 
+def in_graph_order(model: ir.Model, tensors: Collection[str]) -> tuple[str, ...]:
+    """Return the tensors, each once, in the order in which the model computes them.
+
+    Raises:
+        CalibrationError: no such tensor.
+    """
+    wanted = set(tensors)
+    known = _known(model)
+    for name in tensors:
+        if name not in known:
+            raise CalibrationError(f"the model computes no tensor '{name}'{nearest(name, known)}")
+    return tuple(name for name in known if name in wanted)
+
+
 def tensor_bytes(model: ir.Model, tensors: Collection[str], feeds: Mapping[str, np.ndarray]) -> dict[str, int]:
     """Return how many bytes each tensor takes when the model runs on `feeds`.
 
     Read off the inferred shapes where these suffice; where not, the model runs once and tells the shapes alone, so that
     the tensors need not be alive together.
 
+    Args:
+        model: the model. tensors: as `in_graph_order` returns them. feeds: an array for every input.
+
     Raises:
-        CalibrationError: no such tensor.
         ModelError: onnxruntime cannot load or run the model.
     """
     values = _values(model, tensors)
@@ -96,12 +112,15 @@ def _widened(model: ir.Model, names: Collection[str]) -> ir.Model:
 
 
 def _values(model: ir.Model, tensors: Collection[str]) -> dict[str, ir.Value]:
-    known = {value.name: value for value in model.graph.inputs}
-    known |= {value.name: value for node in model.graph for value in node.outputs}
-    for name in tensors:
-        if name not in known:
-            raise CalibrationError(f"the model computes no tensor '{name}'{nearest(name, map(str, known))}")
+    known = _known(model)
     return {name: known[name] for name in tensors}
+
+
+def _known(model: ir.Model) -> dict[str, ir.Value]:
+    """Return what the main graph is fed with or computes, in order."""
+    asked = [value for value in model.graph.inputs if value.name not in model.graph.initializers]
+    computed = [value for node in model.graph for value in node.outputs]
+    return {value.name: value for value in (*asked, *computed) if value.name}
 
 
 def _extents(model: ir.Model, feeds: Mapping[str, np.ndarray]) -> dict[str, int]:

@@ -16,7 +16,7 @@ from onnxq.errors import CalibrationError, RecipeError
 from onnxq.graph.fingerprint import fingerprint
 from onnxq.numerics.histogram import Accumulator
 from onnxq.runtime.memory import free_memory
-from onnxq.runtime.taps import Taps
+from onnxq.runtime.taps import Taps, in_graph_order
 from onnxq.stages.calibrate.checkpoint import Checkpoint, job_key
 from onnxq.stages.calibrate.engines import Engine, Lanes
 from onnxq.stages.calibrate.layout import Layout, Outgrown, lay_out
@@ -80,7 +80,7 @@ def calibrate(
         executor=executor,
         checkpoint=checkpoint,
     )
-    tensors = tuple(dict.fromkeys(tensors))
+    tensors = in_graph_order(model, tensors)
     batches = source.batches()
     first = next(batches)
     budget = memory if memory is not None else free_memory() // 3
