@@ -56,10 +56,8 @@ def show_node(plan: Plan, name: str, *, as_json: bool) -> None:
         "operator": decision.op,
         "decision": str(decision.action),
         "why": f"{decision.reason.text} [{decision.reason.code}]",
-        "decided by": "the defaults"
-        if decision.rule is None
-        else f"rule {decision.rule} of the recipe (counted from 0)",
-        "runs as": decision.kernel or "the operator itself, in float",
+        "decided by": "the defaults" if decision.rule is None else f"rule {decision.rule} of the recipe",
+        "runs as": _kernel(decision),
     }
     for word, value in lines.items():
         show(Text(f"{word:10}  {value}"))
