@@ -17,8 +17,8 @@ def need_values(statistics: TensorStatistics) -> None:
 
 
 def number_within(calibrator: str, option: str, value: object, low: float, high: float) -> None:
-    """Raise RecipeError unless `value` is a number in [low, high]."""
-    if isinstance(value, bool) or not isinstance(value, int | float) or not low <= value <= high:
+    """Raise RecipeError unless `value` is a number above `low` and at most `high`."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not low < value <= high:
         raise RecipeError(
-            f"calibrator '{calibrator}': {option} must be a number from {low:g} to {high:g}, not {value!r}"
+            f"calibrator '{calibrator}': {option} must be a number above {low:g} and at most {high:g}, not {value!r}"
         )

@@ -11,6 +11,7 @@ import contextlib
 import json
 import os
 import secrets
+import struct
 import zipfile
 import zlib
 from collections.abc import Iterator
@@ -35,6 +36,9 @@ FORMAT = "onnxq statistics"
 VERSION = 1
 
 _FOREIGN = "{path} holds no onnxq statistics; make some with `onnxq calibrate`"
+_DAMAGED = "{path} is no statistics file, or a damaged one ({error}); calibrate again"
+# What zipfile, zlib, numpy and json raise over bytes that are not theirs.
+_UNREADABLE = (OSError, ValueError, KeyError, EOFError, RuntimeError, struct.error, zipfile.BadZipFile, zlib.error)
 _COUNTS, _VALUES = "counts", "values"
 T = TypeVar("T")
 
@@ -93,17 +97,20 @@ def load_statistics(path: Path) -> Statistics:
 
 def _read(path: Path) -> tuple[dict[str, Any], dict[str, npt.NDArray[Any]]]:
     try:
-        with zipfile.ZipFile(path):  # np.load also takes other files
-            pass
-        with np.load(path, allow_pickle=False) as archive:
-            if "header.npy" not in archive.zip.namelist():
-                raise CalibrationError(_FOREIGN.format(path=path))
-            header = json.loads(archive["header"].tobytes())
-            arrays = {_COUNTS: archive[_COUNTS], _VALUES: archive[_VALUES]}
+        with zipfile.ZipFile(path) as archive:
+            broken = archive.testzip()  # before anything is believed: numpy parses what it is given
+            names = archive.namelist()
+        if broken is not None:
+            raise CalibrationError(_DAMAGED.format(path=path, error=f"{broken} fails its checksum"))
+        if "header.npy" not in names:
+            raise CalibrationError(_FOREIGN.format(path=path))
+        with np.load(path, allow_pickle=False) as members:
+            header = json.loads(members["header"].tobytes())
+            arrays = {_COUNTS: members[_COUNTS], _VALUES: members[_VALUES]}
     except FileNotFoundError as error:
         raise CalibrationError(f"there is no statistics file {path}") from error
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error, NotImplementedError) as error:
-        raise CalibrationError(f"{path} is no statistics file, or a damaged one ({error}); calibrate again") from error
+    except _UNREADABLE as error:
+        raise CalibrationError(_DAMAGED.format(path=path, error=error)) from error
     if not isinstance(header, dict):
         raise CalibrationError(_FOREIGN.format(path=path))
     return header, arrays

@@ -10,9 +10,12 @@ from onnxq.types.statistics import Cluster
 
 # No mask is smaller; 50.0 among N(0, 1) is an outlier that calibrators decide on.
 _LEAST_MAGNITUDE = 1000.0
-# Beyond this, one value is enough; below, a mask takes a share of the tensor and an outlier does not.
+# Beyond this, one value is enough; below, a mask takes a share of the tensor and an outlier does not: the "massive
+# activations" of language models (Sun et al. 2024, arXiv 2402.17762), which must not be lost, are a few values in a
+# million.
 _NO_ACTIVATION = 2.0**26
-_LEAST_SHARE = 2.0**-12
+_LEAST_SHARE = 2.0**-10
+_LEAST_COUNT = 8
 # The body must be more than dust below a tensor of large values.
 _LEAST_BODY_SHARE = 2.0**-6
 # A mask added to scores is a spike as wide as the scores; a distribution fills its cluster.
@@ -36,7 +39,7 @@ def split_sentinels(clusters: Sequence[Cluster]) -> tuple[Sequence[Cluster], Seq
 def _is_sentinel(cluster: Cluster, below: Sequence[Cluster], total: int) -> bool:
     if cluster.smallest < _LEAST_MAGNITUDE:
         return False
-    if cluster.smallest < _NO_ACTIVATION and cluster.count < _LEAST_SHARE * total:
+    if cluster.smallest < _NO_ACTIVATION and cluster.count < max(_LEAST_COUNT, _LEAST_SHARE * total):
         return False
     nonzero = sum(lower.count for lower in below if lower.largest > 0)
     if not nonzero or sum(lower.count for lower in below) < _LEAST_BODY_SHARE * total:
