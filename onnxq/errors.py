@@ -18,10 +18,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, ClassVar
-
-if TYPE_CHECKING:
-    from onnxq.types.report import Report
+from typing import Any, ClassVar
 
 
 class OnnxqError(Exception):
@@ -59,11 +56,11 @@ class MissingDependencyError(OnnxqError):
 
 
 class VerificationError(OnnxqError):
-    """The quantized model is worse than what the user allowed; `report` tells all about it."""
+    """The quantized model is worse than what the user allowed; `report` is the Report that tells all about it."""
 
     exit_code: ClassVar[int] = 1
 
-    def __init__(self, message: str, report: Report | None = None) -> None:
+    def __init__(self, message: str, report: Any = None) -> None:
         super().__init__(message)
         self.report = report
 
