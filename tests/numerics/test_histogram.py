@@ -71,7 +71,7 @@ def as_array(rows: Sequence[Sequence[float]], dtype: type = np.float32) -> Array
     return np.array(rows, np.float64).astype(dtype).reshape(len(rows), -1)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=80, deadline=None)
 @given(samples, st.sampled_from([np.float32, np.float64]), st.randoms(use_true_random=False))
 def test_split_order_and_merge_tree_do_not_matter(rows: list[list[float]], dtype: type, random: Any) -> None:
     array = as_array(rows, dtype)
@@ -99,7 +99,7 @@ def test_split_order_and_merge_tree_do_not_matter(rows: list[list[float]], dtype
     assert identity(accumulator.result()) == identity(whole)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(samples)
 def test_agrees_with_the_definition(rows: list[list[float]]) -> None:
     array = as_array(rows)
@@ -135,7 +135,7 @@ def test_agrees_with_the_definition(rows: list[list[float]]) -> None:
     assert seen.mean_maximum == float(sum(Fraction(max(row)) for row in inside) / len(inside))
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(st.lists(st.floats(-(2.0**90), 2.0**90, width=32), min_size=1, max_size=60))
 def test_moments(flat: list[float]) -> None:
     seen = observe(np.array(flat, np.float32))
