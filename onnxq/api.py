@@ -183,7 +183,7 @@ def inspect(model: Model, **options: Any) -> Inspection:
 
 def report_path(output: Path) -> Path:
     """Return where the report of a quantized model goes: `model.int8.onnx` -> `model.int8.report.json`."""
-    return output.with_suffix(".report.json")
+    return output.parent / f"{output.stem}.report.json"
 
 
 @dataclass

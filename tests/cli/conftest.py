@@ -1,4 +1,4 @@
-"""A small convolution and data for it, in a folder of its own that is also the working folder."""
+"""A working folder with a model and data."""
 
 from pathlib import Path
 
@@ -6,20 +6,7 @@ import numpy as np
 import onnx_ir as ir
 import pytest
 from onnxq.graph.text import model_from_text
-
-NET = """
-<ir_version: 9, opset_import: ["" : 17], producer_name: "tests">
-net (float[N,3,16,16] image) => (float[N,10] scores)
-<float[16,3,3,3] w0, float[16] b0, float[10,16] w1, float[10] b1>
-{
-  [conv] c = Conv <pads = [1,1,1,1]> (image, w0, b0)
-  [relu] r = Relu (c)
-  [tanh] t = Tanh (r)
-  [pool] p = GlobalAveragePool (t)
-  [flatten] f = Flatten (p)
-  [gemm] scores = Gemm <transB = 1> (f, w1, b1)
-}
-"""
+from tests.cli.small import NET, images
 
 
 @pytest.fixture
@@ -29,8 +16,3 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     ir.save(model_from_text(NET), tmp_path / "net.onnx")
     np.savez(tmp_path / "data.npz", image=images())
     return tmp_path
-
-
-def images(count: int = 8) -> np.ndarray:
-    """Normally distributed pictures, float32 [count, 3, 16, 16]."""
-    return np.random.default_rng(0).standard_normal((count, 3, 16, 16)).astype(np.float32)
