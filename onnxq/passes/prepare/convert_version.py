@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import logging
+import re
+
 import onnx
 import onnx_ir as ir
 
 from onnxq.passes import register_pass
 from onnxq.passes.outcome import Outcome
+from onnxq.passes.prepare._declared import forget_shapes
+from onnxq.passes.prepare._resize import FIRST_WITH_MODES, keep_sampling
 from onnxq.passes.verifier import checker_complaint
 
 
@@ -14,9 +19,10 @@ from onnxq.passes.verifier import checker_complaint
 class ConvertVersion(ir.passes.FunctionalPass):
     """Raise the ONNX opset to a given one if it is lower; a model that cannot be converted stays as it is.
 
-    Guards: below opset 18 the stock pass only relabels the model unless it may fall back on ONNX's own converter; that
-    one gives up silently, leaves subgraphs as they were, and forgets types and metadata of inputs and outputs. So the
-    result is checked, and dropped with a warning if it is not right.
+    Guards: below opset 18 the stock pass only relabels the model unless it may fall back on ONNX's own converter. That
+    one gives up with no more than a log line, stumbles over stale shapes, samples differently in a Resize from before
+    opset 11, and forgets doc strings and metadata of inputs and outputs. So shapes are put aside, the modes of Resize
+    written out, and the result is checked, and dropped with a warning if it is not right.
     """
 
     def __init__(self, opset: int = 13) -> None:
@@ -29,7 +35,10 @@ class ConvertVersion(ir.passes.FunctionalPass):
         if found is None or found >= self.opset:
             return Outcome(model.clone(), modified=False)
         converted = model.clone()
-        complaint = _convert(converted, self.opset) or _flaw(model, converted)
+        complaint = _convert(converted, self.opset)
+        if complaint is None and found < FIRST_WITH_MODES:
+            complaint = keep_sampling(converted)
+        complaint = complaint or _flaw(model, converted)
         if complaint is None:
             return Outcome(converted, modified=True)
         warning = f"opset {found} could not be raised to {self.opset} and is kept: {complaint}"
@@ -40,15 +49,47 @@ def _convert(model: ir.Model, opset: int) -> str | None:
     """Convert `model` in place; say why it failed, None if it did not."""
     from onnxscript.version_converter import ConvertVersionPass
 
-    try:
-        ConvertVersionPass(opset, fallback=True)(model)
-    except Exception as error:  # the two converters raise whatever comes up
-        return str(error).strip().partition("\n")[0] or type(error).__name__
+    outputs = {value: (value.shape, value.type) for value in model.graph.outputs}
+    forget_shapes(model)
+    for value, (shape, kind) in outputs.items():
+        value.shape, value.type = shape, kind
+    with _Listener("onnxscript.version_converter") as listener:
+        try:
+            ConvertVersionPass(opset, fallback=True)(model)
+        except Exception as error:  # the two converters raise whatever comes up
+            return _first_line(error)
     if model.opset_imports.get("") != opset:
-        return "no converter for one of its operators"
+        return listener.cause or "no converter for one of its operators"
     imports = [onnx.helper.make_opsetid(domain, version) for domain, version in model.opset_imports.items()]
     model.ir_version = max(model.ir_version, onnx.helper.find_min_ir_version_for(imports, ignore_unknown=True))
     return None
+
+
+class _Listener(logging.Handler):
+    """Hears the exception that the stock pass only logs."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__()
+        self.cause: str | None = None
+        self._logger = logging.getLogger(name)
+
+    def __enter__(self) -> _Listener:
+        self._logger.addHandler(self)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._logger.removeHandler(self)
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Keep the first line of the exception."""
+        if record.exc_info and record.exc_info[1] is not None:
+            self.cause = _first_line(record.exc_info[1])
+
+
+def _first_line(error: BaseException) -> str:
+    """Return the first line of a message, without the place in the C++ source that an assertion puts before it."""
+    line = str(error).strip().partition("\n")[0].rstrip(".") or type(error).__name__
+    return re.sub(r"^/\S+\.(cc|h):\d+: \w+: Assertion .* failed:? ?", "", line) or line
 
 
 def _flaw(before: ir.Model, after: ir.Model) -> str | None:

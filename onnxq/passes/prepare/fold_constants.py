@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import onnx_ir as ir
 
 from onnxq.graph.constants import constant_tensor
@@ -28,9 +30,9 @@ _FOLDED_FROM = "pkg.onnxscript.optimizer.folded_from"
 class FoldConstants(ir.passes.InPlacePass):
     """Replace what does not depend on any input by its value, unless the model would grow by it.
 
-    Guards: the stock pass draws from Bernoulli and from a training Dropout once and for all, takes default values of
-    graph inputs for constants (and drops them), writes operators that a low opset does not have, and notes at every
-    value what it was made from.
+    Guards: the stock pass draws from Bernoulli and from a training Dropout once and for all; takes default values of
+    graph inputs for constants, and drops them; puts operators that a low opset does not have in place of those on
+    sequences; computes results that do not fit in memory; and notes at every value what it was made from.
     """
 
     def call(self, model: ir.Model) -> ir.passes.PassResult:
@@ -62,10 +64,10 @@ def _must_stay(node: ir.Node, opset: int) -> bool:
             return True
         case "Dropout":
             return opset >= 12 and len(node.inputs) > 2 and node.inputs[2] is not None and not _is_false(node.inputs[2])
-        case "SplitToSequence":  # folded to a Split with num_outputs; and keepdims counts only where no split is given
-            return opset < 18 or "keepdims" in node.attributes
-        case "ConcatFromSequence":  # folded to an Unsqueeze whose axes are a scalar
-            return "new_axis" in node.attributes
+        case "SplitToSequence":  # becomes a Split with num_outputs
+            return opset < 18
+        case "ConcatFromSequence":  # becomes an Unsqueeze whose axes are an input
+            return opset < 13
     return False
 
 
@@ -75,5 +77,13 @@ def _is_false(value: ir.Value) -> bool:
 
 
 def _should_fold(node: ir.Node) -> bool | None:
-    """Fold what stands between a weight and its operator whatever its size; None leaves it to the stock limits."""
+    """Fold what stands between a weight and its operator whatever its size; None leaves it to the stock limits.
+
+    A result that is known to be too big is not even computed: it may be bigger than memory.
+    """
+    shape = node.outputs[0].shape
+    if shape is not None and shape.is_static():
+        held = sum(tensor.size for value in node.inputs if (tensor := constant_tensor(value)) is not None)
+        if math.prod(shape.numpy()) > max(held, _GROWTH_LIMIT):
+            return False
     return True if node.domain == "" and node.op_type in _ON_WEIGHTS else None

@@ -59,11 +59,12 @@ def _fuse(conv: ir.Node) -> bool:
         return False
     _set_constant(conv, 1, fused)
     _set_constant(conv, 2, moved)
-    name = reader.outputs[0].name
-    ir.convenience.replace_all_uses_with(reader.outputs[0], result, replace_graph_outputs=True)
+    final = reader.outputs[0]
+    ir.convenience.replace_all_uses_with(final, result, replace_graph_outputs=True)
     assert reader.graph is not None
     reader.graph.remove(reader, safe=True)
-    result.name = name
+    result.name, result.shape, result.type = final.name, final.shape, final.type
+    result.metadata_props.update(final.metadata_props)
     return True
 
 
@@ -94,7 +95,7 @@ def _affine(reader: ir.Node, slot: int, channels: int, weight: _Array) -> tuple[
 
 
 def _scaled(conv: ir.Node, weight: _Array, scale: _Array) -> _Array:
-    """Return `weight`, (out, in / group, ...) or of ConvTranspose (in, out / group, ...), its output channels scaled."""
+    """Return `weight`, (out, in / group, ...) or of ConvTranspose (in, out / group, ...), output channels scaled."""
     spatial = (1,) * (weight.ndim - 2)
     if conv.op_type == "Conv":
         return weight * scale.reshape(-1, 1, *spatial)

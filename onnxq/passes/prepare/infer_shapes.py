@@ -7,9 +7,8 @@ from onnx_ir.passes import common
 
 from onnxq.graph.walk import scopes
 from onnxq.passes import register_pass
+from onnxq.passes.prepare._declared import forget_shapes
 from onnxq.passes.prepare._shield import without_defaults
-
-_Declared = dict[ir.Value, tuple[ir.Shape | None, ir.TypeProtocol | None]]
 
 
 @register_pass("infer-shapes", preserves_semantics=True)
@@ -24,7 +23,7 @@ class InferShapes(ir.passes.InPlacePass):
     def call(self, model: ir.Model) -> ir.passes.PassResult:
         """Infer in all scopes; never fails for what a model declares."""
         before = _shapes(model)
-        declared = _put_aside(model)
+        declared = forget_shapes(model)
         with without_defaults(model):
             for strict in (True, False):
                 if common.ShapeInferencePass(check_type=strict, strict_mode=strict)(model).modified:
@@ -33,23 +32,6 @@ class InferShapes(ir.passes.InPlacePass):
             value.shape = shape if value.shape is None else value.shape
             value.type = kind if value.type is None else value.type
         return ir.passes.PassResult(model, modified=_shapes(model) != before)
-
-
-def _put_aside(model: ir.Model) -> _Declared:
-    """Take the declared shapes from all values that nodes make, and give initializers those of their data."""
-    declared: _Declared = {}
-    for scope in scopes(model):
-        for value in scope.initializers.values():
-            if value.const_value is not None and not value.is_graph_input():
-                value.shape = ir.Shape(value.const_value.shape.numpy())
-                value.type = ir.TensorType(value.const_value.dtype)
-        for node in scope:
-            for value in node.outputs:
-                declared[value] = (value.shape, value.type)
-                value.shape = None
-                if isinstance(value.type, ir.TensorType):
-                    value.type = None
-    return declared
 
 
 def _shapes(model: ir.Model) -> list[tuple[str, str]]:

@@ -1,0 +1,38 @@
+"""Resize before opset 11 sampled differently; ONNX's version converter lets the new defaults apply."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx_ir as ir
+
+from onnxq.graph.constants import constant_array
+from onnxq.graph.walk import scopes
+
+FIRST_WITH_MODES = 11
+
+
+def keep_sampling(model: ir.Model) -> str | None:
+    """Give the Resize nodes of a model converted from below opset 11 the modes they had, in place.
+
+    Coordinates were asymmetric (x_out / scale). Nearest neighbours were rounded down when enlarging and up when
+    shrinking (onnxruntime, upsample.cc, NearestMode::SIMPLE), which one attribute can say only where all axes agree.
+
+    Returns:
+        Why that cannot be expressed; None if all is well.
+    """
+    for scope in scopes(model):
+        for node in scope:
+            if node.op_type != "Resize" or node.domain:
+                continue
+            mode = node.attributes.get("mode")
+            node.attributes["coordinate_transformation_mode"] = ir.AttrString(
+                "coordinate_transformation_mode", "asymmetric"
+            )
+            if mode is not None and mode.as_string() != "nearest":
+                continue
+            scales = constant_array(node.inputs[2] if len(node.inputs) > 2 else None)
+            if scales is None or (np.any(scales > 1) and np.any(scales < 1)):
+                return f"Resize '{node.name}' enlarges one axis and shrinks another, or its scales are not constant"
+            rounding = "ceil" if np.any(scales < 1) else "floor"
+            node.attributes["nearest_mode"] = ir.AttrString("nearest_mode", rounding)
+    return None
