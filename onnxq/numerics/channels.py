@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -9,22 +10,25 @@ import numpy.typing as npt
 
 from onnxq.types.statistics import ChannelStatistics
 
+Floats = npt.NDArray[np.float64]
+
+_BLOCK = 1 << 20  # elements handled at a time, so that temporaries stay small whatever the array's size
+
 
 def observe_channels(values: npt.NDArray[Any], axis: int) -> ChannelStatistics:
     """Return what one array (float32 or float64) holds for each index of `axis`; only finite values count."""
-    others = tuple(other for other in range(values.ndim) if other != axis % values.ndim)
-    low = values.min(axis=others, initial=np.inf).astype(np.float64)
-    high = values.max(axis=others, initial=-np.inf).astype(np.float64)
-    channels = values.shape[axis]
-    with np.errstate(over="ignore", invalid="ignore"):
-        squares = np.square(values, dtype=np.float64).sum(axis=others)
-    count = np.full(channels, values.size // channels if channels else 0, np.int64)
-    if values.size and not (np.isfinite(low) & np.isfinite(high)).all():
-        finite = np.isfinite(values)
-        low = values.min(axis=others, initial=np.inf, where=finite).astype(np.float64)
-        high = values.max(axis=others, initial=-np.inf, where=finite).astype(np.float64)
-        squares = np.square(values, dtype=np.float64, where=finite, out=np.zeros(values.shape)).sum(axis=others)
-        count = finite.sum(axis=others, dtype=np.int64)
+    place = axis % values.ndim
+    outer, channels, inner = math.prod(values.shape[:place]), values.shape[place], math.prod(values.shape[place + 1 :])
+    blocks = values.reshape(outer, channels, inner)
+    low, high = np.full(channels, np.inf), np.full(channels, -np.inf)
+    squares, count = np.zeros(channels), np.zeros(channels, np.int64)
+    rows = max(1, _BLOCK // max(1, channels * inner))
+    columns = max(1, _BLOCK // max(1, channels))
+    for row in range(0, outer, rows):
+        for column in range(0, inner, columns):
+            seen = _block(blocks[row : row + rows, :, column : column + columns])
+            low, high = np.minimum(low, seen[0]), np.maximum(high, seen[1])
+            squares, count = squares + seen[2], count + seen[3]
     return _channels(axis, low, high, squares, count)
 
 
@@ -37,13 +41,25 @@ def merge_channels(a: ChannelStatistics | None, b: ChannelStatistics | None) -> 
     return _channels(a.axis, low, high, a.sum_squares + b.sum_squares, a.count + b.count)
 
 
-def _channels(
-    axis: int,
-    low: npt.NDArray[np.float64],
-    high: npt.NDArray[np.float64],
-    squares: npt.NDArray[np.float64],
-    count: npt.NDArray[np.int64],
-) -> ChannelStatistics:
+def _block(block: npt.NDArray[Any]) -> tuple[Floats, Floats, Floats, npt.NDArray[np.int64]]:
+    """Return minima, maxima, sums of squares and counts of an array (outer, channels, inner) that is not empty."""
+    others = (0, 2)
+    low, high = block.min(axis=others).astype(np.float64), block.max(axis=others).astype(np.float64)
+    count = np.full(low.size, block.shape[0] * block.shape[2], np.int64)
+    if (np.isfinite(low) & np.isfinite(high)).all():
+        return low, high, _squares(block), count
+    finite = np.isfinite(block)
+    low = block.min(axis=others, initial=np.inf, where=finite).astype(np.float64)
+    high = block.max(axis=others, initial=-np.inf, where=finite).astype(np.float64)
+    return low, high, _squares(np.where(finite, block, 0)), finite.sum(axis=others, dtype=np.int64)
+
+
+def _squares(block: npt.NDArray[Any]) -> Floats:
+    with np.errstate(over="ignore"):
+        return np.asarray(np.square(block, dtype=np.float64).sum(axis=(0, 2)))
+
+
+def _channels(axis: int, low: Floats, high: Floats, squares: Floats, count: npt.NDArray[np.int64]) -> ChannelStatistics:
     return ChannelStatistics(
         axis=axis,
         minimum=np.where(count, low, 0.0) + 0.0,  # -0.0 would depend on the order
