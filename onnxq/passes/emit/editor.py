@@ -1,0 +1,187 @@
+"""What every emitter needs to edit a graph: its nodes and values by name, free names, constants on codes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy.typing as npt
+import onnx_ir as ir
+
+from onnxq.errors import PlanError
+from onnxq.graph.constants import constant_array
+from onnxq.graph.walk import top_level
+from onnxq.numerics.affine import storage_array
+from onnxq.ops import op_key
+from onnxq.passes.emit.constants import Constants
+from onnxq.types.format import Format
+from onnxq.types.plan import Action, Decision, Plan, TensorPlan
+from onnxq.types.scheme import PerChannel, QuantParams
+
+
+class Editor:
+    """Edits the main graph of a model as a plan says.
+
+    Attributes:
+        plan: the plan. emitted: plan keys of the tensors that are quantized right behind their producers.
+        values: by name, as they were in the prepared model. constants: codes of the plan's constants.
+        changed: whether anything was added.
+    """
+
+    def __init__(self, model: ir.Model, plan: Plan, form: Format) -> None:
+        """Take stock.
+
+        Args:
+            model: to edit. plan: to carry out. form: whose decisions concern the emitter.
+        """
+        self.plan = plan
+        self.changed = False
+        self._form = form
+        self._graph = graph = model.graph
+        self._nodes = dict(top_level(model))
+        self.values = {value.name: value for value in (*graph.inputs, *graph.initializers.values())}
+        self.values |= {value.name: value for node in graph for value in node.outputs}
+        self._taken = {name for name in self.values if name} | set(self._nodes)
+        self._first = graph[0] if len(graph) else None
+        self.emitted = {key for decision in self.decisions() for key in decision.outputs.values()}
+        self.constants = Constants(plan, self.constant)
+
+    def decisions(self) -> Iterator[Decision]:
+        """Yield the decisions that concern this emitter."""
+        return (
+            decision
+            for decision in self.plan.decisions
+            if decision.action is Action.QUANTIZE and decision.format is self._form
+        )
+
+    def node(self, decision: Decision) -> ir.Node:
+        """Return the node that a decision is about.
+
+        Raises:
+            PlanError: there is none, or an input that the plan quantizes is empty.
+        """
+        node = self._nodes.get(decision.node)
+        if node is None or op_key(node) != decision.op:
+            raise PlanError(
+                f"the plan names node '{decision.node}' ({decision.op}), which the model does not have; plan again"
+            )
+        for slot in decision.inputs:
+            if slot >= len(node.inputs) or node.inputs[slot] is None:
+                raise PlanError(f"the plan quantizes input {slot} of '{decision.node}', which is empty; plan again")
+        return node
+
+    def tensor(self, key: str) -> TensorPlan:
+        """Return what the plan says about a tensor of the model.
+
+        Raises:
+            PlanError: the plan or the model does not know it.
+        """
+        tensor = self.plan.tensors.get(key)
+        if tensor is None or tensor.tensor not in self.values:
+            raise PlanError(f"the plan quantizes tensor '{key}', which the model does not have; plan again")
+        return tensor
+
+    def activation_params(self, tensor: TensorPlan) -> QuantParams:
+        """Return the parameters of an activation.
+
+        Raises:
+            PlanError: it has none.
+        """
+        if tensor.params is None:
+            raise PlanError(f"activation '{tensor.name}' has no parameters in the plan; plan with statistics")
+        return tensor.params
+
+    def constant(self, name: str) -> npt.NDArray[Any]:
+        """Return the float constant of that name.
+
+        Raises:
+            PlanError: it is none.
+        """
+        array = constant_array(self.values.get(name))
+        if array is None:
+            raise PlanError(f"the plan takes '{name}' for a constant, which it is not; plan again")
+        return array
+
+    def codes_and_params(self, key: str) -> tuple[ir.Value, QuantParams]:
+        """Store the codes of a planned constant; return them and their parameters."""
+        codes, params = self.constants.codes(key)
+        return self.initializer(f"{key}/quantized", storage_array(codes, params.scheme.dtype)), params
+
+    def parameters(self, key: str, params: QuantParams) -> tuple[ir.Value, ir.Value]:
+        """Store scale and zero point of a tensor, named after its key."""
+        return (
+            self.initializer(f"{key}/scale", params.scale),
+            self.initializer(f"{key}/zero_point", storage_array(params.zero_point, params.scheme.dtype)),
+        )
+
+    def initializer(self, name: str, array: npt.NDArray[Any]) -> ir.Value:
+        """Store an array under `name`, or a variant of it that is still free."""
+        name = self.name(name)
+        value = ir.val(name, const_value=ir.tensor(array, name=name))
+        self._graph.register_initializer(value)
+        self.changed = True
+        return value
+
+    def quantize(self, source: ir.Value, scale: ir.Value, zero_point: ir.Value, output: str) -> ir.Node:
+        """Return a QuantizeLinear of `source`, still to be inserted."""
+        node = self._linear("QuantizeLinear", [source, scale, zero_point], output, {})
+        node.outputs[0].type = ir.TensorType(zero_point.dtype or ir.DataType.UNDEFINED)
+        return node
+
+    def dequantize(
+        self, codes: ir.Value, scale: ir.Value, zero_point: ir.Value, output: str, params: QuantParams
+    ) -> ir.Node:
+        """Return a DequantizeLinear of `codes`, still to be inserted."""
+        granularity = params.scheme.granularity
+        attributes = {"axis": granularity.axis} if isinstance(granularity, PerChannel) else {}
+        node = self._linear("DequantizeLinear", [codes, scale, zero_point], output, attributes)
+        node.outputs[0].type = ir.TensorType(ir.DataType.FLOAT)
+        return node
+
+    def insert_before(self, reader: ir.Node, node: ir.Node) -> None:
+        """Insert a node in front of one that reads it."""
+        self._graph.insert_before(reader, node)
+        self.changed = True
+
+    def insert_behind(self, value: ir.Value, nodes: Sequence[ir.Node]) -> None:
+        """Insert nodes, in order, where `value` is first known."""
+        producer = value.producer()
+        if producer is not None:
+            self._graph.insert_after(producer, nodes)
+        elif self._first is not None:
+            self._graph.insert_before(self._first, nodes)
+        self.changed = True
+
+    def stand_in(self, value: ir.Value, result: ir.Value) -> None:
+        """Give `result` the name and type of `value`, and its place if it is a graph output."""
+        result.type = value.type
+        result.metadata_props.update(value.metadata_props)
+        result.name, value.name = value.name, self.name(f"{value.name}/float")
+        for index, output in enumerate(self._graph.outputs):
+            if output is value:
+                self._graph.outputs[index] = result
+
+    def drop_unread(self, values: Iterable[ir.Value]) -> None:
+        """Take out those of the values that are float constants which nothing reads any more."""
+        for value in values:
+            if (
+                value.is_initializer()
+                and not value.uses()
+                and not value.is_graph_input()
+                and not value.is_graph_output()
+            ):
+                self._graph.initializers.pop(value.name or "", None)
+
+    def name(self, wanted: str) -> str:
+        """Return `wanted`, or the first numbered variant that the graph does not use yet; it is then taken."""
+        name, number = wanted, 0
+        while name in self._taken:
+            number += 1
+            name = f"{wanted}_{number}"
+        self._taken.add(name)
+        return name
+
+    def _linear(self, op: str, inputs: list[ir.Value], output: str, attributes: Mapping[str, Any]) -> ir.Node:
+        node = ir.node(op, inputs, attributes, name=self.name(f"{output}/{op}"))
+        node.outputs[0].name, node.outputs[0].shape = self.name(output), inputs[0].shape
+        return node
