@@ -64,7 +64,11 @@ def plan_for(model: ir.Model, feeds: Feeds, **options: Any) -> Plan:
 
 def quantize_text(text: str, feeds: Feeds | None = None, **options: Any) -> Quantized:
     """Quantize the model that ONNX text describes; inputs are N(0, 1) unless given."""
-    model = model_from_text(text)
+    return quantize_model(model_from_text(text), feeds, **options)
+
+
+def quantize_model(model: ir.Model, feeds: Feeds | None = None, **options: Any) -> Quantized:
+    """Quantize a prepared model; inputs are N(0, 1) unless given."""
     if feeds is None:
         rng = np.random.default_rng(1)
         shapes = {value.name: [int(dim) for dim in value.shape] for value in model.graph.inputs}
