@@ -48,7 +48,7 @@ def to_groups(array: npt.NDArray[T], granularity: Granularity) -> npt.NDArray[T]
         padding = [(0, 0)] * array.ndim
         padding[axis] = (0, missing)
         array = np.pad(array, padding)
-    return array.reshape(*array.shape[:axis], -1 if array.size else 0, size, *array.shape[axis + 1 :])
+    return array.reshape(*array.shape[:axis], array.shape[axis] // size, size, *array.shape[axis + 1 :])
 
 
 def from_groups(groups: npt.NDArray[T], shape: tuple[int, ...], granularity: Granularity) -> npt.NDArray[T]:

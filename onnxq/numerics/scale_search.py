@@ -69,7 +69,7 @@ def best_scales(
 
 
 def searchable(dtype: QuantType) -> bool:
-    """Tell whether a search over scales can help: float16 and bfloat16 have none, int32 is too fine to gain."""
+    """Tell whether a search over scales can help: float16 and bfloat16 have none, int32 gains nothing."""
     return dtype not in (QuantType.FLOAT16, QuantType.BFLOAT16, QuantType.INT32)
 
 
@@ -128,7 +128,7 @@ class _Search:
         if self.scheme.symmetric:
             scale = np.where(rows.lowest == qmin - self.scheme.middle, scale, -scale)
             zero_point[:] = self.scheme.middle
-        return np.where(rows.gain > 0, scale, np.float32(0)), zero_point
+        return np.where(rows.live(), scale, np.float32(0)), zero_point
 
 
 class _Rows:
@@ -142,11 +142,11 @@ class _Rows:
         self.x = np.array(x, np.float32, order=order)
         self.scale: Float64 = np.ones(len(x))
         self.lowest: Float64 = np.zeros(len(x))
-        self.gain: Float64 = np.full(len(x), -np.inf)
+        self.error: Float64 = np.full(len(x), np.inf)
         self._scheme = scheme
         self._exponent = exponent
         self._floor = floor
-        self._buffer = np.empty_like(self.x[:, :_CHUNK])
+        self._buffers = np.empty_like(self.x[:, :_CHUNK]), np.empty_like(self.x[:, :_CHUNK])
         self._importance = None
         if importance is not None:
             largest = importance.max(axis=1, keepdims=True, initial=0)
@@ -154,14 +154,21 @@ class _Rows:
 
     def offer(self, scale: Float64, lowest: Float64) -> None:
         """Take scale and lowest code where they, or rather the least-squares scale of their codes, are better."""
-        product, square = self._sums(self._allowed(scale), lowest)
-        with np.errstate(divide="ignore", invalid="ignore"):
-            fitted = self._allowed(np.nan_to_num(product / square, nan=1.0, posinf=1.0))
-        gain = 2 * fitted * product - fitted**2 * square  # |x|^2 less the error
-        better = gain > self.gain
-        self.gain[better] = gain[better]
+        scale = self._allowed(scale)
+        square, cross, rest = self._sums(scale, lowest)
+        fitted = self._allowed(scale * (1 + cross / np.where(square > 0, square, 1)))
+        change = 1 - fitted / scale
+        # |x - fitted q|^2 with x = scale (q + r): no difference of large numbers, as |x|^2 - <x, q>^2 / <q, q> has.
+        error = scale**2 * (change**2 * square + 2 * change * cross + rest)
+        better = error < self.error
+        self.error[better] = error[better]
         self.scale[better] = fitted[better]
         self.lowest[better] = lowest[better]
+
+    def live(self) -> npt.NDArray[np.bool_]:
+        """Return the rows for which some code but zero point is used with profit."""
+        weighted = self.x if self._importance is None else self.x * self._importance
+        return np.asarray(self.error < np.einsum("rn,rn->r", weighted, self.x))
 
     def _allowed(self, scale: Float64) -> Float64:
         real = np.maximum(np.ldexp(scale, self._exponent), self._floor)
@@ -170,24 +177,30 @@ class _Rows:
         real = np.where(up, allowed_scale(real, kind, up=True), allowed_scale(real, kind)).astype(np.float64)
         return np.asarray(np.ldexp(real, -self._exponent))
 
-    def _sums(self, scale: Float64, lowest: Float64) -> tuple[Float64, Float64]:
-        """Return <x, q> and <q, q> of each row, q the codes relative to the zero point."""
+    def _sums(self, scale: Float64, lowest: Float64) -> tuple[Float64, Float64, Float64]:
+        """Return <q, q>, <q, r> and <r, r> of each row, q the codes relative to the zero point, r = x / scale - q."""
         qmin, qmax = self._scheme.code_range
         inverse = (1 / scale).astype(np.float32)[:, None]
         low, high = lowest.astype(np.float32)[:, None], (lowest + (qmax - qmin)).astype(np.float32)[:, None]
-        product, square = np.zeros(len(scale)), np.zeros(len(scale))
+        square, cross, rest = np.zeros((3, len(scale)))
         for start in range(0, self.x.shape[1], _CHUNK):
             part = slice(start, start + _CHUNK)
             x = self.x[:, part]
-            codes = self._buffer[:, : x.shape[1]]
-            np.multiply(x, inverse, out=codes)
+            residual, codes = (buffer[:, : x.shape[1]] for buffer in self._buffers)
+            np.multiply(x, inverse, out=residual)
             if self._scheme.dtype.is_float:
-                codes[...] = round_to_format(codes, self._scheme.dtype, np.rint)
+                codes[...] = round_to_format(residual, self._scheme.dtype, np.rint)
             else:
-                np.rint(codes, out=codes)
+                np.rint(residual, out=codes)
                 np.maximum(codes, low, out=codes)  # faster than np.clip, which broadcasts badly
                 np.minimum(codes, high, out=codes)
-            weighted = codes if self._importance is None else codes * self._importance[:, part]
-            product += np.einsum("rn,rn->r", weighted, x)
-            square += np.einsum("rn,rn->r", weighted, codes)
-        return product, square
+            np.subtract(residual, codes, out=residual)
+            importance = None if self._importance is None else self._importance[:, part]
+            square += _inner(codes, codes, importance)
+            cross += _inner(codes, residual, importance)
+            rest += _inner(residual, residual, importance)
+        return square, cross, rest
+
+
+def _inner(a: Float32, b: Float32, importance: Float32 | None) -> Float32:
+    return np.asarray(np.einsum("rn,rn->r", a if importance is None else a * importance, b))
