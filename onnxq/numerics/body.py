@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from onnxq.numerics.clusters import GAP, group
 from onnxq.numerics.exact import exact_sum
-from onnxq.numerics.grid import MAX_BINS, add_coarser, binade, count_bins, level_for, shrink
+from onnxq.numerics.grid import add_coarser, binade, count_bins, level_for, new_counts, shrink
 from onnxq.numerics.moments import sums
 from onnxq.numerics.pieces import Rows, pieces
 from onnxq.types.statistics import Cluster
@@ -30,7 +30,7 @@ class Body:
         self._top = binade(largest)
         self._ceiling = ceiling
         self._level = level_for(largest)
-        self._counts = np.zeros(MAX_BINS, np.int64)
+        self._counts = new_counts()
         self._minimum, self._maximum = np.inf, -np.inf
         self._sum = self._sum_squares = 0.0
         self._samples = self._sum_minima = self._sum_maxima = 0
@@ -53,7 +53,7 @@ class Body:
         self._sum_maxima += exact_sum(highs.tolist())
         for _, piece in pieces(rows):
             values = piece.reshape(-1)
-            self._counts += count_bins(values, self._level)
+            count_bins(self._counts, values, self._level)
             self.zeros += values.size - int(np.count_nonzero(values != 0))
             total, squares = sums(values)
             self._sum += total
@@ -66,7 +66,7 @@ class Body:
         added = Cluster(
             smallest=0.0,
             largest=max(abs(self._minimum), abs(self._maximum)),
-            histogram=shrink(self._counts, self._level),
+            histogram=shrink(self._counts.sum(axis=0), self._level),
             minimum=self._minimum + 0.0,
             maximum=self._maximum + 0.0,
             count=int(self._counts.sum()),
@@ -83,7 +83,7 @@ class Body:
         """Whether a few values show that all of an array's, up to `largest`, are one cluster that reaches to zero."""
         if not 0 < largest < np.inf:
             return False
-        few = np.abs(rows.reshape(-1)[:_SAMPLED]).astype(np.float64)
+        few = np.abs(rows.reshape(-1)[:: rows.size // _SAMPLED + 1]).astype(np.float64)
         tops = set((np.frexp(few[few > 0])[1] - 1).tolist()) | {binade(largest)}
         return group((top, top, top) for top in tops)[-1].reaches_zero
 
@@ -93,7 +93,7 @@ class Body:
         self._top = binade(largest)
         level = level_for(largest)
         if self._counts.any():
-            counts = np.zeros(MAX_BINS, np.int64)
-            add_coarser(counts, shrink(self._counts, self._level), level)
+            counts = new_counts()
+            add_coarser(counts[0], shrink(self._counts.sum(axis=0), self._level), level)
             self._counts = counts
         self._level = level

@@ -21,6 +21,7 @@ Counts = npt.NDArray[np.int64]
 _SIDE_BITS = 12
 SIDE = 1 << _SIDE_BITS
 MAX_BINS = 2 * SIDE
+_LANES = 2
 # Elements handled at a time: few enough to stay in a core's own cache, many enough to hide numpy's cost of a call.
 CHUNK = 1 << 16
 # No finer bins than these, so that 2^-k is a finite float64; float32 never gets here.
@@ -50,29 +51,38 @@ class _Scratch(threading.local):
 
 
 _scratch = _Scratch()
+# Index of bin 0 in the lane that each element of a chunk is counted in.
+_origins = {kind: (np.arange(CHUNK) % _LANES * MAX_BINS + SIDE).astype(kind) for kind in (np.float32, np.float64)}
 
 
-def count_bins(values: npt.NDArray[Any], level: int) -> Counts:
-    """Return how many values fall into each bin -SIDE .. SIDE - 1 of `level`.
+def new_counts() -> Counts:
+    """Return empty counts for `count_bins`, int64, shape (lanes, MAX_BINS); what counts is the sum of the lanes.
+
+    Neighbouring elements are counted in different lanes: equal ones, as a Relu's zeros, need not wait for each other.
+    """
+    return np.zeros((_LANES, MAX_BINS), np.int64)
+
+
+def count_bins(counts: Counts, values: npt.NDArray[Any], level: int) -> None:
+    """Count how many values fall into each bin -SIDE .. SIDE - 1 of `level`.
 
     Args:
+        counts: of `new_counts`, changed in place; entry i of a lane counts bin i - SIDE.
         values: float32 or float64, one axis, at most CHUNK finite values, magnitudes below SIDE * 2^level.
         level: the grid's level.
-
-    Returns:
-        int64, shape (MAX_BINS,); entry i counts bin i - SIDE.
     """
     single = values.dtype == np.float32 and level in _EXACT_FLOAT32
+    kind = np.float32 if single else np.float64
     scaled: npt.NDArray[Any] = (_scratch.float32 if single else _scratch.float64)[: values.size]
     index32, index = _scratch.index32[: values.size], _scratch.index[: values.size]
-    np.multiply(values, scaled.dtype.type(math.ldexp(1.0, -level)), out=scaled)
+    np.multiply(values, kind(math.ldexp(1.0, -level)), out=scaled)
     np.floor(scaled, out=scaled)
     if not single and level > 0:
         scaled[(values < 0) & (scaled == 0)] = -1  # a product that underflowed to zero lies just below it
-    np.add(scaled, SIDE, out=scaled)
+    np.add(scaled, _origins[kind][: values.size], out=scaled)
     np.copyto(index32, scaled, casting="unsafe")  # by way of int32: processors convert to that fastest
     np.copyto(index, index32)
-    return np.bincount(index, minlength=MAX_BINS)
+    np.add.at(counts.reshape(-1), index, 1)
 
 
 def shrink(counts: Counts, level: int) -> Histogram:

@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from onnxq.numerics.clusters import BELOW_ALL, Group, group
 from onnxq.numerics.exact import exact_sum
-from onnxq.numerics.grid import MAX_BINS, SIDE, count_bins, level_for, shrink
+from onnxq.numerics.grid import SIDE, count_bins, level_for, new_counts, shrink
 from onnxq.numerics.moments import sums
 from onnxq.numerics.pieces import Rows, pieces
 from onnxq.types.statistics import Cluster
@@ -72,7 +72,7 @@ def _cluster(rows: Rows, part: Group[int]) -> Cluster:
     upper = np.inf if last else 0.0 if zero else 2.0 ** (part.top + 1)
     level = level_for(0.0 if zero else 2.0**part.top)
     minima, maxima = np.full(rows.shape[0], np.inf), np.full(rows.shape[0], -np.inf)
-    counts = np.zeros(MAX_BINS, np.int64)
+    counts = new_counts()
     smallest, minimum, maximum, total, squares = np.inf, np.inf, -np.inf, 0.0, 0.0
     for index, piece in pieces(rows):
         magnitude = np.abs(piece)
@@ -91,20 +91,22 @@ def _cluster(rows: Rows, part: Group[int]) -> Cluster:
         if not part.reaches_zero:
             smallest = min(smallest, float(_keep(magnitude, here, np.inf).min()))
         if low == high:  # a mask's one value
-            counts += count * count_bins(np.array([low]), level)
+            one = new_counts()
+            count_bins(one, np.array([low]), level)
+            counts += count * one
             total, squares = total + count * low, squares + count * low**2
             continue
         # Zeros in place of the others, taken off again, cost less than picking values out.
         values = _keep(piece, here, 0.0).reshape(-1)
-        counts += count_bins(values, level)
-        counts[SIDE] -= values.size - count
+        count_bins(counts, values, level)
+        counts[0, SIDE] -= values.size - count
         here_sum, here_squares = sums(values)
         total, squares = total + here_sum, squares + here_squares
     seen = maxima >= minima
     return Cluster(
         smallest=0.0 if part.reaches_zero else smallest,
         largest=max(abs(minimum), abs(maximum)),
-        histogram=shrink(counts, level),
+        histogram=shrink(counts.sum(axis=0), level),
         minimum=minimum + 0.0,
         maximum=maximum + 0.0,
         count=int(counts.sum()),
