@@ -41,11 +41,12 @@ class TensorError:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Latency:
-    """Interleaved timing of one call, milliseconds.
+    """Interleaved timing of one call.
 
     Attributes:
-        float_ms, quantized_ms: medians. speedup: median of the pairwise ratios float / quantized. runs: pairs timed.
-        threads: intra-op threads. batch: rows of the first input.
+        float_ms, quantized_ms: fastest run, milliseconds: the one that nothing else on the machine disturbed.
+        speedup: float_ms / quantized_ms. runs: how often each model was timed.
+        threads: intra-op threads, 0 for all cores. batch: rows of the first input, None where it has no axis.
     """
 
     float_ms: float
