@@ -12,7 +12,17 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 from onnxq.errors import RecipeError, nearest
 from onnxq.types import shorthand
 from onnxq.types.format import Format
-from onnxq.types.scheme import Granularity, PerBlock, PerChannel, PerTensor, PerToken, QuantType, Rounding, Scheme
+from onnxq.types.scheme import (
+    Granularity,
+    PerBlock,
+    PerChannel,
+    PerTensor,
+    PerToken,
+    QuantType,
+    Rounding,
+    ScaleType,
+    Scheme,
+)
 
 _PLAIN = {"per-tensor": PerTensor, "per-channel": PerChannel, "per-token": PerToken}
 
@@ -41,6 +51,7 @@ class SchemeChoice(_Model):
     granularity: Annotated[Granularity, Field(discriminator="kind"), BeforeValidator(_granularity)] | None = None
     rounding: Rounding | None = None
     narrow: bool | None = None
+    scale_type: ScaleType | None = None
 
     @model_validator(mode="before")
     @classmethod
