@@ -75,10 +75,13 @@ def verify(
         else:
             result, more = accuracy(float_served, quantized_served, source, progress)
             warnings += more
+    latency, settled = _latency((float_served, quantized_served), source, threads, latency_budget)
+    if not settled:
+        warnings.append("the machine was busy while models were timed: the latency is uncertain, measure again")
     return Verification(
         outputs=outputs,
         tensors=tensors,
-        latency=_latency((float_served, quantized_served), source, threads, latency_budget),
+        latency=latency,
         metric=result,
         kernels=kernels,
         samples=samples,
@@ -125,13 +128,13 @@ def _step(progress: Progress, total: int | None, description: str) -> Iterator[N
         progress.finish()
 
 
-def _latency(served: Sequence[Session], source: Source, threads: int, budget: float) -> Latency:
+def _latency(served: Sequence[Session], source: Source, threads: int, budget: float) -> tuple[Latency, bool]:
     batch = next(iter(source.batches()))
     if source.batch_size is None and source.signature.has_batch_axis:
         batch = batch.rows(0, 1)
     timing = time_interleaved(served, batch.feeds, budget=budget)
     first = next(iter(batch.feeds.values()), None)
-    return Latency(
+    latency = Latency(
         float_ms=timing.best_ms(0),
         quantized_ms=timing.best_ms(1),
         speedup=timing.ratio(0, 1),
@@ -139,3 +142,4 @@ def _latency(served: Sequence[Session], source: Source, threads: int, budget: fl
         threads=threads,
         batch=int(first.shape[0]) if first is not None and first.ndim else None,
     )
+    return latency, timing.settled

@@ -7,6 +7,7 @@ import onnx_ir as ir
 import pytest
 from onnxq.data import open_source, signature
 from onnxq.errors import ModelError, RecipeError
+from onnxq.runtime.timing import Timing
 from onnxq.stages import verify_outputs, verify_tensors
 from onnxq.stages.verify import verify
 from onnxq.stages.verify_outputs import served_differs
@@ -278,6 +279,12 @@ def test_latency_is_that_of_one_sample_where_the_data_leaves_the_size_open(model
     assert min(latency.float_ms, latency.quantized_ms, latency.speedup) > 0
     asked = open_source(tmp_path / "x.npz", signature(models[0]), batch_size=6)
     assert verify(*models, asked, PLAN, latency_budget=0).latency.batch == 6
+
+
+@pytest.mark.parametrize("settled", [True, False])
+def test_an_uncertain_latency_is_said_to_be_so(models, monkeypatch, settled):
+    monkeypatch.setattr(Timing, "settled", settled)
+    assert any("busy" in text for text in run(models, data()).warnings) is not settled
 
 
 def test_a_quantized_model_that_cannot_run_is_a_model_error(models):
