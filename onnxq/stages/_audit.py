@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,11 +16,10 @@ if TYPE_CHECKING:
 
 
 def audit(model: ir.Model, what: str) -> None:
-    """Check a loaded model: every value that is read exists, every tensor's data is there and as long as declared.
+    """Check that every value which is read exists, that tensors hold what they declare, and that functions end.
 
     Args:
-        model: the model, its external tensors' folders set.
-        what: how to call it in messages.
+        model: the model as it was read. what: how to call it in messages.
 
     Raises:
         ModelError: the first fault found, with the node or tensor.
@@ -29,12 +29,36 @@ def audit(model: ir.Model, what: str) -> None:
 
     for scope in scopes(model):
         _check_values(scope, what)
-    _check_tensors(model, what)
+    for name, tensor in _each_once(model):
+        _check_shape(name, tensor, what)
+        if isinstance(tensor, ir.serde.TensorProtoTensor):
+            _check_embedded(name, tensor, what)
     if model.functions:
         try:
             common.InlinePass().requires(model)
         except ir.passes.PreconditionError as error:
             raise ModelError(f"{what} is broken: {error}; a function must not call itself") from None
+
+
+def audit_external(model: ir.Model, what: str) -> None:
+    """Check external data, its folder set: that it is there, inside the model's folder, and long enough.
+
+    Raises:
+        ModelError: the first fault found, with the tensor and the file.
+    """
+    import onnx_ir as ir
+
+    for name, tensor in _each_once(model):
+        if isinstance(tensor, ir.ExternalTensor):
+            _check_external(name, tensor, what)
+
+
+def _each_once(model: ir.Model) -> Iterator[tuple[str, ir.TensorProtocol]]:
+    seen: set[int] = set()
+    for name, tensor in tensors(model):
+        if id(tensor) not in seen:
+            seen.add(id(tensor))
+            yield name, tensor
 
 
 def _check_values(graph: ir.Graph, what: str) -> None:
@@ -54,24 +78,17 @@ def _from_nowhere(value: ir.Value) -> bool:
     return value.producer() is None and not value.is_graph_input() and not value.is_initializer()
 
 
-def _check_tensors(model: ir.Model, what: str) -> None:
+def _check_shape(name: str, tensor: ir.TensorProtocol, what: str) -> None:
     import onnx_ir as ir
 
-    seen: set[int] = set()
-    for name, tensor in tensors(model):
-        if id(tensor) in seen:
-            continue
-        seen.add(id(tensor))
-        try:
-            dims = tensor.shape.numpy()
-        except (TypeError, ValueError):
-            dims = (-1,)
-        if any(dim < 0 for dim in dims):
-            raise ModelError(f"{what} is damaged: tensor '{name}' has a negative dimension; export the model again")
-        if isinstance(tensor, ir.ExternalTensor):
-            _check_external(name, tensor, what)
-        elif isinstance(tensor, ir.serde.TensorProtoTensor):
-            _check_embedded(name, tensor, what)
+    if tensor.dtype == ir.DataType.UNDEFINED:
+        raise ModelError(f"{what} is damaged: tensor '{name}' has no element type; export the model again")
+    try:
+        dims = tensor.shape.numpy()
+    except (TypeError, ValueError):
+        dims = (-1,)
+    if any(dim < 0 for dim in dims):
+        raise ModelError(f"{what} is damaged: tensor '{name}' has a negative dimension; export the model again")
 
 
 def _check_external(name: str, tensor: ir.ExternalTensor, what: str) -> None:
@@ -105,13 +122,19 @@ def _check_external(name: str, tensor: ir.ExternalTensor, what: str) -> None:
 
 
 def _check_embedded(name: str, tensor: ir.serde.TensorProtoTensor, what: str) -> None:
-    import onnx_ir as ir
+    """Check that as much data is there as shape and type say."""
+    import onnx
 
-    if tensor.dtype == ir.DataType.UNDEFINED:
-        raise ModelError(f"{what} is damaged: tensor '{name}' has no element type; export the model again")
     proto = tensor.raw
-    if proto.HasField("raw_data") and len(proto.raw_data) != tensor.nbytes:
+    if proto.HasField("raw_data"):
+        unit, found, allowed = "bytes", len(proto.raw_data), {tensor.nbytes}
+    else:
+        field = onnx.helper.tensor_dtype_to_field(proto.data_type)
+        unit, found = "elements", len(getattr(proto, field))
+        parts = 2 if tensor.dtype.name.startswith("COMPLEX") else 1
+        allowed = {tensor.size * parts, tensor.nbytes} if tensor.dtype.bitwidth < 8 else {tensor.size * parts}
+    if found not in allowed:
         raise ModelError(
-            f"{what} is damaged: tensor '{name}' holds {len(proto.raw_data)} bytes, its shape and type need "
-            f"{tensor.nbytes}; export the model again"
+            f"{what} is damaged: tensor '{name}' holds {found} {unit}, its shape and type need {max(allowed)}; "
+            "export the model again"
         )

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from onnxq.errors import ModelError, nearest
 from onnxq.graph.own import own
 from onnxq.graph.tensors import tensors
-from onnxq.stages._audit import audit
+from onnxq.stages._audit import audit, audit_external
 from onnxq.stages._sparse import densify
 
 if TYPE_CHECKING:
@@ -55,9 +55,11 @@ def load(source: str | Path | onnx.ModelProto | ir.Model) -> ir.Model:
         else:
             kinds = "a path, an onnx.ModelProto or an onnx_ir.Model"
             raise ModelError(f"a model is given as {kinds}, not as {type(source).__name__}")
+    audit(model, what)
+    if folder is None:
         own(model)
     _set_folder(model, folder)
-    audit(model, what)
+    audit_external(model, what)
     _normalize(model, what)
     return model
 
