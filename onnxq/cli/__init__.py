@@ -6,6 +6,7 @@ Exit codes: 0 done, 1 the result is worse than allowed, 2 usage or recipe, 3 mod
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 from collections.abc import Sequence
@@ -33,6 +34,9 @@ def _run(arguments: Sequence[str]) -> int:
     from onnxq.cli.terminal import complain, quiet_libraries, show_text
     from onnxq.errors import ModelError, OnnxqError
 
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # names may hold what the terminal cannot show
     if "" not in sys.path:
         sys.path.append("")  # the working folder, for data and metrics given as module:function; last: shadows nothing
     try:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from onnxq.cli.options import Json, Model, Quiet
 from onnxq.cli.recipe_options import JUDGED, takes_recipe
+
+if TYPE_CHECKING:
+    from onnxq.types.report import Report
 
 _TRACING = "For finding faults"
 
@@ -63,28 +66,42 @@ def command(
     """Quantize a model, compare it with the original as it will be served, and write it with a report."""
     from onnxq.api import quantize
     from onnxq.cli.progress import terminal_progress
-    from onnxq.cli.show_report import report_parts
-    from onnxq.cli.terminal import show, show_text, warn
+    from onnxq.cli.terminal import show_text
+    from onnxq.errors import VerificationError
     from onnxq.stages.make_recipe import make_recipe
     from onnxq.stages.recipe_file import dump_recipe as recipe_text
-    from onnxq.stages.report_json import report_to_json
 
     if dump_recipe:
         show_text(recipe_text(make_recipe(**options)))
         return
     stem = model.name.removesuffix(".onnx")
     output = output or model.with_name(f"{stem}.int8.onnx")
-    report = quantize(
-        model,
-        output,
-        **options,
-        force=force,
-        check=not no_check,
-        verify_each=verify_each,
-        dump_after=None if dump_after is None else (dump_after, output.with_name(f"{stem}.after-{dump_after}.onnx")),
-        reproducer_dir=reproducer_dir,
-        progress=terminal_progress(quiet=quiet),
-    )
+    try:
+        report = quantize(
+            model,
+            output,
+            **options,
+            force=force,
+            check=not no_check,
+            verify_each=verify_each,
+            dump_after=None
+            if dump_after is None
+            else (dump_after, output.with_name(f"{stem}.after-{dump_after}.onnx")),
+            reproducer_dir=reproducer_dir,
+            progress=terminal_progress(quiet=quiet),
+        )
+    except VerificationError as error:
+        if error.report is not None:
+            _show(error.report, as_json=as_json, quiet=quiet)  # tells by how much, and where it was lost
+        raise
+    _show(report, as_json=as_json, quiet=quiet)
+
+
+def _show(report: Report, *, as_json: bool, quiet: bool) -> None:
+    from onnxq.cli.show_report import report_parts
+    from onnxq.cli.terminal import show, show_text, warn
+    from onnxq.stages.report_json import report_to_json
+
     if as_json:
         show_text(report_to_json(report))
     if as_json or quiet:

@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from onnxq.cli import main
@@ -136,3 +137,12 @@ def test_a_reader_that_goes_away_ends_the_program_quietly() -> None:
     done = subprocess.run(command, stdout=writer, stderr=subprocess.PIPE, text=True, check=False)
     os.close(writer)
     assert (done.returncode, done.stderr) == (141, "")
+
+
+def test_a_name_that_the_terminal_cannot_show_is_escaped(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "onnxq", "inspect", os.fsencode(tmp_path / "mod\udcffl.onnx")]
+    environment = {**os.environ, "PYTHONIOENCODING": "ascii"}
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
+    assert done.returncode == 3
+    assert "mod\\udcffl.onnx' does not exist" in done.stderr
+    assert done.stderr.count("\n") == 1

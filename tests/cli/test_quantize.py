@@ -127,6 +127,7 @@ def test_worse_than_allowed_is_code_1_and_writes_nothing(folder: Path, capsys: O
     assert main([*QUICK[:-1], "--min-sqnr", "200", "--placement", "everywhere"]) == 1
     seen = capsys.readouterr()
     assert "below the 200 dB asked for" in seen.err
+    assert "optimizer off" in seen.out  # the table tells where it was lost
     assert sorted(folder.iterdir()) == before
 
 
