@@ -53,7 +53,7 @@ def _of_node(node: ir.Node) -> Iterator[tuple[str, ir.TensorProtocol]]:
         if attribute.is_ref():
             continue
         where = f"{node.name or node.op_type}.{name}"
-        if attribute.type == ir.AttributeType.TENSOR:
-            yield where, attribute.as_tensor()
+        if attribute.type == ir.AttributeType.TENSOR:  # as_tensor() would fail on a tensor without a type
+            yield where, attribute.value
         elif attribute.type == ir.AttributeType.TENSORS:
-            yield from ((where, tensor) for tensor in attribute.as_tensors())
+            yield from ((where, tensor) for tensor in attribute.value)

@@ -28,6 +28,7 @@ def audit(model: ir.Model, what: str) -> None:
     from onnx_ir.passes import common
 
     for scope in scopes(model):
+        _check_names(scope, what)
         _check_values(scope, what)
     for name, tensor in _each_once(model):
         _check_shape(name, tensor, what)
@@ -38,6 +39,8 @@ def audit(model: ir.Model, what: str) -> None:
             common.InlinePass().requires(model)
         except ir.passes.PreconditionError as error:
             raise ModelError(f"{what} is broken: {error}; a function must not call itself") from None
+        except Exception as error:  # whatever the library makes of a damaged signature
+            raise ModelError(f"{what} is damaged: its local functions: {error}; export the model again") from None
 
 
 def audit_external(model: ir.Model, what: str) -> None:
@@ -61,17 +64,26 @@ def _each_once(model: ir.Model) -> Iterator[tuple[str, ir.TensorProtocol]]:
             yield name, tensor
 
 
+def _check_names(graph: ir.Graph, what: str) -> None:
+    """Check that names are text: protobuf hands out bytes where they are no UTF-8."""
+    for node in graph:
+        values = [value.name for value in (*node.inputs, *node.outputs) if value is not None]
+        for name in (node.op_type, node.domain, node.name, *node.attributes, *values):
+            if name is not None and not isinstance(name, str):
+                raise ModelError(f"{what} is damaged: the name {name!r} is not UTF-8 text; export the model again")
+
+
 def _check_values(graph: ir.Graph, what: str) -> None:
     for node in graph:
         for value in node.inputs:
             if value is not None and _from_nowhere(value):
                 raise ModelError(
-                    f"{what} is broken: node '{node.name or node.op_type}' reads '{value.name}', which no node, input "
+                    f"{what} is broken: node {node.name or node.op_type!r} reads {value.name!r}, which no node, input "
                     "or initializer provides; export the model again"
                 )
     for value in graph.outputs:
         if _from_nowhere(value):
-            raise ModelError(f"{what} is broken: nothing provides its output '{value.name}'; export the model again")
+            raise ModelError(f"{what} is broken: nothing provides its output {value.name!r}; export the model again")
 
 
 def _from_nowhere(value: ir.Value) -> bool:
@@ -82,20 +94,20 @@ def _check_shape(name: str, tensor: ir.TensorProtocol, what: str) -> None:
     import onnx_ir as ir
 
     if tensor.dtype == ir.DataType.UNDEFINED:
-        raise ModelError(f"{what} is damaged: tensor '{name}' has no element type; export the model again")
+        raise ModelError(f"{what} is damaged: tensor {name!r} has no element type; export the model again")
     try:
         dims = tensor.shape.numpy()
     except (TypeError, ValueError):
         dims = (-1,)
     if any(dim < 0 for dim in dims):
-        raise ModelError(f"{what} is damaged: tensor '{name}' has a negative dimension; export the model again")
+        raise ModelError(f"{what} is damaged: tensor {name!r} has a negative dimension; export the model again")
 
 
 def _check_external(name: str, tensor: ir.ExternalTensor, what: str) -> None:
     """Check that the data lies in the model's folder and is long enough; onnx_ir checks the place again later."""
     location, folder = os.fspath(tensor.location), Path(tensor.base_dir)
     path = folder / location
-    where = f"tensor '{name}' of {what} keeps its data in '{location}'"
+    where = f"tensor {name!r} of {what} keeps its data in {location!r}"
     lexical = Path(os.path.normpath(path)).is_relative_to(os.path.normpath(folder))
     if not lexical or not path.resolve().is_relative_to(folder.resolve()):
         raise ModelError(f"{where}, which leads out of the model's folder and is not read; copy the real file into it")
@@ -104,7 +116,7 @@ def _check_external(name: str, tensor: ir.ExternalTensor, what: str) -> None:
         with path.open("rb"):
             pass
     except FileNotFoundError:
-        raise ModelError(f"{where}, which does not exist in '{folder}'; put the file there") from None
+        raise ModelError(f"{where}, which does not exist in {str(folder)!r}; put the file there") from None
     except OSError as error:
         raise ModelError(f"{where}, which cannot be read: {error.strerror}; check it and its permissions") from None
     if status.st_nlink > 1:  # onnx_ir refuses these too: a hard link gets round the containment check
@@ -135,6 +147,6 @@ def _check_embedded(name: str, tensor: ir.serde.TensorProtoTensor, what: str) ->
         allowed = {tensor.size * parts, tensor.nbytes} if tensor.dtype.bitwidth < 8 else {tensor.size * parts}
     if found not in allowed:
         raise ModelError(
-            f"{what} is damaged: tensor '{name}' holds {found} {unit}, its shape and type need {max(allowed)}; "
+            f"{what} is damaged: tensor {name!r} holds {found} {unit}, its shape and type need {max(allowed)}; "
             "export the model again"
         )

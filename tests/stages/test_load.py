@@ -256,6 +256,22 @@ class TestBadFiles:
         proto.graph.node[0].output[0] = "y"
         assert "redeclared" in refusal(proto)
 
+    def test_attribute_tensor_without_type(self):
+        text = (
+            f"{HEADER} g (float[2] x) => (float[2] y) {{ c = Constant <value = float[2] {{1, 2}}> ()  y = Add (x, c) }}"
+        )
+        proto = onnx.parser.parse_model(text)
+        proto.graph.node[0].attribute[0].t.data_type = 0
+        assert "tensor 'Constant.value' has no element type" in refusal(proto)
+
+    def test_names_cannot_break_out_of_a_message(self, proto):
+        proto.graph.node[1].input[1] = "no\nwhere\x1b[31m"
+        assert r"'no\nwhere\x1b[31m'" in refusal(proto)
+
+    def test_name_that_is_no_text(self, path):
+        path.write_bytes(path.read_bytes().replace(b"mul", b"m\xfel"))
+        assert "is not UTF-8 text" in refusal(path)
+
     def test_circle(self, proto):
         proto.graph.node[0].input[0] = "y"
         assert "in a circle" in refusal(proto)
