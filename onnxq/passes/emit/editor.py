@@ -23,7 +23,7 @@ class Editor:
     """Edits the main graph of a model as a plan says.
 
     Attributes:
-        plan: the plan. emitted: plan keys of the tensors that are quantized right behind their producers.
+        plan: the plan. emitted: plan keys of the tensors that are quantized right behind their producers, in order.
         values: by name, as they were in the prepared model. constants: codes of the plan's constants.
         changed: whether anything was added.
     """
@@ -43,7 +43,7 @@ class Editor:
         self.values |= {value.name: value for node in graph for value in node.outputs}
         self._taken = {name for name in self.values if name} | set(self._nodes)
         self._first = graph[0] if len(graph) else None
-        self.emitted = {key for decision in self.decisions() for key in decision.outputs.values()}
+        self.emitted = {key: None for decision in self.decisions() for key in decision.outputs.values()}
         self.constants = Constants(plan, self.constant)
 
     def decisions(self) -> Iterator[Decision]:
@@ -160,6 +160,12 @@ class Editor:
         for index, output in enumerate(self._graph.outputs):
             if output is value:
                 self._graph.outputs[index] = result
+
+    def remove(self, nodes: Iterable[ir.Node]) -> None:
+        """Take out nodes that no other node reads."""
+        gone = list(nodes)
+        self._graph.remove(gone, safe=True)
+        self.changed = self.changed or bool(gone)
 
     def drop_unread(self, values: Iterable[ir.Value]) -> None:
         """Take out those of the values that are float constants which nothing reads any more."""

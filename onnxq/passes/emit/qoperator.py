@@ -1,0 +1,291 @@
+"""QOperator: each planned node becomes the integer operator itself, and codes flow from one to the next.
+
+    producer -> [QuantizeLinear] -> QLinearConv -> QLinearAdd -> ... -> [DequantizeLinear] -> reader in float
+
+The plan is the one that the QDQ form is written from, and the arithmetic is what onnxruntime makes of that form: a node
+whose decision lists an output writes codes, and whatever reads them in float gets their one dequantized form. A clamp
+that the plan absorbs disappears: codes that saturate at its bounds do its work. Weights and biases are codes stored
+beside their parameters; nothing of them is left in float.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import onnx_ir as ir
+
+from onnxq.errors import PlanError
+from onnxq.numerics.affine import storage_array
+from onnxq.ops import clamp_bounds, facts
+from onnxq.passes import register_pass
+from onnxq.passes.emit.editor import Editor
+from onnxq.passes.emit.kernels import CONTRIB, KERNELS, Inputs
+from onnxq.types.format import Format
+from onnxq.types.plan import Decision, Plan, Role, TensorPlan
+from onnxq.types.scheme import PerChannel, QuantParams, QuantType
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+
+@register_pass("emit-qoperator", preserves_semantics=False)
+class EmitQOperator(ir.passes.InPlacePass):
+    """Replace nodes by the integer operators that the plan names (format qoperator)."""
+
+    def __init__(self, plan: Plan) -> None:
+        super().__init__()
+        self.plan = plan
+
+    def call(self, model: ir.Model) -> ir.passes.PassResult:
+        """Rewrite the model; raises PlanError if the plan does not fit it."""
+        editor = Editor(model, self.plan, Format.QOPERATOR)
+        writer = _Writer(editor, model.opset_imports.get("", 1))
+        decisions = list(editor.decisions())
+        for decision in decisions:
+            if decision.kernel is None:
+                writer.absorb(decision)
+        for decision in decisions:
+            if decision.kernel is not None:
+                writer.carry_out(decision, decision.kernel)
+        writer.finish()
+        if writer.contrib:
+            model.opset_imports.setdefault(CONTRIB, 1)
+        return ir.passes.PassResult(model, modified=editor.changed)
+
+
+class _Writer:
+    """Writes integer operators; remembers the codes and parameters of every tensor that it has met.
+
+    Attributes:
+        contrib: whether an operator of onnxruntime's own was written.
+    """
+
+    def __init__(self, editor: Editor, opset: int) -> None:
+        self.contrib = False
+        self.editor = editor
+        self._opset = opset
+        self._codes: dict[str, ir.Value] = {}
+        self._constant_params: dict[str, QuantParams] = {}
+        self._parameters: dict[str, tuple[ir.Value, ir.Value]] = {}
+        self._columns: dict[str, tuple[ir.Value, ir.Value]] = {}
+        self._float: dict[str, ir.Value] = {}
+        self._absorbed: dict[ir.Node, Decision] = {}
+        self._old: dict[ir.Node, None] = {}
+        self._behind: list[ir.Node] = []
+        for key in editor.emitted:
+            tensor = editor.tensor(key)
+            self._codes[key] = self._code_value(tensor, editor.activation_params(tensor))
+
+    def absorb(self, decision: Decision) -> None:
+        """Note that a node's codes do the work of the clamp behind it, and make sure that they do."""
+        node = self.editor.node(decision)
+        bounds = clamp_bounds(node)
+        value = node.inputs[0]
+        producer = None if value is None else value.producer()
+        if bounds is None or producer is None or list(decision.outputs) != [0]:
+            raise PlanError(
+                f"the plan quantizes '{decision.node}' ({decision.op}) and names no kernel for it; plan again"
+            )
+        params = self.editor.activation_params(self.editor.tensor(decision.outputs[0]))
+        dtype, zero_point, scale = params.scheme.dtype, int(params.zero_point), float(params.scale)
+        lowest, highest = ((code - zero_point) * scale for code in (dtype.minimum, dtype.maximum))
+        if lowest < bounds.low or highest > bounds.high:
+            raise PlanError(
+                f"codes of '{decision.outputs[0]}' stand for {lowest:.6g} to {highest:.6g}, beyond the bounds of "
+                f"'{decision.node}' ({decision.op}), so they cannot do its work; plan again"
+            )
+        self._absorbed[producer] = decision
+        self._old[node] = None
+
+    def carry_out(self, decision: Decision, name: str) -> None:
+        """Write the integer operator `name` beside the node that it replaces."""
+        node = self.editor.node(decision)
+        outputs = decision.outputs
+        if node in self._absorbed:
+            outputs = self._absorbed[node].outputs
+        operands = _NodeOperands(self, node, decision.inputs, outputs.get(0))
+        kernel = KERNELS.get(name)
+        if kernel is None and name != node.op_type:
+            raise PlanError(
+                f"'{decision.node}': kernel '{name}' has no form in format qoperator; keep the node in float"
+            )
+        if not outputs and (kernel is None or not kernel.float_output):
+            raise PlanError(f"'{decision.node}': the plan wants a float output, which {name} cannot give; plan again")
+        if kernel is None:
+            self._check_moves(decision)
+            inputs = [operands.value(slot) for slot in range(operands.slots)]
+            attributes, domain = list(node.attributes.values()), node.domain
+        else:
+            self._check_inputs(decision, node)
+            inputs, domain = kernel.inputs(operands), kernel.domain
+            attributes = kernel.attributes_for(node, self._opset)
+        while inputs and inputs[-1] is None:
+            inputs.pop()
+        written = ir.Node(
+            domain,
+            name,
+            inputs,
+            attributes,
+            outputs=[self._output(node, slot, outputs) for slot in range(len(node.outputs))],
+            name=decision.node,
+            doc_string=node.doc_string,
+            metadata_props=dict(node.metadata_props),
+        )
+        self.editor.insert_behind(node.outputs[0], [written])
+        self.contrib = self.contrib or domain == CONTRIB
+        self._old[node] = None
+        for slot, value in enumerate(written.outputs):
+            if slot not in outputs:
+                self._replace(node.outputs[slot], value)
+
+    def finish(self) -> None:
+        """Dequantize what is read in float, insert what belongs behind new nodes, and take out the old ones."""
+        for key in self.editor.emitted:
+            value = self.editor.values[self.editor.tensor(key).tensor]
+            if value.is_graph_output() or any(use.node not in self._old for use in value.uses()):
+                self.float_value(key)
+        for key, result in self._float.items():
+            self._replace(self.editor.values[self.editor.tensor(key).tensor], result)
+        for node in self._behind:
+            (source, *_) = node.inputs
+            assert source is not None
+            self.editor.insert_behind(source, [node])
+        read = [value for node in self._old for value in node.inputs if value is not None]
+        self.editor.remove(self._old)
+        self.editor.drop_unread(dict.fromkeys(read))
+
+    def codes(self, key: str) -> ir.Value:
+        """Return the codes of a planned tensor; those of an activation that nothing computes are quantized here."""
+        if key not in self._codes:
+            tensor = self.editor.tensor(key)
+            if tensor.role is Role.ACTIVATION:
+                self._codes[key] = self._quantized(tensor)
+            else:
+                self._codes[key], self._constant_params[key] = self.editor.codes_and_params(key)
+        return self._codes[key]
+
+    def params(self, key: str) -> QuantParams:
+        """Return the parameters of a planned tensor."""
+        tensor = self.editor.tensor(key)
+        if tensor.role is Role.ACTIVATION:
+            return self.editor.activation_params(tensor)
+        self.codes(key)
+        return self._constant_params[key]
+
+    def parameters(self, key: str) -> tuple[ir.Value, ir.Value]:
+        """Return the stored scale and zero point of a planned tensor; tensors that share them share the storage."""
+        shares = self.editor.tensor(key).shares
+        if shares is not None and self.params(shares) == self.params(key):
+            return self.parameters(shares)
+        if key not in self._parameters:
+            self._parameters[key] = self.editor.parameters(key, self.params(key))
+        return self._parameters[key]
+
+    def columns(self, key: str) -> tuple[ir.Value, ir.Value]:
+        """Return the stored parameters of a stack of matrices: per channel, of shape [..., 1, columns]."""
+        params, shape = self.params(key), self.codes(key).shape
+        if not isinstance(params.scheme.granularity, PerChannel) or shape is None or len(shape) < 3:
+            return self.parameters(key)
+        if key not in self._columns:
+            stack = (*shape.numpy()[:-2], 1, shape.numpy()[-1])
+            self._columns[key] = (
+                self.editor.initializer(f"{key}/scale", np.broadcast_to(params.scale, stack)),
+                self.editor.initializer(
+                    f"{key}/zero_point",
+                    storage_array(np.broadcast_to(params.zero_point, stack), params.scheme.dtype),
+                ),
+            )
+        return self._columns[key]
+
+    def float_value(self, key: str) -> ir.Value:
+        """Return the dequantized form of a tensor that a node writes as codes."""
+        if key not in self._float:
+            codes, params = self._codes[key], self.params(key)
+            node = self.editor.dequantize(codes, *self.parameters(key), f"{key}/dequantized", params)
+            self._float[key] = node.outputs[0]
+            self._behind.append(node)
+        return self._float[key]
+
+    def _quantized(self, tensor: TensorPlan) -> ir.Value:
+        """Quantize an activation that is computed in float, or one that is written in another form of codes."""
+        if tensor.tensor in self.editor.emitted:
+            source = self.float_value(tensor.tensor)
+        else:
+            source = self.editor.values[tensor.tensor]
+        node = self.editor.quantize(source, *self.parameters(tensor.name), f"{tensor.name}/quantized")
+        self._behind.append(node)
+        return node.outputs[0]
+
+    def _code_value(self, tensor: TensorPlan, params: QuantParams) -> ir.Value:
+        """Return a value for the codes of a tensor, to be the output of the operator that computes them."""
+        dtype = ir.DataType.from_numpy(storage_array(params.zero_point, params.scheme.dtype).dtype)
+        shape = self.editor.values[tensor.tensor].shape
+        return ir.val(self.editor.name(f"{tensor.name}/quantized"), dtype=dtype, shape=shape)
+
+    def _output(self, node: ir.Node, slot: int, outputs: Mapping[int, str]) -> ir.Value:
+        old = node.outputs[slot]
+        if slot in outputs:
+            return self._codes[outputs[slot]]
+        return ir.val(self.editor.name(f"{old.name}/written"), type=old.type, shape=old.shape)
+
+    def _replace(self, value: ir.Value, result: ir.Value) -> None:
+        """Let a new value take the place, the name and the readers of an old one."""
+        self.editor.stand_in(value, result)
+        value.replace_all_uses_with(result)
+        self.editor.values[result.name] = result
+
+    def _check_inputs(self, decision: Decision, node: ir.Node) -> None:
+        """Make sure that an integer operator takes inputs of these types and parameters."""
+        fact = facts.get(decision.op)
+        dtypes = [self.params(key).scheme.dtype for key in decision.inputs.values()]
+        if dtypes[0] is QuantType.INT8 and QuantType.UINT8 in dtypes:
+            raise PlanError(
+                f"'{decision.node}' ({decision.op}): {decision.kernel} multiplies int8 activations with int8 weights "
+                "only; choose uint8 activations or int8 weights"
+            )
+        for slot, key in decision.inputs.items():
+            granularity = self.params(key).scheme.granularity
+            if slot != fact.weight or not isinstance(granularity, PerChannel) or fact.channel_axis is None:
+                continue
+            axis = fact.channel_axis(node, len(self.codes(key).shape or ()))
+            if granularity.axis != axis:
+                raise PlanError(
+                    f"'{decision.node}' ({decision.op}): {decision.kernel} takes weights per channel along axis {axis} "
+                    f"only, not {granularity.axis}; leave the axis out"
+                )
+
+    def _check_moves(self, decision: Decision) -> None:
+        """Make sure that an operator that moves codes writes them with the parameters that it reads them with."""
+        (source,) = (self.params(key) for key in decision.inputs.values())
+        for key in decision.outputs.values():
+            if self.params(key) != source:
+                raise PlanError(
+                    f"'{decision.node}' ({decision.op}) moves codes, but the plan gives '{key}' other parameters than "
+                    "its input; plan again"
+                )
+
+
+class _NodeOperands:
+    """The quantized inputs and the output of one node (see `onnxq.passes.emit.kernels.Operands`)."""
+
+    def __init__(self, writer: _Writer, node: ir.Node, inputs: Mapping[int, str], output: str | None) -> None:
+        self.slots = len(node.inputs)
+        self._writer = writer
+        self._node = node
+        self._inputs = inputs
+        self._output = output
+
+    def value(self, slot: int) -> ir.Value | None:
+        if slot in self._inputs:
+            return self._writer.codes(self._inputs[slot])
+        return self._node.inputs[slot] if slot < self.slots else None
+
+    def parameters(self, slot: int) -> Inputs:
+        return [*self._writer.parameters(self._inputs[slot])]
+
+    def columns(self, slot: int) -> Inputs:
+        return [*self._writer.columns(self._inputs[slot])]
+
+    def output(self) -> Inputs:
+        return [] if self._output is None else [*self._writer.parameters(self._output)]
