@@ -33,7 +33,7 @@ def runs_as(quantized: ir.Model, optimized: ir.Model) -> dict[str, RunsAs]:
     """Find for each node of the quantized model what it runs as.
 
     Args:
-        quantized: a model with QuantizeLinear and DequantizeLinear nodes, as given to the runtime.
+        quantized: a model with QuantizeLinear and DequantizeLinear nodes or integer operators, as given to the runtime.
         optimized: its `optimized_graph(layout=False)`.
 
     Returns:
@@ -70,7 +70,8 @@ def _search(node: ir.Node, producers: Mapping[str, ir.Node]) -> RunsAs | None:
             return RunsAs(op=op_name(runner), integer=True)
         if hops and not _does_the_work(runner, node, producer):
             return None  # this node is gone
-        return RunsAs(op=op_name(runner), integer=runner.op_type in DQ_OPS or _on_integers(runner))
+        on_codes = runner.op_type in DQ_OPS or _on_integers(runner) or _is_code(value.dtype)
+        return RunsAs(op=op_name(runner), integer=on_codes)
     return None
 
 
@@ -106,11 +107,8 @@ def _reads_codes(node: ir.Node) -> bool:
 
 def _on_integers(node: ir.Node) -> bool:
     """Whether a node holds 8-bit or smaller integers: a weight, or the zero point that every integer kernel takes."""
-    return any(
-        value is not None and value.is_initializer() and value.dtype is not None and _is_code(value.dtype)
-        for value in node.inputs
-    )
+    return any(value is not None and value.is_initializer() and _is_code(value.dtype) for value in node.inputs)
 
 
-def _is_code(dtype: ir.DataType) -> bool:
-    return dtype.is_integer() and dtype.bitwidth <= 16
+def _is_code(dtype: ir.DataType | None) -> bool:
+    return dtype is not None and dtype.is_integer() and dtype.bitwidth <= 16

@@ -8,13 +8,16 @@ from typing import TYPE_CHECKING
 
 from onnxq.data.source import Source
 from onnxq.graph.walk import top_level
+from onnxq.numerics.affine import dequantize
 from onnxq.numerics.metrics import Comparison
 from onnxq.runtime.taps import Taps
 from onnxq.stages.progress import Progress
 from onnxq.types.plan import Action, Plan
 from onnxq.types.report import TensorError
+from onnxq.types.scheme import QuantParams
 
 if TYPE_CHECKING:
+    import numpy as np
     import onnx_ir as ir
 
 # All tapped tensors of a run are held at once, in both models; groups of tensors are sized to stay below this.
@@ -24,11 +27,15 @@ _FIRST_GROUP, _GROWTH = 8, 4
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class _Pair:
-    """A tensor of the float model and what stands for it in the quantized one."""
+    """A tensor of the float model and what stands for it in the quantized one; `params` where those are codes."""
 
     node: str
     tensor: str
     quantized: str
+    params: QuantParams | None
+
+    def dequantized(self, found: np.ndarray) -> np.ndarray:
+        return found if self.params is None else dequantize(found, self.params)
 
 
 def tensor_errors(
@@ -61,7 +68,7 @@ def tensor_errors(
         for batch in batches:
             x, y = expected.run(batch.feeds), actual.run(batch.feeds)
             for pair, entry in zip(group, sums, strict=True):
-                entry.add(x[pair.tensor], y[pair.quantized])
+                entry.add(x[pair.tensor], pair.dequantized(y[pair.quantized]))
             held = max(held, 2 * sum(array.nbytes for array in x.values()))
         errors += [
             TensorError(node=pair.node, tensor=pair.tensor, sqnr=entry.sqnr_db)
@@ -74,17 +81,42 @@ def tensor_errors(
 
 def _pairs(reference: ir.Model, quantized: ir.Model, plan: Plan) -> Iterator[_Pair]:
     known = {value.name for node in reference.graph for value in node.outputs}
-    nodes = dict(top_level(quantized))
+    find = _Makers(reference, quantized)
     for decision in plan.decisions:
-        node = nodes.get(decision.node)
+        node = find(decision.node)
         if decision.action is not Action.QUANTIZE or node is None:
             continue
         for slot, value in enumerate(node.outputs):
             key = decision.outputs.get(slot)
-            tensor = plan.tensors[key].tensor if key is not None else value.name
-            stand_in = _dequantized(value) if key is not None else value
-            if tensor in known and stand_in is not None and stand_in.name and _is_float(stand_in):
-                yield _Pair(node=decision.node, tensor=tensor or "", quantized=stand_in.name)
+            tensor = None if key is None else plan.tensors[key]
+            name = value.name if tensor is None else tensor.tensor
+            params = None
+            stand_in: ir.Value | None = value
+            if tensor is not None and _is_float(value):
+                stand_in = _dequantized(value)
+            elif tensor is not None:
+                params = tensor.params
+            elif not _is_float(value):
+                continue  # codes of a clamp behind this node, which has a decision of its own
+            if name in known and stand_in is not None and stand_in.name:
+                yield _Pair(node=decision.node, tensor=name or "", quantized=stand_in.name, params=params)
+
+
+class _Makers:
+    """Finds the node of the quantized model that does the work of a float node."""
+
+    def __init__(self, reference: ir.Model, quantized: ir.Model) -> None:
+        self._reference = dict(top_level(reference))
+        self._paths = {node: path for path, node in self._reference.items()}
+        self._quantized = dict(top_level(quantized))
+
+    def __call__(self, path: str) -> ir.Node | None:
+        """Return the node itself, or where integer operators left a clamp out, the one whose codes do its work."""
+        if path in self._quantized or path not in self._reference:
+            return self._quantized.get(path)
+        source = self._reference[path].inputs[0]
+        producer = None if source is None else source.producer()
+        return None if producer is None else self._quantized.get(self._paths[producer])
 
 
 def _dequantized(value: ir.Value) -> ir.Value | None:
