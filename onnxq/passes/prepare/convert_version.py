@@ -20,9 +20,10 @@ class ConvertVersion(ir.passes.FunctionalPass):
     """Raise the ONNX opset to a given one if it is lower; a model that cannot be converted stays as it is.
 
     Guards: below opset 18 the stock pass only relabels the model unless it may fall back on ONNX's own converter. That
-    one gives up with no more than a log line, stumbles over stale shapes, samples differently in a Resize from before
-    opset 11, and forgets doc strings and metadata of inputs and outputs. So shapes are put aside, the modes of Resize
-    written out, and the result is checked, and dropped with a warning if it is not right.
+    one crashes the process on an attribute of the wrong type, gives up with no more than a log line, stumbles over
+    stale shapes, samples differently in a Resize from before opset 11, and forgets doc strings and metadata of inputs
+    and outputs. So the model is checked first, shapes are put aside, the modes of Resize written out, and the result is
+    checked, and dropped with a warning if it is not right.
     """
 
     def __init__(self, opset: int = 13) -> None:
@@ -35,7 +36,7 @@ class ConvertVersion(ir.passes.FunctionalPass):
         if found is None or found >= self.opset:
             return Outcome(model.clone(), modified=False)
         converted = model.clone()
-        complaint = _convert(converted, self.opset)
+        complaint = checker_complaint(model) or _convert(converted, self.opset)
         if complaint is None and found < FIRST_WITH_MODES:
             complaint = keep_sampling(converted)
         complaint = complaint or _flaw(model, converted)
@@ -100,8 +101,5 @@ def _flaw(before: ir.Model, after: ir.Model) -> str | None:
         for kept, value in zip(old, new, strict=True):
             value.type, value.shape, value.doc_string = kept.type, kept.shape, kept.doc_string
             value.metadata_props.update(kept.metadata_props)
-    if checker_complaint(before) is None:
-        complaint = checker_complaint(after)
-        if complaint is not None:
-            return f"the converter's result is not valid ({complaint})"
-    return None
+    complaint = checker_complaint(after)
+    return None if complaint is None else f"the converter's result is not valid ({complaint})"

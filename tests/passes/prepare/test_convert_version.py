@@ -60,6 +60,14 @@ def test_an_operator_without_converter_makes_it_keep_the_old_opset_and_say_so(mo
     assert "ThresholdedRelu" in result.warnings[0]
 
 
+def test_a_model_that_would_crash_the_converter_does_not_reach_it(model_of):
+    model = model_of("g (float[1,3] x) => (float[3] y) { y = Squeeze (x) }", opset=11)
+    model.graph[0].attributes["axes"] = ir.AttrString("axes", "")
+    result = convert(model)
+    assert not result.modified
+    assert "Mismatched attribute type" in result.warnings[0]
+
+
 def test_an_invalid_result_is_dropped(monkeypatch, same, model_of):
     """Whatever the converters make of a model, only what the checker accepts is kept."""
     from onnxscript import version_converter
