@@ -16,7 +16,9 @@ from onnxq.runtime.taps import tensor_bytes
 if TYPE_CHECKING:
     import onnx_ir as ir
 
-# Where the size of a run is ours to choose: enough to keep the processor busy, little enough to stay out of the way.
+# Of tapped tensors alive at the same time, more does not make calibration faster: it only leaves the caches.
+USEFUL_BYTES = 192 << 20
+# A run whose size is ours to choose: enough to keep the processor busy.
 RUN_BYTES = 64 << 20
 # More runs at a time than this do not get faster: counting values holds the interpreter's lock.
 MAX_LANES = 4
@@ -41,7 +43,8 @@ class Layout:
     Attributes:
         waves: the tensors tapped in each pass over the data.
         lanes: runs under way at the same time. threads: intra-op threads of each.
-        limit: bytes of tapped tensors in one run. chosen_rows: whether runs may be made smaller without need.
+        limit: bytes of tapped tensors in one run; more only if a single sample takes more. most: bytes that tapped
+            tensors may take in all.
         sample_bytes: bytes of tapped tensors of one sample, the largest wave's; sample_size: elements of its inputs.
     """
 
@@ -49,6 +52,7 @@ class Layout:
     lanes: int
     threads: int
     limit: int
+    most: int
     sample_bytes: int
     sample_size: int
 
@@ -56,13 +60,13 @@ class Layout:
         """Return how many samples of `batch` may run at once; `free`: the batch is ours to split as we like.
 
         Raises:
-            Outgrown: not one.
+            Outgrown: not one, on every lane.
         """
         growth = max(1.0, _size(batch) / batch.samples / self.sample_size)
         # Attention grows with the square of the length.
         expected = self.sample_bytes * growth * growth
         limit = min(self.limit, RUN_BYTES) if free else self.limit
-        if expected > self.limit and growth > 1:
+        if expected * self.lanes > self.most and growth > 1:
             raise Outgrown(batch)
         return min(batch.samples, max(1, int(limit // max(expected, 1))))
 
@@ -90,12 +94,14 @@ def lay_out(
     sample = {name: sizes[name] / batch.samples for name in tensors}
     waves = _waves(sample, memory)
     most = max(sum(sample[name] for name in wave) for wave in waves)
-    lanes = int(max(1, min(cores, MAX_LANES, memory // max(most, 1))))
+    useful = min(memory, USEFUL_BYTES)
+    lanes = int(max(1, min(cores, MAX_LANES, useful // max(most, 1))))
     return Layout(
         waves=waves,
         lanes=lanes,
         threads=max(1, cores // lanes),
-        limit=max(memory // lanes, int(most)),
+        limit=max(useful // lanes, int(most)),
+        most=memory,
         sample_bytes=int(most),
         sample_size=max(1, _size(batch) // batch.samples),
     )
