@@ -12,7 +12,7 @@ import pytest
 from onnxq.data import open_source, signature
 from onnxq.errors import CalibrationError, MissingDependencyError
 from onnxq.stages.calibrate import calibrate, clusters, dask_cluster, local_processes, shards
-from test_calibrate import SAMPLES, TENSORS, TEXT, Told, batched, plain
+from tests.stages.test_calibrate import SAMPLES, TENSORS, TEXT, Told, batched, plain
 
 
 @pytest.fixture
