@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 from onnxq.calibrators import make_calibrator
 from onnxq.data import Source, open_source, signature, synthetic
-from onnxq.errors import VerificationError
+from onnxq.data.statistics_file import load_statistics, save_statistics
+from onnxq.errors import CalibrationError, VerificationError
 from onnxq.graph.fingerprint import fingerprint
 from onnxq.graph.tensors import tensors, total_bytes
 from onnxq.passes.verifier import Verifier
@@ -39,6 +40,7 @@ from onnxq.weights import make_weight_method
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from concurrent.futures import Executor
 
     import onnx
     import onnx_ir as ir
@@ -59,7 +61,9 @@ def quantize(
     recipe: Recipe | Mapping[str, Any] | str | Path | None = None,
     calibration: Data | None = None,
     evaluation: Data | None = None,
-    statistics: Statistics | None = None,
+    statistics: Statistics | str | Path | None = None,
+    memory: int | None = None,
+    executor: Executor | None = None,
     force: bool = False,
     check: bool = True,
     verify_each: bool = False,
@@ -78,7 +82,8 @@ def quantize(
         calibration: representative inputs. None: made up from the model's signature, with a warning.
         evaluation: inputs to verify on, with an array `labels` for accuracy. None: `evaluation.npz` beside the
             calibration file where there is one, else the calibration data.
-        statistics: of an earlier calibration, instead of running the calibration data again.
+        statistics: of an earlier calibration, or the path of its file, instead of running the calibration data again.
+        memory, executor: as for `calibrate`.
         force: overwrite existing files. check: run both models and compare them.
         verify_each: check the model after every pass, and compare outputs around passes that must not change them.
         dump_after: pass name and file: write the model as it is after that pass.
@@ -96,7 +101,7 @@ def quantize(
         check_writable(output, force, [report_path(output)])
     job.data = calibration
     prepared = job.prepare(dump_after, reproducer_dir, verify_each=verify_each)
-    found = job.statistics(statistics)
+    found = job.statistics(statistics, memory=memory, executor=executor)
     with job.timed("plan"):
         made = make_plan(prepared.model, found, job.recipe, job.target)
     with job.timed("rewrite"):
@@ -123,7 +128,7 @@ def plan(
     *,
     recipe: Recipe | Mapping[str, Any] | str | Path | None = None,
     calibration: Data | None = None,
-    statistics: Statistics | None = None,
+    statistics: Statistics | str | Path | None = None,
     progress: Progress | None = None,
     **options: Any,
 ) -> Plan:
@@ -137,17 +142,38 @@ def plan(
 
 def calibrate(
     model: Model,
+    output: str | Path | None = None,
     *,
     calibration: Data | None = None,
     recipe: Recipe | Mapping[str, Any] | str | Path | None = None,
+    memory: int | None = None,
+    executor: Executor | None = None,
+    checkpoint: str | Path | None = None,
+    force: bool = False,
     progress: Progress | None = None,
     **options: Any,
 ) -> Statistics:
-    """Run a model over data and return the statistics of every tensor that a plan would need."""
+    """Run a model over data and return the statistics of every tensor that a plan would need.
+
+    Args:
+        model: path of an ONNX file, or a model in memory.
+        output: file to keep the statistics in; `quantize(..., statistics=output)` then needs no data.
+        calibration: representative inputs. recipe, options: as for `quantize`.
+        memory: bytes that observed tensors may take at a time; None for a third of the free memory. Where one batch
+            needs more, the data are run several times; the result is the same.
+        executor: engine after `concurrent.futures` that shares the work; None for threads of this process.
+        checkpoint: file to keep the state in; an interrupted calibration goes on from it.
+        force: overwrite `output`. progress: told what is going on.
+    """
     job = _Job(model, make_recipe(recipe, calibration=calibration, **options), progress)
     job.data = calibration
+    if output is not None:
+        check_writable(Path(output), force)
     job.prepare()
-    return job.statistics(None)
+    found = job.observe(memory=memory, executor=executor, checkpoint=None if checkpoint is None else Path(checkpoint))
+    if output is not None:
+        save_statistics(found, Path(output))
+    return found
 
 
 def verify(
@@ -246,16 +272,38 @@ class _Job:
                 self._opened = open_source(data, asked, samples=self.recipe.samples, batch_size=self.recipe.batch_size)
         return self._opened
 
-    def statistics(self, given: Statistics | None) -> Statistics:
+    def statistics(self, given: Statistics | str | Path | None, **how: Any) -> Statistics:
+        """Return the statistics that were given, if they are this model's, or observe the model now."""
+        if given is None:
+            return self.observe(**how)
         assert self.prepared is not None
-        if given is not None:
-            return given
+        found = given if isinstance(given, Statistics) else load_statistics(Path(given))
+        where = "the statistics" if isinstance(given, Statistics) else f"'{given}'"
+        if found.fingerprint != fingerprint(self.prepared.model):
+            raise CalibrationError(f"{where} were taken of another model or preparation; calibrate this model")
+        missing = observed_tensors(self.prepared.model, self.recipe, self.target) - set(found.tensors)
+        if missing:
+            shown = ", ".join(f"'{name}'" for name in sorted(missing)[:3])
+            message = f"{where} lack {len(missing)} tensors that this recipe quantizes ({shown}, ...)"
+            raise CalibrationError(f"{message}; calibrate with the same recipe")
+        return found
+
+    def observe(self, **how: Any) -> Statistics:
+        """Run the model over the calibration data, with the keyword arguments of the calibrate stage."""
+        assert self.prepared is not None
         wanted = observed_tensors(self.prepared.model, self.recipe, self.target)
         if not wanted:  # nothing is quantized by calibration: the data need not be run
             return Statistics(fingerprint=fingerprint(self.prepared.model))
         source = self.samples()
         with self.timed("calibrate"):
-            found = run_calibrate(self.prepared.model, wanted, source, progress=self.progress)
+            found = run_calibrate(
+                self.prepared.model,
+                wanted,
+                source,
+                progress=self.progress,
+                subsample=self.recipe.subsample,
+                **how,
+            )
         self.warnings += source.warnings
         return found
 

@@ -142,6 +142,7 @@ class Recipe(_Model):
         rules: exceptions, in order; later ones win.
         calibration, evaluation: data sources (path or `module:callable`); None for in-memory data or none.
         samples: how many samples to read at most. batch_size: samples a batch, None as they come.
+        subsample: observe only every n-th value of a sample, None for all.
         placement: "fastest" puts Q/DQ where the kernels save more than the conversions cost; "everywhere" wherever a
             kernel exists.
         passes: pipeline of the preparation, as text; None for the standard one.
@@ -162,6 +163,7 @@ class Recipe(_Model):
     evaluation: str | None = None
     samples: int | None = Field(default=None, ge=1)
     batch_size: int | None = Field(default=None, ge=1)
+    subsample: int | None = Field(default=None, ge=1)
     passes: str | None = None
     metric: str | None = None
     min_sqnr: float | None = None
