@@ -42,18 +42,21 @@ class Batch:
         return {target: temporary for temporary, target in self._moves}
 
     def commit(self) -> None:
-        """Rename everything; a rename replaces the old file at once or not at all."""
-        fresh: list[Path] = []
+        """Rename everything; a rename replaces the old file at once or not at all.
+
+        Interrupted, it takes back what it has put there, unless an old file is already gone: what was renamed first may
+        then be what the new one needs.
+        """
+        existed = {target: target.exists() for _, target in self._moves}
         try:
             for temporary, target in self._moves:
-                if not target.exists():
-                    fresh.append(target)
                 temporary.replace(target)
+                _sync_folder(target.parent)
         except BaseException:
-            remove(fresh)
+            renamed = [target for temporary, target in self._moves if not temporary.exists()]
+            if not any(existed[target] for target in renamed):
+                remove(renamed)
             raise
-        for folder in {target.parent for _, target in self._moves}:
-            _sync_folder(folder)
 
 
 def _sync_folder(folder: Path) -> None:
