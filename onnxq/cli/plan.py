@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from onnxq.cli.options import Json, Model
+from onnxq.cli.options import Json, Model, Statistics
 from onnxq.cli.recipe_options import takes_recipe
 
 Explain = Annotated[
@@ -15,7 +15,9 @@ Explain = Annotated[
 
 
 @takes_recipe
-def command(model: Model, options: dict[str, Any], explain: Explain = None, as_json: Json = False) -> None:
+def command(
+    model: Model, options: dict[str, Any], statistics: Statistics = None, explain: Explain = None, as_json: Json = False
+) -> None:
     """Print what would happen to every node, and why; write nothing. Takes the same options as quantize."""
     from onnxq.api import plan
     from onnxq.cli.progress import terminal_progress
@@ -23,7 +25,7 @@ def command(model: Model, options: dict[str, Any], explain: Explain = None, as_j
     from onnxq.cli.terminal import show_text, warn
     from onnxq.stages.plan_json import plan_to_json
 
-    made = plan(model, **options, progress=terminal_progress())
+    made = plan(model, **options, statistics=statistics, progress=terminal_progress())
     warn(made.warnings)
     if explain is not None:
         show_node(made, explain, as_json=as_json)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from onnxq.cli.options import Json, Model, Quiet
+from onnxq.cli.options import Json, Memory, Model, Quiet, Statistics, parse_size
 from onnxq.cli.recipe_options import JUDGED, takes_recipe
 
 if TYPE_CHECKING:
@@ -55,6 +55,8 @@ def command(
     output: Output = None,
     force: Force = False,
     options: dict[str, Any],
+    statistics: Statistics = None,
+    memory: Memory = None,
     no_check: NoCheck = False,
     dump_recipe: DumpRecipe = False,
     as_json: Json = False,
@@ -81,6 +83,8 @@ def command(
             model,
             output,
             **options,
+            statistics=statistics,
+            memory=parse_size(memory),
             force=force,
             check=not no_check,
             verify_each=verify_each,

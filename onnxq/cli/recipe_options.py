@@ -10,6 +10,8 @@ from typing import Annotated, Any
 
 import typer
 
+from onnxq.cli.data_options import DATA_OPTIONS, as_calibration
+
 _DATA = "Data"
 _CHOICES = "What is quantized, and how"
 JUDGED = "How the result is served and judged"
@@ -34,6 +36,7 @@ OPTIONS: dict[str, Any] = {
         "DATA",
         "Typical inputs: .npz, .npy, a folder of them, module:function. Without: inputs are made up.",
     ),
+    "subsample": _option(int, _DATA, "N", "Observe only every N-th value of a sample."),
     "samples": _option(int, _DATA, "N", "Calibrate on the first N samples only."),
     "batch_size": _option(int, _DATA, "N", "Samples a run; without: as the data comes."),
     "evaluation": _option(
@@ -43,7 +46,7 @@ OPTIONS: dict[str, Any] = {
         "Inputs to compare both models on; an array `labels` among them gives accuracy. Without: evaluation.npz beside "
         "the calibration file, else the calibration data.",
     ),
-    "format": _option(str, _CHOICES, "NAME", "Form of the quantized model: qdq."),
+    "format": _option(str, _CHOICES, "NAME", "How quantized nodes are written: qdq ...; see `onnxq targets`."),
     "portable": _flag(_CHOICES, "Use operators of the ONNX standard only, none of onnxruntime's own.", "--portable"),
     "activations": _option(
         str, _CHOICES, "SCHEME", "What differs from the target's default, such as int8,symmetric or uint8."
@@ -80,7 +83,8 @@ def takes_recipe(command: Callable[..., None]) -> Callable[..., None]:
         if parameter.name == "options":
             kind = inspect.Parameter.KEYWORD_ONLY
             parameters += [
-                inspect.Parameter(name, kind, default=None, annotation=option) for name, option in OPTIONS.items()
+                inspect.Parameter(name, kind, default=None, annotation=option)
+                for name, option in (*OPTIONS.items(), *DATA_OPTIONS.items())
             ]
         else:
             parameters.append(parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY))
@@ -88,6 +92,11 @@ def takes_recipe(command: Callable[..., None]) -> Callable[..., None]:
     @functools.wraps(command)
     def collected(**given: Any) -> None:
         options = {name: given.pop(name) for name in OPTIONS}
+        source = as_calibration({name: given.pop(name) for name in DATA_OPTIONS})
+        if source is not None:
+            if options["calibration"] is not None:
+                raise typer.BadParameter("calibration data is given twice", param_hint="--calibration")
+            options["calibration"] = source
         command(**given, options={name: value for name, value in options.items() if value not in (None, [])})
 
     collected.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
