@@ -39,7 +39,7 @@ def test_a_verb_takes_the_model_first_and_options_by_name(name: str) -> None:
     first, *others = inspect.signature(getattr(onnxq, name)).parameters.values()
     assert first.name == "model"
     positional = [parameter.name for parameter in others if parameter.kind is parameter.POSITIONAL_OR_KEYWORD]
-    assert positional == (["output"] if name == "quantize" else [])
+    assert positional == (["output"] if name in ("quantize", "calibrate") else [])
     assert any(parameter.kind is parameter.VAR_KEYWORD for parameter in others)
 
 
