@@ -40,6 +40,10 @@ class Row:
         granularities: of weights. activation_granularities: of activations.
         refuses: returns why a node with a weight scheme does not qualify, None if it does. condition: the same in
             words, for the table.
+        defaults: schemes for this operator where the recipe does not say, None for those of the format; an operator's
+            first row in a format speaks for it.
+        opset: lowest ONNX opset in which what is written for a weight scheme exists; None for any.
+        fused: op_type of what onnxruntime makes of `kernel` and the operator together, "" where it runs both.
         float_ns, quantized_ns: time for each output element, for choosing between float and codes where an operator
             alone decides nothing; see `Target.timing`.
         probe: ONNX text of a float model, this operator first, that must run it as `kernel` once quantized.
@@ -59,6 +63,9 @@ class Row:
     activation_granularities: tuple[type, ...] = (PerTensor,)
     refuses: Callable[[ir.Node, Scheme], str | None] | None = None
     condition: str = ""
+    defaults: Defaults | None = None
+    opset: Callable[[Scheme], int] | None = None
+    fused: str = ""
     float_ns: float = 0.0
     quantized_ns: float = 0.0
     probe: str = ""
@@ -87,10 +94,11 @@ class Timing:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Defaults:
-    """Schemes of a format where the recipe does not say."""
+    """Schemes and weight method of a format where the recipe does not say."""
 
     activations: Scheme
     weights: Scheme
+    method: str = "rtn"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -114,6 +122,13 @@ class Target:
         return tuple(
             row for row in self.rows if row.op == op and form in row.formats and not (portable and row.contrib)
         )
+
+    def defaults_for(self, op: str) -> Mapping[Format, Defaults]:
+        """Return the schemes of each format for one operator."""
+        own = {form: self.rows_for(op, form)[:1] for form in self.defaults}
+        return {**self.defaults} | {
+            form: rows[0].defaults for form, rows in own.items() if rows and rows[0].defaults is not None
+        }
 
 
 targets: Registry[Target] = Registry("target", "onnxq.targets")

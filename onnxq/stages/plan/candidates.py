@@ -14,6 +14,7 @@ from onnxq.targets import Row, Target
 from onnxq.types.format import Format
 from onnxq.types.plan import Reason
 from onnxq.types.recipe import Recipe
+from onnxq.types.scheme import Scheme
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -60,9 +61,22 @@ def examine(model: ir.Model, recipe: Recipe, target: Target) -> Iterator[Candida
         yield _examine(name, node, model, recipe, target)
 
 
-def _examine(name: str, node: ir.Node, model: ir.Model, recipe: Recipe, target: Target) -> Candidate | Kept:
+def needed_opset(model: ir.Model, recipe: Recipe, target: Target) -> int:
+    """Return the lowest ONNX opset that has all operators and types that a plan would want; 1 where any will do."""
+    found = 1
+    for name, node in nodes(model):
+        entry = _examine(name, node, model, recipe, target, limited=False)
+        if isinstance(entry, Candidate) and entry.row.opset is not None:
+            found = max(found, entry.row.opset(entry.wish.weights))
+    return found
+
+
+def _examine(
+    name: str, node: ir.Node, model: ir.Model, recipe: Recipe, target: Target, *, limited: bool = True
+) -> Candidate | Kept:
+    """Examine one node; `limited` to the operators and types of the model's opset."""
     op = op_key(node)
-    wish = wish_for(recipe, target.defaults, op, name)
+    wish = wish_for(recipe, target.defaults_for(op), op, name)
 
     def kept(code: str, text: str, *, clamp: bool = False) -> Kept:
         return Kept(
@@ -76,7 +90,8 @@ def _examine(name: str, node: ir.Node, model: ir.Model, recipe: Recipe, target: 
     fact = facts.get(op) if op in facts else None
     rows = target.rows_for(op, wish.format, portable=wish.portable)
     if not wish.format.static:
-        return _examine_weighted(name, node, fact, rows=rows, wish=wish, target=target)
+        opset = model.opset_imports.get("", 1) if limited else None
+        return _examine_weighted(name, node, fact, rows=rows, wish=wish, target=target, opset=opset)
     if fact is not None and fact.clamp is not None and not rows and _is_float(node.inputs[0]):
         return kept("lone-clamp", f"{op} alone has no 8-bit kernel; only behind one can it be absorbed", clamp=True)
     if fact is None or not rows:
@@ -152,7 +167,14 @@ def _refusal(row: Row, node: ir.Node, wish: Wish, weighted: bool) -> str | None:
 
 
 def _examine_weighted(
-    name: str, node: ir.Node, fact: OpFact | None, *, rows: tuple[Row, ...], wish: Wish, target: Target
+    name: str,
+    node: ir.Node,
+    fact: OpFact | None,
+    *,
+    rows: tuple[Row, ...],
+    wish: Wish,
+    target: Target,
+    opset: int | None,
 ) -> Candidate | Kept:
     """Examine a node for a format that quantizes weights only, or activations at run time: nothing is observed."""
     op = op_key(node)
@@ -173,15 +195,23 @@ def _examine_weighted(
             found = "unknown type" if value is None or value.dtype is None else value.dtype.name.lower()
             where = "" if value is None else f" '{value.name}'"
             return kept("type", f"{found} tensor{where}: only float32 is quantized")
-    if any(constant_tensor(node.inputs[slot]) is not None for slot in running):
+    if running and all(constant_tensor(node.inputs[slot]) is not None for slot in running):
         return kept("constant", "computes from constants only")
-    refusals = {row.kernel: _refusal(row, node, wish, True) for row in rows}
+    refusals = {row.kernel: _refusal(row, node, wish, True) or _missing(row, wish.weights, opset) for row in rows}
     for row in rows:
         if refusals[row.kernel] is None:
             return Candidate(
                 name=name, node=node, op=op, fact=fact, row=row, wish=wish, activations=running, weights=weights
             )
     return kept("condition", f"{op} on target {target.name}: {'; '.join(why for why in refusals.values() if why)}")
+
+
+def _missing(row: Row, weights: Scheme, opset: int | None) -> str | None:
+    """Return why what a row writes does not exist in an opset (None: any), None if it does."""
+    needed = 1 if row.opset is None else row.opset(weights)
+    if opset is None or needed <= opset:
+        return None
+    return f"{weights} in operators of the standard needs opset {needed}, the model has {opset}"
 
 
 def _is_filled(node: ir.Node, slot: int) -> bool:

@@ -11,8 +11,6 @@ from onnxq.types.format import Format
 from onnxq.types.recipe import Recipe, Rule
 from onnxq.types.scheme import Scheme
 
-DEFAULT_METHOD = "rtn"
-
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Wish:
@@ -49,7 +47,7 @@ def wish_for(recipe: Recipe, defaults: Mapping[Format, Defaults], op: str, name:
         raise RecipeError(f"target '{recipe.target}' runs nothing in format '{form}'{nearest(form, defaults)}")
     activations = recipe.activations.over(defaults[form].activations)
     weights = recipe.weights.over(defaults[form].weights)
-    method = recipe.weights.method or DEFAULT_METHOD
+    method = recipe.weights.method or defaults[form].method
     keep, last = False, None
     for index, rule in spoken:
         last, keep = index, rule.keep is not None
