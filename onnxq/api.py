@@ -19,6 +19,7 @@ from onnxq.graph.tensors import tensors, total_bytes
 from onnxq.passes.verifier import Verifier
 from onnxq.runtime.session import run_model, versions
 from onnxq.stages.calibrate import calibrate as run_calibrate
+from onnxq.stages.calibrate.executors import engine
 from onnxq.stages.inspect import inspect as run_inspect
 from onnxq.stages.load import load
 from onnxq.stages.make_recipe import make_recipe
@@ -46,6 +47,8 @@ if TYPE_CHECKING:
     import onnx_ir as ir
 
     Model = str | Path | onnx.ModelProto | ir.Model
+
+__all__ = ["calibrate", "engine", "inspect", "plan", "quantize", "report_path", "verify"]
 
 Data = str | Path | Iterable[Mapping[str, Any]] | Callable[[], Iterable[Mapping[str, Any]]]
 """A path, `module:callable`, an iterable of {input name: array}, or a function that returns one."""
@@ -220,6 +223,8 @@ class _Job:
     recipe: Recipe
     progress: Progress | None
     data: Data | None = None
+    ranges_from: str = "nothing: no node needs ranges"
+    beside: str | None = None
     warnings: list[str] = field(default_factory=list)
     seconds: dict[str, float] = field(default_factory=dict)
 
@@ -279,6 +284,8 @@ class _Job:
         assert self.prepared is not None
         found = given if isinstance(given, Statistics) else load_statistics(Path(given))
         where = "the statistics" if isinstance(given, Statistics) else f"'{given}'"
+        self.ranges_from = where
+        self.beside = None if isinstance(given, Statistics) else str(given)
         if found.fingerprint != fingerprint(self.prepared.model):
             raise CalibrationError(f"{where} were taken of another model or preparation; calibrate this model")
         missing = observed_tensors(self.prepared.model, self.recipe, self.target) - set(found.tensors)
@@ -305,6 +312,7 @@ class _Job:
                 **how,
             )
         self.warnings += source.warnings
+        self.ranges_from = source.description
         return found
 
     def verify(self, quantized: ir.Model, made: Plan, evaluation: Data | None) -> Verification:
@@ -324,9 +332,9 @@ class _Job:
 
     def _evaluation(self, given: Data | None) -> Source:
         data: Any = given if given is not None else self.recipe.evaluation
-        if data is None and isinstance(self.recipe.calibration, str):
-            beside = Path(self.recipe.calibration).with_name(NEIGHBOUR)
-            data = beside if beside.is_file() else None
+        near = self.recipe.calibration or self.beside
+        if data is None and near is not None and Path(near).with_name(NEIGHBOUR).is_file():
+            data = Path(near).with_name(NEIGHBOUR)
         if data is None:
             return self.samples()
         return open_source(data, signature(self.model), batch_size=self.recipe.batch_size)
@@ -362,7 +370,7 @@ class _Job:
             seconds=dict(self.seconds),
             passes=tuple(_plain(record) for record in (*self.prepared.records, *records)),
             calibration={
-                "source": "statistics" if self._opened is None else self._opened.description,
+                "source": self.ranges_from,
                 "samples": found.samples,
                 "tensors": len(found.tensors),
                 "synthetic": found.synthetic,
