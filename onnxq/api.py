@@ -19,6 +19,7 @@ from onnxq.graph.tensors import tensors, total_bytes
 from onnxq.passes.verifier import Verifier
 from onnxq.runtime.session import run_model, versions
 from onnxq.stages.calibrate import calibrate as run_calibrate
+from onnxq.stages.calibrate import findings
 from onnxq.stages.calibrate.executors import engine
 from onnxq.stages.inspect import inspect as run_inspect
 from onnxq.stages.load import load
@@ -311,7 +312,7 @@ class _Job:
                 subsample=self.recipe.subsample,
                 **how,
             )
-        self.warnings += source.warnings
+        self.warnings += (*source.warnings, *findings(found))
         self.ranges_from = source.description
         return found
 

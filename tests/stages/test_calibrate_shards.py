@@ -11,7 +11,8 @@ import onnx_ir as ir
 import pytest
 from onnxq.data import open_source, signature
 from onnxq.errors import CalibrationError, MissingDependencyError
-from onnxq.stages.calibrate import calibrate, clusters, dask_cluster, local_processes, shards
+from onnxq.stages.calibrate import calibrate, executors, shards
+from onnxq.stages.calibrate.executors import engine
 from tests.stages.test_calibrate import SAMPLES, TENSORS, TEXT, Told, batched, plain
 
 
@@ -123,7 +124,7 @@ def test_a_killed_process_loses_nothing(model, source):
                     os.kill(process.pid, signal.SIGKILL)
 
     progress = Killer()
-    with local_processes(2) as executor:
+    with engine(processes=2) as executor:
         assert plain(calibrate(model, TENSORS, source, executor=executor, progress=progress)) == wanted
     assert progress.done == 24
 
@@ -139,7 +140,7 @@ def test_a_dask_cluster_gives_the_same_bits_though_a_worker_is_killed(model, sou
                 if self.done == 4:
                     os.kill(cluster.workers[0].pid, signal.SIGKILL)
 
-        with dask_cluster(cluster.scheduler_address) as executor:
+        with engine(dask=cluster.scheduler_address) as executor:
             assert plain(calibrate(model, TENSORS, source, executor=executor)) == wanted
             progress = Killer()
             assert plain(calibrate(model, TENSORS, source, executor=executor, progress=progress)) == wanted
@@ -147,10 +148,10 @@ def test_a_dask_cluster_gives_the_same_bits_though_a_worker_is_killed(model, sou
 
 
 def test_no_scheduler_answers(monkeypatch):
-    monkeypatch.setattr(clusters, "TIMEOUT_SECONDS", 0.2)
-    message = r"no dask scheduler answers at 'tcp://127.0.0.1:9'.*check the address"
-    with pytest.raises(CalibrationError, match=message), dask_cluster("tcp://127.0.0.1:9"):
+    monkeypatch.setattr(executors, "_PATIENCE", "0.2s")
+    message = r"no Dask scheduler answers at 'tcp://127.0.0.1:9'.*check the address"
+    with pytest.raises(CalibrationError, match=message), engine(dask="tcp://127.0.0.1:9"):
         pass
     monkeypatch.setitem(sys.modules, "distributed", None)
-    with pytest.raises(MissingDependencyError, match=r"pip install 'onnxq\[dask\]'"), dask_cluster("tcp://127.0.0.1:9"):
+    with pytest.raises(MissingDependencyError, match=r"pip install 'onnxq\[dask\]'"), engine(dask="tcp://127.0.0.1:9"):
         pass

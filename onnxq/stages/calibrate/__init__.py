@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from onnxq.stages.calibrate.clusters import dask_cluster, local_processes
 from onnxq.stages.calibrate.findings import findings
 from onnxq.stages.calibrate.stage import calibrate
 
-__all__ = ["calibrate", "dask_cluster", "findings", "local_processes"]
+__all__ = ["calibrate", "findings"]
