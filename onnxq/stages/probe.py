@@ -12,9 +12,10 @@ from onnxq.runtime.readback import optimized_graph
 from onnxq.stages.plan import make_plan, observed_tensors
 from onnxq.stages.rewrite import rewrite
 from onnxq.targets import Row, Target
+from onnxq.types.format import Format
 from onnxq.types.plan import Action
 from onnxq.types.recipe import Recipe
-from onnxq.types.scheme import QuantType
+from onnxq.types.scheme import PerChannel, PerTensor, QuantType
 from onnxq.types.statistics import Statistics, TensorStatistics
 
 
@@ -42,10 +43,10 @@ class ProbeResult:
 def probe(target: Target) -> Iterator[ProbeResult]:
     """Prove every row of a target, for each pair of types that the row names, on the installed runtime."""
     for row in target.rows:
-        if not any(form.static for form in row.formats):
+        if row.formats == {Format.WEIGHT_ONLY}:
             continue
         for activations, weights in product(sorted(row.activations), sorted(row.weights) or (None,)):
-            for kernel, text in ((row.kernel, row.probe), (row.float_kernel, row.float_probe)):
+            for kernel, text in ((row.fused or row.kernel, row.probe), (row.float_kernel, row.float_probe)):
                 if text:
                     yield ProbeResult(
                         op=row.op,
@@ -58,9 +59,14 @@ def probe(target: Target) -> Iterator[ProbeResult]:
 
 def _run(text: str, row: Row, target: Target, activations: QuantType, weights: QuantType | None) -> str:
     """Quantize a probe's model with the given types and return the operator that runs in the row's place."""
-    choice: dict[str, object] = {"placement": "everywhere", "activations": {"dtype": activations}}
+    form = Format.QDQ if Format.QDQ in row.formats else min(row.formats)
+    read: dict[str, object] = {"dtype": activations, "granularity": _one_of(row.activation_granularities, PerTensor)}
+    if row.symmetric is not None:
+        read["symmetric"] = row.symmetric
+    choice: dict[str, object] = {"format": form, "placement": "everywhere", "activations": read}
     if weights is not None:
-        choice["weights"] = {"dtype": weights, "symmetric": weights.signed}
+        granularity = _one_of(row.granularities, PerChannel)
+        choice["weights"] = {"dtype": weights, "symmetric": weights.signed, "granularity": granularity}
     recipe = Recipe.parse({**choice, "target": target.name})
     model = model_from_text(text)
     seen = TensorStatistics(histogram=None, minimum=-1.0, maximum=1.0, count=1)
@@ -72,3 +78,9 @@ def _run(text: str, row: Row, target: Target, activations: QuantType, weights: Q
     quantized, _ = rewrite(model, plan)
     ran = runs_as(quantized, optimized_graph(quantized, layout=False))[planned[0]]
     return ran.op.rpartition("::")[2] if ran.integer else f"{ran.op} in float"
+
+
+def _one_of(granularities: tuple[type, ...], usual: type) -> str:
+    """Return the short name of the usual granularity, or of the first that is allowed."""
+    kind = usual if usual in granularities else granularities[0]
+    return str(kind().kind)

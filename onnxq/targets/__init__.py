@@ -38,12 +38,15 @@ class Row:
         formats: in which the row holds. contrib: whether the kernel is onnxruntime's own, outside the ONNX standard.
         output: whether the output must be quantized.
         granularities: of weights. activation_granularities: of activations.
+        symmetric: whether activations must be quantized symmetrically (True) or must not be (False); None for either.
         refuses: returns why a node with a weight scheme does not qualify, None if it does. condition: the same in
             words, for the table.
         defaults: schemes for this operator where the recipe does not say, None for those of the format; an operator's
             first row in a format speaks for it.
         opset: lowest ONNX opset in which what is written for a weight scheme exists; None for any.
         fused: op_type of what onnxruntime makes of `kernel` and the operator together, "" where it runs both.
+        slower: why the kernel is no gain in speed, in words; nodes stay in float then, unless the recipe wants kernels
+            everywhere.
         float_ns, quantized_ns: time for each output element, for choosing between float and codes where an operator
             alone decides nothing; see `Target.timing`.
         probe: ONNX text of a float model, this operator first, that must run it as `kernel` once quantized.
@@ -61,11 +64,13 @@ class Row:
     float_kernel: str = ""
     granularities: tuple[type, ...] = (PerTensor, PerChannel)
     activation_granularities: tuple[type, ...] = (PerTensor,)
+    symmetric: bool | None = None
     refuses: Callable[[ir.Node, Scheme], str | None] | None = None
     condition: str = ""
     defaults: Defaults | None = None
     opset: Callable[[Scheme], int] | None = None
     fused: str = ""
+    slower: str = ""
     float_ns: float = 0.0
     quantized_ns: float = 0.0
     probe: str = ""
@@ -81,6 +86,9 @@ class Timing:
         quantize, dequantize: one QuantizeLinear or DequantizeLinear, each element.
         float_mac, quantized_mac: one multiply-accumulate of a matrix product.
         quantized_output: what an integer matrix product costs for each output element beside its multiplications.
+        run_time_quantize: finding range and codes of an activation at run time, each element.
+        run_time_output: `quantized_output` of a product that returns float. run_time_node: once for every product whose
+            activation is quantized at run time.
         source: where the figures come from.
     """
 
@@ -89,6 +97,9 @@ class Timing:
     float_mac: float
     quantized_mac: float
     quantized_output: float
+    run_time_quantize: float
+    run_time_output: float
+    run_time_node: float
     source: str
 
 

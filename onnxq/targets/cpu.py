@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from onnxq.targets import Defaults, Output, Row, Target, Timing, targets
+from onnxq.targets.cpu_weight_only import FOUR_BITS, ROWS as WEIGHT_ONLY_ROWS
 from onnxq.types.format import Format
 from onnxq.types.scheme import PerChannel, PerTensor, QuantType, Scheme
 
@@ -165,6 +166,9 @@ _DEFAULT_TIMING = Timing(
     float_mac=1 / 60,
     quantized_mac=1 / 180,
     quantized_output=0.5,
+    run_time_quantize=0.12,
+    run_time_output=0.1,
+    run_time_node=300.0,
     source="medians on one core of an x86-64 server with AVX-512 VNNI, onnxruntime 1.31.1",
 )
 
@@ -174,8 +178,8 @@ targets.add(
         name="cpu",
         summary="onnxruntime's CPU execution provider on this machine",
         provider="CPUExecutionProvider",
-        defaults={Format.QDQ: _STATIC, Format.QOPERATOR: _STATIC},
+        defaults={Format.QDQ: _STATIC, Format.QOPERATOR: _STATIC, Format.WEIGHT_ONLY: FOUR_BITS},
         timing=_DEFAULT_TIMING,
-        rows=_LINEAR + _COMPUTING + _MOVING,
+        rows=_LINEAR + _COMPUTING + _MOVING + WEIGHT_ONLY_ROWS,
     ),
 )

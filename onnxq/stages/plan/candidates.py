@@ -159,6 +159,8 @@ def _refusal(row: Row, node: ir.Node, wish: Wish, weighted: bool) -> str | None:
             return f"no kernel for {activations.dtype} activations"
         if not isinstance(activations.granularity, row.activation_granularities):
             return f"no kernel for {activations.granularity.kind} activations"
+        if row.symmetric is not None and row.symmetric is not activations.symmetric:
+            return f"no kernel for {'symmetric' if activations.symmetric else 'asymmetric'} activations"
     if weighted and weights.dtype not in row.weights:
         return f"{row.kernel} takes no {weights.dtype} weights"
     if weighted and not isinstance(weights.granularity, row.granularities):
@@ -190,20 +192,26 @@ def _examine_weighted(
         value = node.inputs[slot] if slot < len(node.inputs) else None
         return kept("computed-weight", f"its weight '{'' if value is None else value.name}' is computed at run time")
     running = tuple(slot for slot in fact.activation_slots(node) if slot not in weights)
-    for value in (*(node.inputs[slot] for slot in (*weights, *running)), node.outputs[0]):
+    written = (node.outputs[slot] for slot in fact.output_slots(node))
+    for value in (
+        *(node.inputs[slot] for slot in (*weights, *running)),
+        *(value for value in written if value.name),  # recurrent operators may leave outputs out
+    ):
         if not _is_float(value):
             found = "unknown type" if value is None or value.dtype is None else value.dtype.name.lower()
             where = "" if value is None else f" '{value.name}'"
             return kept("type", f"{found} tensor{where}: only float32 is quantized")
     if running and all(constant_tensor(node.inputs[slot]) is not None for slot in running):
         return kept("constant", "computes from constants only")
-    refusals = {row.kernel: _refusal(row, node, wish, True) or _missing(row, wish.weights, opset) for row in rows}
+    refusals = []
     for row in rows:
-        if refusals[row.kernel] is None:
+        why = _refusal(row, node, wish, True) or _missing(row, wish.weights, opset)
+        if why is None:
             return Candidate(
                 name=name, node=node, op=op, fact=fact, row=row, wish=wish, activations=running, weights=weights
             )
-    return kept("condition", f"{op} on target {target.name}: {'; '.join(why for why in refusals.values() if why)}")
+        refusals.append(why)
+    return kept("condition", f"{op} on target {target.name}: {'; '.join(dict.fromkeys(refusals))}")
 
 
 def _missing(row: Row, weights: Scheme, opset: int | None) -> str | None:

@@ -11,6 +11,7 @@ from onnxq.stages.plan.candidates import Candidate, Kept, examine
 from onnxq.stages.plan.observed import without_unfit
 from onnxq.stages.plan.placement import Placement, place
 from onnxq.stages.plan.rules import check_rules
+from onnxq.stages.plan.run_time import without_costly
 from onnxq.stages.plan.tensors import Tensors
 from onnxq.targets import Target
 from onnxq.types.format import Format
@@ -47,7 +48,9 @@ def make_plan(model: ir.Model, statistics: Statistics, recipe: Recipe, target: T
     warnings = list(check_rules(recipe, [(entry.op, entry.name) for entry in examined], known_operators()))
     calibrator = make_calibrator(recipe.calibrator.name, recipe.calibrator.options)
     examined = list(without_unfit(examined, statistics))
-    placement = place(examined, statistics, target.timing, everywhere=recipe.placement == "everywhere")
+    everywhere = recipe.placement == "everywhere"
+    examined = list(without_costly(examined, statistics, target.timing, everywhere=everywhere))
+    placement = place(examined, statistics, target.timing, everywhere=everywhere)
     tensors = Tensors(model, statistics, calibrator, placement, examined)
     decisions = tuple(_decide(entry, placement, tensors, target) for entry in examined)
     return Plan(
@@ -80,7 +83,8 @@ def _decide(entry: Candidate | Kept, placement: Placement, tensors: Tensors, tar
     outputs = tensors.outputs(entry.node)
     returns_float = not outputs and entry.name not in placement.absorbed.values()
     kernel = entry.row.float_kernel if returns_float and entry.row.float_kernel else entry.row.kernel
-    parts = [] if entry.wish.format is Format.WEIGHT_ONLY else [f"{entry.wish.activations.dtype} activations"]
+    reads_codes = entry.wish.format is not Format.WEIGHT_ONLY and bool(entry.activations)
+    parts = [f"{entry.wish.activations.dtype} activations"] if reads_codes else []
     if entry.weights:
         parts.append(f"{entry.wish.weights.dtype} weights")
     text = f"{' x '.join(parts)} run as {kernel} on target {target.name}"
@@ -88,7 +92,7 @@ def _decide(entry: Candidate | Kept, placement: Placement, tensors: Tensors, tar
         node=entry.name,
         op=entry.op,
         action=Action.QUANTIZE,
-        reason=Reason(code="integer-kernel" if entry.wish.format is not Format.WEIGHT_ONLY else "weights", text=text),
+        reason=Reason(code="integer-kernel" if reads_codes else "weights", text=text),
         format=entry.wish.format,
         rule=entry.wish.rule,
         inputs=tensors.inputs(entry),

@@ -44,7 +44,7 @@ def place(
         examined: every node of the main graph and below, in order. statistics: for observed shapes.
         timing: of the target. everywhere: use every integer kernel there is, without weighing the time.
     """
-    sizes = _Sizes(statistics)
+    sizes = Sizes(statistics)
     candidates = {entry.node: entry for entry in examined if isinstance(entry, Candidate) and entry.wish.format.static}
     absorbing = dict(_absorbable(examined, candidates))
     items: dict[str, Item] = {}
@@ -92,7 +92,7 @@ def _flows(
     candidates: Mapping[ir.Node, Candidate],
     clamps: Mapping[ir.Node, Kept],
     items: Mapping[str, Item],
-    sizes: _Sizes,
+    sizes: Sizes,
     timing: Timing,
 ) -> list[Flow]:
     values: dict[ir.Value, None] = {}
@@ -130,7 +130,7 @@ def _flows(
     return flows
 
 
-def _times(entry: Candidate, sizes: _Sizes, timing: Timing) -> tuple[float, float]:
+def _times(entry: Candidate, sizes: Sizes, timing: Timing) -> tuple[float, float]:
     """Nanoseconds of a candidate in float and on codes."""
     count = sum(sizes.count(entry.node.outputs[slot]) for slot in entry.fact.output_slots(entry.node))
     if entry.fact.macs is None:
@@ -139,7 +139,7 @@ def _times(entry: Candidate, sizes: _Sizes, timing: Timing) -> tuple[float, floa
     return macs * timing.float_mac, macs * timing.quantized_mac + count * timing.quantized_output
 
 
-class _Sizes:
+class Sizes:
     """Extents of values: declared ones, else the largest that was observed, else a guess."""
 
     def __init__(self, statistics: Statistics) -> None:

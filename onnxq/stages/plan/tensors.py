@@ -80,17 +80,14 @@ class Tensors:
             for slot in entry.activations:
                 value = entry.node.inputs[slot]
                 assert value is not None
-                keys[slot] = f"{value.name}@dynamic"
-                self._planned.setdefault(
-                    keys[slot],
-                    TensorPlan(
-                        name=keys[slot],
-                        tensor=value.name or "",
-                        role=Role.ACTIVATION,
-                        scheme=entry.wish.activations,
-                        reason="quantized at run time",
-                    ),
+                plan = TensorPlan(
+                    name=f"{value.name}@dynamic",
+                    tensor=value.name or "",
+                    role=Role.ACTIVATION,
+                    scheme=entry.wish.activations,
+                    reason="quantized at run time",
                 )
+                keys[slot] = self._add(plan, entry.name)
         return dict(sorted(keys.items()))
 
     def outputs(self, node: ir.Node) -> dict[int, str]:
@@ -209,7 +206,8 @@ class Tensors:
             return scheme
         if fact.channel_axis is None or rank < 2:
             return replace(scheme, granularity=PerTensor())
-        if not self._per_channel:
+        # Integer operators take their scales apart from the codes: only DequantizeLinear needs an axis.
+        if not self._per_channel and entry.wish.format is not Format.DYNAMIC:
             self.warnings.append(
                 f"'{entry.name}': weights per tensor, since the model's opset lacks per-channel scales"
             )
@@ -248,9 +246,9 @@ class Tensors:
         return self._add(plan, entry.name)
 
     def _add(self, plan: TensorPlan, node: str) -> str:
-        """Add a constant under its name, or under name@node where that name is taken by another form."""
+        """Add a tensor under its name, or under name@node where that name is taken by another form."""
         for key in (plan.name, f"{plan.name}@{node}"):
             named = replace(plan, name=key)
             if self._planned.setdefault(key, named) == named:
                 return key
-        raise AssertionError(f"two constants of '{node}' want the same plan key '{plan.name}@{node}'")
+        raise AssertionError(f"two tensors of '{node}' want the same plan key '{plan.name}@{node}'")

@@ -1,0 +1,68 @@
+"""Where activations quantized at run time pay: what the products save against finding codes for what they read."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from onnxq.stages.plan.candidates import Candidate, Kept
+from onnxq.stages.plan.placement import Sizes
+from onnxq.targets import Timing
+from onnxq.types.format import Format
+from onnxq.types.plan import Reason
+from onnxq.types.statistics import Statistics
+
+
+def without_costly(
+    examined: Sequence[Candidate | Kept], statistics: Statistics, timing: Timing, *, everywhere: bool
+) -> Iterator[Candidate | Kept]:
+    """Yield the entries, with candidates of format dynamic that would be slower on codes turned into kept nodes.
+
+    Products that read the same tensor share its quantization: they are weighed together.
+
+    Args:
+        examined: every node. statistics: for observed shapes, where there are any. timing: of the target.
+        everywhere: keep all candidates, without weighing the time.
+    """
+    reasons = {} if everywhere else _against(examined, Sizes(statistics), timing)
+    for entry in examined:
+        text = reasons.get(entry.name)
+        if text is None or not isinstance(entry, Candidate):
+            yield entry
+        else:
+            reason = Reason(code="cheaper-in-float", text=f"{text}; placement 'everywhere' quantizes it all the same")
+            yield Kept(name=entry.name, node=entry.node, op=entry.op, reason=reason, rule=entry.wish.rule)
+
+
+def _against(examined: Sequence[Candidate | Kept], sizes: Sizes, timing: Timing) -> dict[str, str]:
+    """Return the reasons against candidates, by name."""
+    reasons: dict[str, str] = {}
+    groups: dict[object, dict[str, float]] = {}
+    costs: dict[object, float] = {}
+    for entry in examined:
+        if not isinstance(entry, Candidate) or entry.wish.format is not Format.DYNAMIC:
+            continue
+        if entry.row.slower:
+            reasons[entry.name] = entry.row.slower
+        elif entry.fact.macs is not None:
+            count = sizes.count(entry.node.outputs[0])
+            macs = count * entry.fact.macs(entry.node, [sizes.shape(value) for value in entry.node.inputs])
+            in_float = macs * timing.float_mac
+            on_codes = macs * timing.quantized_mac + count * timing.run_time_output + timing.run_time_node
+            if on_codes >= in_float:
+                took, alone = (f"{time / 1e3:.3g} us" for time in (on_codes, in_float))
+                reasons[entry.name] = f"{entry.row.kernel} takes about {took}, {entry.op} in float {alone}"
+                continue
+            source = entry.node.inputs[entry.activations[0]]
+            assert source is not None
+            group = (source, entry.wish.activations)
+            groups.setdefault(group, {})[entry.name] = in_float - on_codes
+            costs[group] = sizes.count(source) * timing.run_time_quantize
+    for read, savings in groups.items():
+        saving = sum(savings.values())
+        if saving <= costs[read]:
+            text = (
+                f"integer kernels would save about {saving / 1e3:.3g} us, "
+                f"less than the {costs[read] / 1e3:.3g} us for quantizing what they read at run time"
+            )
+            reasons |= dict.fromkeys(savings, text)
+    return reasons
