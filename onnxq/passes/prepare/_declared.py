@@ -6,24 +6,30 @@ import onnx_ir as ir
 
 from onnxq.graph.walk import scopes
 
-Declared = dict[ir.Value, tuple[ir.Shape | None, ir.TypeProtocol | None]]
+
+def correct_constants(model: ir.Model) -> bool:
+    """Give initializers the shape and type of their data; tell whether one had another."""
+    modified = False
+    for scope in scopes(model):
+        for value in scope.initializers.values():
+            tensor = value.const_value
+            if tensor is None or value.is_graph_input():
+                continue
+            shape, kind = ir.Shape(tensor.shape.numpy()), ir.TensorType(tensor.dtype)
+            modified |= value.shape != shape or value.type != kind
+            value.shape, value.type = shape, kind
+    return modified
 
 
-def forget_shapes(model: ir.Model) -> Declared:
-    """Take shapes and types from all values that nodes make, give initializers those of their data; return the former.
+def forget_shapes(model: ir.Model) -> None:
+    """Take shapes and tensor types from all values that nodes make, and correct the constants.
 
     Inference and conversion in C++ refuse a whole model for one stale shape, and build on it where they do not.
     """
-    declared: Declared = {}
+    correct_constants(model)
     for scope in scopes(model):
-        for value in scope.initializers.values():
-            if value.const_value is not None and not value.is_graph_input():
-                value.shape = ir.Shape(value.const_value.shape.numpy())
-                value.type = ir.TensorType(value.const_value.dtype)
         for node in scope:
             for value in node.outputs:
-                declared[value] = (value.shape, value.type)
                 value.shape = None
                 if isinstance(value.type, ir.TensorType):
                     value.type = None
-    return declared

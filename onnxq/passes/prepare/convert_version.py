@@ -8,11 +8,14 @@ import re
 import onnx
 import onnx_ir as ir
 
+from onnxq.graph.walk import scopes
 from onnxq.passes import register_pass
 from onnxq.passes.outcome import Outcome
 from onnxq.passes.prepare._declared import forget_shapes
 from onnxq.passes.prepare._resize import FIRST_WITH_MODES, keep_sampling
 from onnxq.passes.verifier import checker_complaint
+
+_FIRST_SCAN_WITHOUT_BATCH = 9
 
 
 @register_pass("convert-version", preserves_semantics=True)
@@ -21,9 +24,9 @@ class ConvertVersion(ir.passes.FunctionalPass):
 
     Guards: below opset 18 the stock pass only relabels the model unless it may fall back on ONNX's own converter. That
     one crashes the process on an attribute of the wrong type, gives up with no more than a log line, stumbles over
-    stale shapes, samples differently in a Resize from before opset 11, and forgets doc strings and metadata of inputs
-    and outputs. So the model is checked first, shapes are put aside, the modes of Resize written out, and the result is
-    checked, and dropped with a warning if it is not right.
+    stale shapes, relabels Scan and samples differently in a Resize from before opset 11, and forgets doc strings and
+    metadata of inputs and outputs. So the model is checked first, shapes are put aside, the modes of Resize written
+    out, and the result is checked, and dropped with a warning if it is not right.
     """
 
     def __init__(self, opset: int = 13) -> None:
@@ -36,7 +39,7 @@ class ConvertVersion(ir.passes.FunctionalPass):
         if found is None or found >= self.opset:
             return Outcome(model.clone(), modified=False)
         converted = model.clone()
-        complaint = checker_complaint(model) or _convert(converted, self.opset)
+        complaint = checker_complaint(model) or _hindrance(model, found) or _convert(converted, self.opset)
         if complaint is None and found < FIRST_WITH_MODES:
             complaint = keep_sampling(converted)
         complaint = complaint or _flaw(model, converted)
@@ -44,6 +47,16 @@ class ConvertVersion(ir.passes.FunctionalPass):
             return Outcome(converted, modified=True)
         warning = f"opset {found} could not be raised to {self.opset} and is kept: {complaint}"
         return Outcome(model.clone(), modified=False, warnings=(warning,))
+
+
+def _hindrance(model: ir.Model, found: int) -> str | None:
+    """Say what the converter would get wrong, None if nothing is known."""
+    if found < _FIRST_SCAN_WITHOUT_BATCH:
+        for scope in scopes(model):
+            for node in scope:
+                if node.op_type == "Scan" and not node.domain:
+                    return f"Scan '{node.name}' of opset 8 has a batch axis"
+    return None
 
 
 def _convert(model: ir.Model, opset: int) -> str | None:

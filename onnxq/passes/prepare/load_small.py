@@ -7,8 +7,8 @@ import onnx_ir as ir
 from onnxq.graph.walk import scopes
 from onnxq.passes import register_pass
 
-# What the C++ shape inference is shown of the weights: onnx_ir hides bigger ones from it. Shapes and axes are below.
-_LIMIT = 1024
+# Bytes. Shapes, axes and the like are below; shape inference is shown no tensor above.
+LIMIT = 1024
 
 
 @register_pass("load-small", preserves_semantics=True)
@@ -24,7 +24,7 @@ class LoadSmallTensors(ir.passes.InPlacePass):
             value
             for scope in scopes(model)
             for value in scope.initializers.values()
-            if isinstance(value.const_value, ir.ExternalTensor) and value.const_value.nbytes <= _LIMIT
+            if isinstance(value.const_value, ir.ExternalTensor) and value.const_value.nbytes <= LIMIT
         ]
         for value in small:
             tensor = value.const_value

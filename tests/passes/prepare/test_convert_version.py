@@ -152,3 +152,14 @@ def test_big_weights_come_through(model_of):
     result = convert(model)
     assert result.modified
     np.testing.assert_array_equal(result.model.graph.initializers["w"].const_value.numpy(), weight)
+
+
+def test_a_scan_with_a_batch_axis_keeps_its_opset(model_of):
+    model = model_of(
+        """g (float[1,3,2] x) => (float[1,3,2] y) {
+             [old] y = Scan <body = b (float[2] a) => (float[2] o) { o = Relu (a) }, num_scan_inputs = 1> (, x) }""",
+        opset=8,
+    )
+    result = convert(model)
+    assert not result.modified
+    assert "Scan 'old' of opset 8 has a batch axis" in result.warnings[0]

@@ -60,3 +60,25 @@ def test_a_default_value_that_the_caller_may_override_is_no_constant(apply, mode
     assert [isinstance(dim, int) for dim in shape_of(model, "r")] == [False, False]
     np.testing.assert_array_equal(model.graph.initializers["s"].const_value.numpy(), [3, 2])
     assert [value.name for value in model.graph.inputs] == ["x", "s"]
+
+
+def test_a_sequence_is_not_taken_for_a_tensor(apply, model_of):
+    model = model_of(
+        "g (float[2] x) => (float[A] y) <int64 i = {0}> { q = SequenceConstruct (x, x)  y = SequenceAt (q, i) }"
+    )
+    apply(model, "infer-shapes")
+    assert str(model.graph[0].outputs[0].type) == "Sequence(Tensor(FLOAT))"
+
+
+def test_a_wrong_declared_output_does_not_stop_it_and_is_replaced(apply, model_of):
+    model = model_of("g (float[2,3] x) => (float[9,9,9] y) { a = Relu (x)  y = Neg (a) }")
+    apply(model, "infer-shapes")
+    assert shape_of(model, "a") == shape_of(model, "y") == ir.Shape([2, 3])
+
+
+def test_big_weights_are_not_read(apply, model_of):
+    model = model_of("g (float[N,4] x) => (float[A,B] y) <float[4,2] w = {1,2,3,4,5,6,7,8}> { y = MatMul (x, w) }")
+    missing = ir.ExternalTensor("gone", 0, 8 * 10**9, ir.DataType.FLOAT, shape=ir.Shape([4, 5 * 10**8]), name="w")
+    model.graph.initializers["w"].const_value = missing
+    apply(model, "infer-shapes")
+    assert shape_of(model, "y") == ir.Shape(["N", 5 * 10**8])
