@@ -50,9 +50,10 @@ def runs_as(quantized: ir.Model, optimized: ir.Model) -> dict[str, RunsAs]:
             continue
         ran = _search(node, producers)
         if ran is None and node.name in named:
-            # Where int8 activations became uint8, values have new names; the fused node keeps the old one.
+            # Where int8 activations became uint8, or a Transpose moved, values have new names; the node keeps its own.
             runner = named[node.name]
-            ran = RunsAs(op=op_name(runner), integer=_on_integers(runner) or _reads_codes(runner))
+            on_codes = _on_integers(runner) or _reads_codes(runner) or _is_code(node.outputs[0].dtype)
+            ran = RunsAs(op=op_name(runner), integer=on_codes)
         if ran is not None:
             found[path] = ran
     return found

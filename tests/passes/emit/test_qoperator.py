@@ -333,3 +333,15 @@ def test_a_real_model_end_to_end():
         codes.plan.tensors[key].tensor for entry in codes.plan.decisions for key in entry.outputs.values()
     } | {output.name}
     assert errors == pytest.approx({tensor: known[tensor] for tensor in errors}, abs=1.0)
+
+
+def test_nodes_whose_values_the_runtime_renames_are_found_on_integers():
+    """onnxruntime moves a Transpose through the nodes behind it, and the values between them get new names."""
+    done = emit(FAMILIES["more-moves"].text)
+    renamed = done.model.clone()
+    for entry in renamed.graph:
+        entry.outputs[0].name = f"{entry.outputs[0].name}/new"
+        entry.outputs[0].type = None
+    found = runs_as(done.model, renamed)
+    assert {name.partition("_")[0] for name in found} == {"Conv", "Resize", "ReduceMax", "Squeeze", "Tile"}
+    assert all(entry.integer for entry in found.values())
