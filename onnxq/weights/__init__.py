@@ -19,6 +19,7 @@ import numpy.typing as npt
 
 from onnxq.errors import RecipeError, nearest
 from onnxq.registry import Registry
+from onnxq.types import shorthand
 from onnxq.types.scheme import QuantParams, Scheme
 
 
@@ -58,15 +59,19 @@ def make_weight_method(name: str, options: Mapping[str, Any] | None = None) -> W
     """Return the weight method called `name`.
 
     Args:
-        name: as registered ("rtn", "mse").
+        name: as registered ("rtn", "mse"), alone or with options in short: "mse:steps=32".
         options: values for the fields of its dataclass; the others keep their defaults.
 
     Raises:
         RecipeError: an unknown name or option, with the nearest right spelling, or a value of the wrong type.
     """
+    try:
+        short: Any = shorthand.calibrator(name)
+    except ValueError as error:
+        raise RecipeError(f"weight method: {error}") from None
+    name, options = short["name"], {**short["options"], **(options or {})}
     kind: Any = weight_methods.get(name)
     known = [field.name for field in dataclasses.fields(kind)] if dataclasses.is_dataclass(kind) else []
-    options = dict(options or {})
     for option in options:
         if option not in known:
             hint = nearest(option, known) if known else "; it has no options"

@@ -12,7 +12,7 @@ import numpy.typing as npt
 from onnxq.errors import PlanError
 from onnxq.numerics.affine import quantize
 from onnxq.types.plan import Plan, Role, TensorPlan
-from onnxq.types.scheme import QuantParams
+from onnxq.types.scheme import PerBlock, PerChannel, QuantParams, Scheme
 from onnxq.weights import make_weight_method
 
 _INT32_LIMIT = float(2**31 - 1)
@@ -35,14 +35,20 @@ class Constants:
             if tensor.scale_from is not None:
                 self._biases.setdefault(tensor.scale_from[1], []).append(tensor)
 
-    def codes(self, key: str) -> tuple[npt.NDArray[Any], QuantParams]:
-        """Return int32 codes and parameters of the constant planned as `key`; weights before their biases."""
+    def codes(self, key: str, *, transpose: bool = False) -> tuple[npt.NDArray[Any], QuantParams]:
+        """Return int32 codes and parameters of the constant planned as `key`; weights before their biases.
+
+        With `transpose`, of the transposed matrix, so that a weight and its transposed copy get the same codes.
+        """
         tensor = self._tensor(key)
         if tensor.role is Role.BIAS:
             return self._bias(tensor)
         weight = self._read(tensor.tensor).astype(np.float32, copy=False)
         method = make_weight_method(tensor.method or "rtn")
-        codes, params = method(weight, tensor.scheme, min_scale=self._smallest_scale(key))
+        scheme = tensor.scheme
+        if transpose:
+            weight, scheme = np.ascontiguousarray(weight.T), _transposed(scheme)
+        codes, params = method(weight, scheme, min_scale=self._smallest_scale(key))
         self._params[key] = params
         return codes, params
 
@@ -78,3 +84,11 @@ class Constants:
         if tensor is None:
             raise PlanError(f"the plan refers to tensor '{key}' but does not say how to quantize it; plan again")
         return tensor
+
+
+def _transposed(scheme: Scheme) -> Scheme:
+    """Return the scheme of a transposed matrix."""
+    granularity = scheme.granularity
+    if not isinstance(granularity, PerBlock | PerChannel) or granularity.axis is None:
+        return scheme
+    return replace(scheme, granularity=replace(granularity, axis=1 - granularity.axis % 2))

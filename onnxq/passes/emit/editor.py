@@ -16,7 +16,7 @@ from onnxq.ops import op_key
 from onnxq.passes.emit.constants import Constants
 from onnxq.types.format import Format
 from onnxq.types.plan import Action, Decision, Plan, TensorPlan
-from onnxq.types.scheme import PerChannel, QuantParams
+from onnxq.types.scheme import PerBlock, PerChannel, QuantParams
 
 
 class Editor:
@@ -114,6 +114,14 @@ class Editor:
             self.initializer(f"{key}/zero_point", storage_array(params.zero_point, params.scheme.dtype)),
         )
 
+    def dequantized(self, key: str) -> ir.Node:
+        """Store codes and parameters of a planned constant; return their DequantizeLinear, still to be inserted."""
+        codes, params = self.codes_and_params(key)
+        scale, zero_point = self.initializer(f"{key}/scale", params.scale), None
+        if params.zero_point.any():
+            zero_point = self.initializer(f"{key}/zero_point", storage_array(params.zero_point, params.scheme.dtype))
+        return self.dequantize(codes, scale, zero_point, f"{key}/dequantized", params)
+
     def initializer(self, name: str, array: npt.NDArray[Any]) -> ir.Value:
         """Store an array under `name`, or a variant of it that is still free."""
         name = self.name(name)
@@ -129,12 +137,15 @@ class Editor:
         return node
 
     def dequantize(
-        self, codes: ir.Value, scale: ir.Value, zero_point: ir.Value, output: str, params: QuantParams
+        self, codes: ir.Value, scale: ir.Value, zero_point: ir.Value | None, output: str, params: QuantParams
     ) -> ir.Node:
-        """Return a DequantizeLinear of `codes`, still to be inserted."""
+        """Return a DequantizeLinear of `codes`, still to be inserted; without a zero point where it is 0."""
         granularity = params.scheme.granularity
-        attributes = {"axis": granularity.axis} if isinstance(granularity, PerChannel) else {}
-        node = self._linear("DequantizeLinear", [codes, scale, zero_point], output, attributes)
+        attributes = {"axis": granularity.axis} if isinstance(granularity, PerChannel | PerBlock) else {}
+        if isinstance(granularity, PerBlock):
+            attributes["block_size"] = granularity.size
+        inputs = [codes, scale] if zero_point is None else [codes, scale, zero_point]
+        node = self._linear("DequantizeLinear", inputs, output, attributes)
         node.outputs[0].type = ir.TensorType(ir.DataType.FLOAT)
         return node
 

@@ -1,0 +1,156 @@
+"""Weight matrices as the contributed operators take them: rows of blocks of unsigned codes, packed into bytes.
+
+A row holds the weights that one output, or one row that is looked up, is made of; blocks lie along the row. So a weight
+and its transposed copy come out as the same bytes, and are stored once.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import onnx_ir as ir
+
+from onnxq.numerics.packing import pack
+from onnxq.passes.emit.editor import Editor
+from onnxq.types.scheme import PerBlock, PerChannel, QuantType
+
+_SMALLEST_BLOCK, _LARGEST_BLOCK = 16, 256
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class Stored:
+    """A stored matrix.
+
+    Attributes:
+        codes: uint8, packed; scale: float32 [rows, blocks]. zero_point: uint8 [rows, bytes], packed; None for the
+            middle code. (Tables for Gather: int8 codes too, zero points not packed.) rows, columns: of the matrix. bits: of a code. block: codes that share a scale.
+    """
+
+    codes: ir.Value
+    scale: ir.Value
+    zero_point: ir.Value | None
+    rows: int
+    columns: int
+    bits: int
+    block: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class Codes:
+    """A matrix on codes: uint8 codes [rows, columns], scale and zero point [rows, blocks], block size and bits."""
+
+    codes: npt.NDArray[np.uint8]
+    scale: npt.NDArray[np.float32]
+    zero_point: npt.NDArray[np.uint8]
+    block: int
+    bits: int
+
+    @property
+    def middle(self) -> int:
+        """The code that stands for zero where nothing else is said."""
+        return 1 << (self.bits - 1)
+
+
+class Matrices:
+    """Quantizes matrices and stores what differs."""
+
+    def __init__(self, editor: Editor) -> None:
+        self._editor = editor
+        self._stored: dict[tuple[str, tuple[int, ...], bytes], ir.Value] = {}
+        self._rows: dict[tuple[int, bytes], ir.Value] = {}
+
+    def for_product(self, key: str, *, by_row: bool) -> Stored:
+        """Return the weight of a product for MatMulNBits, codes as [rows, blocks, bytes of a block].
+
+        Args:
+            key: of the weight in the plan. by_row: whether its rows, and not its columns, make the outputs.
+        """
+        matrix = self.codes(key, by_row=by_row, largest=_LARGEST_BLOCK)
+        rows, columns = matrix.codes.shape
+        blocks = matrix.scale.shape[1]
+        padding = [(0, 0), (0, blocks * matrix.block - columns)]
+        padded = np.pad(matrix.codes, padding, constant_values=matrix.middle)
+        packed = pack(padded.reshape(rows, blocks, matrix.block), matrix.bits)
+        stored = self._store(f"{key}/quantized", packed)
+        self._rows.setdefault((rows, _hash(packed)), stored)
+        return self._complete(key, matrix, stored)
+
+    def for_lookup(self, key: str) -> Stored:
+        """Return a table for GatherBlockQuantized, codes as [rows, bytes of a row] or as stored for a product."""
+        matrix = self.codes(key, by_row=True, largest=None)
+        packed = pack(matrix.codes, matrix.bits)
+        stored = self._rows.get((len(packed), _hash(packed))) or self._store(f"{key}/quantized", packed)
+        return self._complete(key, matrix, stored)
+
+    def for_portable_lookup(self, key: str) -> Stored:
+        """Return a table for Gather and DequantizeLinear: codes as [rows, bytes of a row], zero points one a byte.
+
+        Codes of 8 bits whose zero points all are the middle one become int8 and need none.
+        """
+        matrix = self.codes(key, by_row=True, largest=None)
+        rows, columns = matrix.codes.shape
+        signed = matrix.bits == 8 and not (matrix.zero_point != matrix.middle).any()
+        codes = (matrix.codes ^ 128).view(np.int8) if signed else pack(matrix.codes, matrix.bits)
+        return Stored(
+            codes=self._store(f"{key}/quantized", codes),
+            scale=self._store(f"{key}/scale", matrix.scale),
+            zero_point=None if signed else self._store(f"{key}/zero_point", matrix.zero_point),
+            rows=rows,
+            columns=columns,
+            bits=matrix.bits,
+            block=matrix.block,
+        )
+
+    def codes(self, key: str, *, by_row: bool, largest: int | None) -> Codes:
+        """Quantize a matrix; `largest` is the greatest block size there is, None for no limit."""
+        codes, params = self._editor.constants.codes(key, transpose=not by_row)
+        scheme = params.scheme
+        bits = 4 if scheme.dtype is QuantType.INT3 else scheme.dtype.bits
+        offset = (1 << (bits - 1)) if scheme.dtype.signed else 0
+        rows, columns = codes.shape
+        scale, zero_point = params.scale, params.zero_point + offset
+        if isinstance(scheme.granularity, PerBlock):
+            block = scheme.granularity.size
+        else:  # blocks that share a scale
+            block = max(_SMALLEST_BLOCK, 1 << (columns - 1).bit_length())
+            block = block if largest is None else min(block, largest)
+            shape = (rows, 1) if isinstance(scheme.granularity, PerChannel) else (1, 1)
+            wanted = (rows, -(-columns // block))
+            scale, zero_point = (np.broadcast_to(part.reshape(shape), wanted) for part in (scale, zero_point))
+        return Codes(
+            codes=(codes + offset).astype(np.uint8),
+            scale=np.ascontiguousarray(scale),
+            zero_point=zero_point.astype(np.uint8),
+            block=block,
+            bits=bits,
+        )
+
+    def _complete(self, key: str, matrix: Codes, codes: ir.Value) -> Stored:
+        zero_point = None
+        if (matrix.zero_point != matrix.middle).any():
+            packed = pack(matrix.zero_point, matrix.bits)
+            zero_point = self._store(f"{key}/zero_point", packed)
+        return Stored(
+            codes=codes,
+            scale=self._store(f"{key}/scale", matrix.scale),
+            zero_point=zero_point,
+            rows=matrix.codes.shape[0],
+            columns=matrix.codes.shape[1],
+            bits=matrix.bits,
+            block=matrix.block,
+        )
+
+    def _store(self, name: str, array: npt.NDArray[Any]) -> ir.Value:
+        """Return the initializer that holds these bytes in this shape, made on first use."""
+        place = (array.dtype.name, array.shape, _hash(array))
+        if place not in self._stored:
+            self._stored[place] = self._editor.initializer(name, array)
+        return self._stored[place]
+
+
+def _hash(array: npt.NDArray[Any]) -> bytes:
+    return hashlib.sha256(np.ascontiguousarray(array).data).digest()
