@@ -1,0 +1,168 @@
+"""Job: one call on its way through the stages."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from time import perf_counter
+from typing import TYPE_CHECKING, Any
+
+from onnxq.calibrators import make_calibrator
+from onnxq.data import Source, open_source, signature, synthetic
+from onnxq.data.statistics_file import load_statistics
+from onnxq.errors import CalibrationError
+from onnxq.graph.fingerprint import fingerprint
+from onnxq.passes.verifier import Verifier
+from onnxq.runtime.session import run_model
+from onnxq.stages.calibrate import calibrate, findings
+from onnxq.stages.load import load
+from onnxq.stages.plan import observed_tensors
+from onnxq.stages.prepare import Prepared, prepare
+from onnxq.stages.progress import Progress
+from onnxq.stages.verify import verify
+from onnxq.stages.verify_metric import load_metric
+from onnxq.targets import targets
+from onnxq.types.plan import Plan
+from onnxq.types.recipe import Recipe
+from onnxq.types.report import Verification
+from onnxq.types.statistics import Statistics
+from onnxq.weights import make_weight_method
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
+
+Data = str | Path | Iterable[Mapping[str, Any]] | Callable[[], Iterable[Mapping[str, Any]]]
+"""A path, `module:callable`, an iterable of {input name: array}, or a function that returns one."""
+
+NEIGHBOUR = "evaluation.npz"
+"""Evaluation data that is found by itself: a file of this name beside the calibration file."""
+
+
+@dataclass
+class Job:
+    """One call on its way through the stages: the model, what was asked, and what has been noted so far."""
+
+    source: Any
+    recipe: Recipe
+    progress: Progress | None
+    data: Data | None = None
+    ranges_from: str = "nothing: no node needs ranges"
+    beside: str | None = None
+    warnings: list[str] = field(default_factory=list)
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.target = targets.get(self.recipe.target)
+        make_calibrator(self.recipe.calibrator.name, self.recipe.calibrator.options)
+        for choice in (self.recipe.weights, *(rule.weights for rule in self.recipe.rules)):
+            if choice is not None and choice.method is not None:
+                make_weight_method(choice.method)
+        if self.recipe.metric is not None:
+            load_metric(self.recipe.metric)
+        with self.timed("load"):
+            self.model = load(self.source)
+        self.prepared: Prepared | None = None
+        self.opened: Source | None = None
+
+    @contextmanager
+    def timed(self, stage: str) -> Iterator[None]:
+        """Add the time that the block takes to the stage's seconds."""
+        start = perf_counter()
+        yield
+        self.seconds[stage] = self.seconds.get(stage, 0.0) + perf_counter() - start
+
+    def prepare(
+        self,
+        dump_after: tuple[str, Path] | None = None,
+        reproducer_dir: Path | None = None,
+        *,
+        verify_each: bool = False,
+    ) -> Prepared:
+        """Bring the model into its normal form; arguments as for the prepare stage."""
+        verifier = Verifier(run=run_model, feeds=next(iter(self.samples()))) if verify_each else None
+        with self.timed("prepare"):
+            self.prepared = prepare(
+                self.model,
+                pipeline=self.recipe.passes,
+                dump_after=dump_after,
+                verify_each=verifier,
+                reproducer_dir=reproducer_dir,
+            )
+        self.warnings += self.prepared.warnings
+        return self.prepared
+
+    def samples(self) -> Source:
+        """Return the calibration data, or made-up inputs."""
+        if self.opened is None:
+            data = self.data if self.data is not None else self.recipe.calibration
+            asked = signature(self.model)
+            if data is None:
+                self.opened = synthetic(asked)
+            else:
+                self.opened = open_source(data, asked, samples=self.recipe.samples, batch_size=self.recipe.batch_size)
+        return self.opened
+
+    def statistics(self, given: Statistics | str | Path | None, **how: Any) -> Statistics:
+        """Return the statistics that were given, if they are this model's, or observe the model now."""
+        if given is None:
+            return self.observe(**how)
+        assert self.prepared is not None
+        found = given if isinstance(given, Statistics) else load_statistics(Path(given))
+        where = "the statistics" if isinstance(given, Statistics) else f"'{given}'"
+        self.ranges_from = where
+        self.beside = None if isinstance(given, Statistics) else str(given)
+        if found.fingerprint != fingerprint(self.prepared.model):
+            raise CalibrationError(f"{where} were taken of another model or preparation; calibrate this model")
+        missing = observed_tensors(self.prepared.model, self.recipe, self.target) - set(found.tensors)
+        if missing:
+            shown = ", ".join(f"'{name}'" for name in sorted(missing)[:3])
+            message = f"{where} lack {len(missing)} tensors that this recipe quantizes ({shown}, ...)"
+            raise CalibrationError(f"{message}; calibrate with the same recipe")
+        return found
+
+    def observe(self, **how: Any) -> Statistics:
+        """Run the model over the calibration data, with the keyword arguments of the calibrate stage."""
+        assert self.prepared is not None
+        wanted = observed_tensors(self.prepared.model, self.recipe, self.target)
+        if not wanted:  # nothing is quantized by calibration: the data need not be run
+            return Statistics(fingerprint=fingerprint(self.prepared.model))
+        source = self.samples()
+        with self.timed("calibrate"):
+            found = calibrate(
+                self.prepared.model,
+                wanted,
+                source,
+                progress=self.progress,
+                subsample=self.recipe.subsample,
+                **how,
+            )
+        self.warnings += (*source.warnings, *findings(found))
+        self.ranges_from = source.description
+        return found
+
+    def verify(self, quantized: ir.Model, made: Plan, evaluation: Data | None) -> Verification:
+        """Compare what was made with the job's model, on the evaluation data."""
+        source = self._evaluation(evaluation)
+        metric = None if self.recipe.metric is None else load_metric(self.recipe.metric)
+        with self.timed("verify"):
+            return verify(
+                self.model,
+                quantized,
+                source,
+                made,
+                reference=None if self.prepared is None else self.prepared.model,
+                threads=self.recipe.threads,
+                metric=metric,
+                progress=self.progress,
+            )
+
+    def _evaluation(self, given: Data | None) -> Source:
+        data: Any = given if given is not None else self.recipe.evaluation
+        near = self.recipe.calibration or self.beside
+        if data is None and near is not None and Path(near).with_name(NEIGHBOUR).is_file():
+            data = Path(near).with_name(NEIGHBOUR)
+        if data is None:
+            return self.samples()
+        return open_source(data, signature(self.model), batch_size=self.recipe.batch_size)
