@@ -43,9 +43,10 @@ def _plain(target: Target) -> dict[str, Any]:
 
 
 def _row(row: Row) -> dict[str, Any]:
-    """Return what can be written down of a row: not its function, whose meaning stands in `condition`."""
-    fields = {field.name: getattr(row, field.name) for field in dataclasses.fields(row) if field.name != "refuses"}
-    return fields | {name: _kinds(fields[name]) for name in ("granularities", "activation_granularities")}
+    """Return what can be written down of a row: not its functions, whose meaning stands in its texts."""
+    fields = {field.name: getattr(row, field.name) for field in dataclasses.fields(row)}
+    kinds = {name: _kinds(fields[name]) for name in ("granularities", "activation_granularities")}
+    return {name: value for name, value in (fields | kinds).items() if not callable(value)}
 
 
 def _kinds(granularities: Iterable[type]) -> list[str]:
@@ -77,9 +78,9 @@ def _rows(target: Target) -> Table:
             ", ".join(sorted(row.formats)),
             ", ".join(sorted(row.activations)),
             ", ".join(sorted(row.weights)),
-            row.condition,
+            "; ".join(filter(None, (row.condition, row.slower))),
             row.evidence,
         )
         for row in target.rows
     ]
-    return table(["operator", "formats", "runs as", "formats", "activations", "weights", "only if", "known from"], rows)
+    return table(["operator", "runs as", "formats", "activations", "weights", "note", "known from"], rows)

@@ -6,33 +6,45 @@ from pathlib import Path
 from typing import Any
 
 from onnxq.errors import RecipeError, nearest
+from onnxq.recipes import recipe_text
 from onnxq.types.recipe import Recipe
 
 
 def read_recipe(path: Path) -> dict[str, Any]:
     """Return what a YAML or JSON file says, unchecked: `Recipe.parse` checks it. A report is read for its recipe.
 
+    A name without folder and suffix that is no file stands for a built-in recipe.
+
     Raises:
         RecipeError: the file cannot be read, or is neither YAML nor JSON (JSON is YAML); names the line.
     """
-    import yaml
-
+    if not path.exists() and path.name == str(path) and not path.suffix:
+        return parse_recipe_text(recipe_text(path.name), path.name)
     try:
-        data = yaml.safe_load(path.read_text(encoding="utf-8"))
+        text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
         raise RecipeError(f"recipe '{path}' does not exist{_neighbour(path)}") from None
     except OSError as error:
         raise RecipeError(f"recipe '{path}' cannot be read: {error.strerror}; check the file") from None
     except UnicodeDecodeError:
         raise RecipeError(f"recipe '{path}' is no text; give a YAML or JSON file") from None
+    return parse_recipe_text(text, path)
+
+
+def parse_recipe_text(text: str, where: object) -> dict[str, Any]:
+    """Return what YAML or JSON text says, unchecked; raises RecipeError that names `where`, and the line."""
+    import yaml
+
+    try:
+        data = yaml.safe_load(text)
     except yaml.YAMLError as error:
-        raise RecipeError(f"recipe '{path}' is no YAML or JSON: {_fault(error)}; correct it there") from None
+        raise RecipeError(f"recipe '{where}' is no YAML or JSON: {_fault(error)}; correct it there") from None
     if isinstance(data, dict) and isinstance(data.get("recipe"), dict):
         data = data["recipe"]
     if data is None:
         return {}
     if not isinstance(data, dict):
-        raise RecipeError(f"recipe '{path}' holds a {type(data).__name__}; a recipe is a mapping of options")
+        raise RecipeError(f"recipe '{where}' holds a {type(data).__name__}; a recipe is a mapping of options")
     return {str(key): value for key, value in data.items()}
 
 

@@ -1,0 +1,38 @@
+"""Every built-in recipe does what its name says, on a model that has something for each of them."""
+
+import numpy as np
+import onnxq
+import pytest
+from onnxq.errors import RecipeError
+from onnxq.graph.text import model_from_text
+from onnxq.recipes import recipe_names, recipe_text
+from onnxq.stages.make_recipe import make_recipe
+from onnxq.types.plan import Action
+from tests.quantizing import text
+
+MODEL = text(
+    "h = MatMul (x, w) r = Relu (h) y = MatMul (r, v)",
+    "float[4,64] x",
+    "float[4,32] y",
+    "float[64,64] w, float[64,32] v",
+)
+DATA = [{"x": np.random.default_rng(0).standard_normal((4, 64)).astype(np.float32)}]
+
+
+@pytest.mark.parametrize("name", recipe_names())
+def test_a_recipe_quantizes_and_is_near(name):
+    report = onnxq.quantize(model_from_text(MODEL), calibration=DATA, recipe=name)
+    written = {entry.format for entry in report.plan.decisions if entry.action is Action.QUANTIZE}
+    assert written == {make_recipe(name).format}
+    assert report.verification.outputs[0].sqnr_served > (15 if name == "int4" else 25)
+
+
+def test_a_recipe_says_what_it_is_for():
+    for name, summary in recipe_names().items():
+        assert len(summary) > 30, name
+        assert recipe_text(name).startswith(f"# {summary}")
+
+
+def test_a_misspelt_recipe():
+    with pytest.raises(RecipeError, match="unknown recipe 'int8-dinamic'; did you mean 'int8-dynamic'"):
+        make_recipe("int8-dinamic")
