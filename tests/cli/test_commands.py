@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -89,8 +90,9 @@ def test_targets_lists_them_and_the_rows_of_one(capsys: Output) -> None:
     assert main(["targets"]) == 0
     assert "\ncpu " in capsys.readouterr().out
     assert main(["targets", "cpu"]) == 0
-    rows = [line.split() for line in capsys.readouterr().out.splitlines()]
-    assert ["Conv", "QLinearConv"] in [row[:2] for row in rows]
+    rows = [re.split(r"  +", line) for line in capsys.readouterr().out.splitlines()]
+    assert ["operator", "runs as", "formats"] in [row[:3] for row in rows]
+    assert ["Conv", "QLinearConv", "qdq, qoperator"] in [row[:3] for row in rows]
     assert main(["targets", "cpu", "--json"]) == 0
     (target,) = json.loads(capsys.readouterr().out)
     assert target["provider"] == "CPUExecutionProvider"
