@@ -11,11 +11,14 @@ from onnxq.graph.walk import scopes
 FIRST_WITH_MODES = 11
 
 
-def keep_sampling(model: ir.Model) -> str | None:
+def keep_sampling(model: ir.Model, *, only_enlarges: bool) -> str | None:
     """Give the Resize nodes of a model converted from below opset 11 the modes they had, in place.
 
     Coordinates were asymmetric (x_out / scale). Nearest neighbours were rounded down when enlarging and up when
     shrinking (onnxruntime, upsample.cc, NearestMode::SIMPLE), which one attribute can say only where all axes agree.
+
+    Args:
+        model: the converted model. only_enlarges: all its Resize nodes were Upsample nodes, whose scales are 1 or more.
 
     Returns:
         Why that cannot be expressed; None if all is well.
@@ -30,9 +33,11 @@ def keep_sampling(model: ir.Model) -> str | None:
             )
             if mode is not None and mode.as_string() != "nearest":
                 continue
-            scales = constant_array(node.inputs[2] if len(node.inputs) > 2 else None)
-            if scales is None or (np.any(scales > 1) and np.any(scales < 1)):
-                return f"Resize '{node.name}' enlarges one axis and shrinks another, or its scales are not constant"
-            rounding = "ceil" if np.any(scales < 1) else "floor"
-            node.attributes["nearest_mode"] = ir.AttrString("nearest_mode", rounding)
+            shrinks = False
+            if not only_enlarges:
+                scales = constant_array(node.inputs[2] if len(node.inputs) > 2 else None)
+                if scales is None or (np.any(scales > 1) and np.any(scales < 1)):
+                    return f"Resize '{node.name}' enlarges one axis and shrinks another, or its scales are not constant"
+                shrinks = bool(np.any(scales < 1))
+            node.attributes["nearest_mode"] = ir.AttrString("nearest_mode", "ceil" if shrinks else "floor")
     return None

@@ -41,7 +41,7 @@ class ConvertVersion(ir.passes.FunctionalPass):
         converted = model.clone()
         complaint = checker_complaint(model) or _hindrance(model, found) or _convert(converted, self.opset)
         if complaint is None and found < FIRST_WITH_MODES:
-            complaint = keep_sampling(converted)
+            complaint = keep_sampling(converted, only_enlarges=not _has(model, "Resize"))
         complaint = complaint or _flaw(model, converted)
         if complaint is None:
             return Outcome(converted, modified=True)
@@ -51,12 +51,13 @@ class ConvertVersion(ir.passes.FunctionalPass):
 
 def _hindrance(model: ir.Model, found: int) -> str | None:
     """Say what the converter would get wrong, None if nothing is known."""
-    if found < _FIRST_SCAN_WITHOUT_BATCH:
-        for scope in scopes(model):
-            for node in scope:
-                if node.op_type == "Scan" and not node.domain:
-                    return f"Scan '{node.name}' of opset 8 has a batch axis"
+    if found < _FIRST_SCAN_WITHOUT_BATCH and _has(model, "Scan"):
+        return "a Scan of opset 8 has a batch axis, which later ones have not"
     return None
+
+
+def _has(model: ir.Model, op_type: str) -> bool:
+    return any(node.op_type == op_type and not node.domain for scope in scopes(model) for node in scope)
 
 
 def _convert(model: ir.Model, opset: int) -> str | None:

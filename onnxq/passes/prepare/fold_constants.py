@@ -64,8 +64,8 @@ def _must_stay(node: ir.Node, opset: int) -> bool:
             return True
         case "Dropout":
             return opset >= 12 and len(node.inputs) > 2 and node.inputs[2] is not None and not _is_false(node.inputs[2])
-        case "SplitToSequence":  # becomes a Split with num_outputs
-            return opset < 18
+        case "SplitToSequence":  # becomes a Split with num_outputs; the stock pass fails on a split that is computed
+            return opset < 18 or (len(node.inputs) > 1 and constant_tensor(node.inputs[1]) is None)
         case "ConcatFromSequence":  # becomes an Unsqueeze whose axes are an input
             return opset < 13
     return False

@@ -109,6 +109,13 @@ def test_resize_samples_where_it_did(same, model_of, opset, node, scales):
     same(model, result.model, PICTURE, reference=False)
 
 
+def test_upsample_only_enlarges_even_where_its_scales_are_computed(same, model_of):
+    model = model_of("g (float[1,1,3,4] x, float[4] s) => (float[A,B,C,D] y) { y = Upsample (x, s) }", opset=9)
+    result = convert(model)
+    assert result.modified
+    same(model, result.model, PICTURE | {"s": np.array([1, 1, 1.5, 2.5], np.float32)}, reference=False)
+
+
 def test_a_resize_whose_rounding_cannot_be_said_keeps_its_opset(same, model_of):
     model = model_of(RESIZE % ("1, 1, 0.7, 2.4", 'Resize <mode = "nearest">'), opset=10)
     model.graph[0].name = "up_and_down"
@@ -162,4 +169,4 @@ def test_a_scan_with_a_batch_axis_keeps_its_opset(model_of):
     )
     result = convert(model)
     assert not result.modified
-    assert "Scan 'old' of opset 8 has a batch axis" in result.warnings[0]
+    assert "Scan of opset 8 has a batch axis" in result.warnings[0]

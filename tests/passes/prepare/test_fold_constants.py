@@ -156,6 +156,18 @@ def test_splitting_into_a_sequence_stays_where_split_has_no_count(apply, same, m
         same(before, model, feeds, reference=False)
 
 
+def test_splitting_where_the_split_is_computed_stays(apply, same, model_of):
+    model = model_of(
+        """g (float[4,2] x, int64 s) => (float[A,B] y) <int64 i = {0}>
+           { q = SplitToSequence (x, s)  y = SequenceAt (q, i) }""",
+        opset=18,
+    )
+    before = model.clone()
+    apply(model, "fold-constants")
+    feeds = {"x": np.arange(8, dtype=np.float32).reshape(4, 2), "s": np.array(2)}
+    same(before, model, feeds, reference=False)
+
+
 def test_joining_a_sequence_stays_where_unsqueeze_has_no_input_for_axes(apply, same, model_of):
     model = model_of(
         """g (float[1,4] x) => (float[A,B,C] y)
