@@ -100,6 +100,7 @@ def open_session(
     providers: Sequence[str] = CPU,
     config: Mapping[str, str] | None = None,
     disabled: Sequence[str] = (),
+    memory_pattern: bool = True,
 ) -> Session:
     """Load a model into onnxruntime.
 
@@ -114,6 +115,7 @@ def open_session(
         providers: execution providers, first choice first.
         config: session configuration entries ("session.qdq_matmulnbits_accuracy_level": "4").
         disabled: names of the runtime's optimizers to leave out ("NchwcTransformer").
+        memory_pattern: whether the runtime plans one block for all intermediate values, after the first run.
 
     Raises:
         MissingDependencyError: onnxruntime, or a provider, is not installed.
@@ -125,6 +127,7 @@ def open_session(
     options.log_severity_level = _FATAL
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
+    options.enable_mem_pattern = memory_pattern
     level = ort.GraphOptimizationLevel
     options.graph_optimization_level = level.ORT_ENABLE_ALL if optimize else level.ORT_DISABLE_ALL
     for key, value in (config or {}).items():

@@ -44,7 +44,10 @@ class Taps:
         if inner:
             shown = _widened(model, foreign) if foreign else model
             outputs = list(self._outputs.values())
-            self._session = open_session(shown, optimize=optimize, threads=threads, outputs=outputs)
+            # The runtime's plan of its memory counts values that outlive the run twice.
+            self._session = open_session(
+                shown, optimize=optimize, threads=threads, outputs=outputs, memory_pattern=False
+            )
 
     def run(self, feeds: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         """Run once and return the tapped tensors, bfloat16 as float32; a tapped graph input is a copy of what was fed.
