@@ -15,8 +15,8 @@ _NODES_AT_MOST = 1_000_000
 class Inline(ir.passes.InPlacePass):
     """Replace calls of local functions by their bodies, and drop the functions.
 
-    Guards: the stock pass leaves functions that nobody calls, whose opset gets in the way of conversion; and it never
-    ends on functions that call each other twice, each the next, forty deep.
+    Guards: the stock pass leaves functions that nobody calls, whose opset gets in the way of conversion; it calls nodes
+    without a name `node`; and it never ends on functions that call each other twice, each the next, forty deep.
     """
 
     def call(self, model: ir.Model) -> ir.passes.PassResult:
@@ -32,6 +32,9 @@ class Inline(ir.passes.InPlacePass):
         size = _size(model.graph, model, {})
         if size > _NODES_AT_MOST:
             raise ModelError(f"its local functions would become {size:,} nodes; inline them in the exporter")
+        for function in model.functions.values():
+            for index, node in enumerate(function):
+                node.name = node.name or f"{function.name}/{node.op_type}_{index}"
         stock(model)
         common.RemoveUnusedFunctionsPass()(model)  # type: ignore[no-untyped-call]
         return ir.passes.PassResult(model, modified=True)

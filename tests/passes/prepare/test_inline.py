@@ -14,7 +14,7 @@ def test_calls_become_bodies_and_functions_nobody_calls_go_too(apply, same, mode
     model = model_of(TEXT)
     before = model.clone()
     assert apply(model, "inline")
-    assert [node.op_type for node in model.graph] == ["Add", "Add"]
+    assert [(node.op_type, node.name) for node in model.graph] == [("Add", "twice/Add_0"), ("Add", "twice/Add_0_2")]
     assert not model.functions
     same(before, model, {"x": np.array([1, -2], np.float32)})
 
