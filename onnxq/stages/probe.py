@@ -24,11 +24,12 @@ class ProbeResult:
     """What the runtime did with one row for one pair of types.
 
     Attributes:
-        op, activations, weights: what was probed; weights None for operators without.
+        op, form, activations, weights: what was probed; weights None for operators without.
         expected: kernel that the row names. found: what really ran.
     """
 
     op: str
+    form: Format
     activations: QuantType
     weights: QuantType | None
     expected: str
@@ -45,21 +46,24 @@ def probe(target: Target) -> Iterator[ProbeResult]:
     for row in target.rows:
         if row.formats == {Format.WEIGHT_ONLY}:
             continue
+        form = Format.QDQ if Format.QDQ in row.formats else min(row.formats)
         for activations, weights in product(sorted(row.activations), sorted(row.weights) or (None,)):
             for kernel, text in ((row.fused or row.kernel, row.probe), (row.float_kernel, row.float_probe)):
                 if text:
                     yield ProbeResult(
                         op=row.op,
+                        form=form,
                         activations=activations,
                         weights=weights,
                         expected=kernel,
-                        found=_run(text, row, target, activations, weights),
+                        found=_run(text, row, target, form, activations=activations, weights=weights),
                     )
 
 
-def _run(text: str, row: Row, target: Target, activations: QuantType, weights: QuantType | None) -> str:
+def _run(
+    text: str, row: Row, target: Target, form: Format, *, activations: QuantType, weights: QuantType | None
+) -> str:
     """Quantize a probe's model with the given types and return the operator that runs in the row's place."""
-    form = Format.QDQ if Format.QDQ in row.formats else min(row.formats)
     read: dict[str, object] = {"dtype": activations, "granularity": _one_of(row.activation_granularities, PerTensor)}
     if row.symmetric is not None:
         read["symmetric"] = row.symmetric

@@ -1,0 +1,288 @@
+"""Dynamic: weights become codes now, activations at run time; products are integer, their results float.
+
+    x -> [DynamicQuantizeLinear] -> x codes, x scale, x zero point         (one for all readers of x)
+    MatMul, Gemm:  MatMulInteger (int32, exact) -> Cast -> Mul (x scale * w scale) -> Add bias
+    Conv:          ConvInteger -> the same
+    LSTM:          DynamicQuantizeLSTM of onnxruntime, which quantizes its inputs itself
+    Gather:        Gather of codes -> DequantizeLinear, or Cast -> Mul by the gathered scales of the rows
+
+alpha A'B' + beta C: alpha goes into the scale of the weight, beta into a constant C. Operators: ONNX specification of
+DynamicQuantizeLinear, MatMulInteger and ConvInteger, opsets 10 and 11. onnxruntime fuses each product into one
+DynamicQuantizeMatMul, or MatMulIntegerToFloat where several read the same codes, as fast as if written so: there is no
+need for operators of its own.
+
+With one scale a row (per token) MatMulInteger takes the codes as they are, and what the rows' zero points add, zero
+point times the sum of a weight's column, is taken off its result in int32.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import onnx_ir as ir
+
+from onnxq.errors import PlanError
+from onnxq.graph.constants import constant_array
+from onnxq.passes import register_pass
+from onnxq.passes.emit.editor import Editor
+from onnxq.passes.emit.integer_weights import IntegerWeights
+from onnxq.passes.emit.run_time import FLOAT, INT32, RunTimeCodes, quantize_at_run_time
+from onnxq.passes.emit.steps import Steps
+from onnxq.types.format import Format
+from onnxq.types.plan import Decision, Plan
+from onnxq.types.scheme import PerChannel, QuantParams, Scheme
+
+CONTRIB = "com.microsoft"
+_WINDOW = ("auto_pad", "dilations", "group", "kernel_shape", "pads", "strides")
+_CELL = ("activation_alpha", "activation_beta", "activations", "clip", "direction", "hidden_size", "input_forget")
+
+
+@register_pass("emit-dynamic", preserves_semantics=False)
+class EmitDynamic(ir.passes.InPlacePass):
+    """Replace nodes by integer operators whose activations are quantized at run time (format dynamic)."""
+
+    def __init__(self, plan: Plan) -> None:
+        super().__init__()
+        self.plan = plan
+
+    def call(self, model: ir.Model) -> ir.passes.PassResult:
+        """Rewrite the model; raises PlanError if the plan does not fit it."""
+        editor = Editor(model, self.plan, Format.DYNAMIC)
+        writer = _Writer(editor, model.opset_imports.get("", 1))
+        for decision in editor.decisions():
+            writer.carry_out(decision)
+        writer.finish()
+        if writer.contrib:
+            model.opset_imports.setdefault(CONTRIB, 1)
+        return ir.passes.PassResult(model, modified=editor.changed)
+
+
+class _Writer:
+    """Writes the nodes; remembers which activation it has quantized and which weight it has stored.
+
+    Attributes:
+        contrib: whether an operator of onnxruntime's own was written.
+    """
+
+    def __init__(self, editor: Editor, opset: int) -> None:
+        self.contrib = False
+        self._editor = editor
+        self._opset = opset
+        as_it_is = {
+            key
+            for decision in editor.decisions()
+            for slot, key in decision.inputs.items()
+            if _transposition(editor.node(decision), slot) is None
+        }
+        self._weights = IntegerWeights(editor, as_it_is)
+        self._constants: dict[object, ir.Value] = {}
+        self._activations: dict[tuple[ir.Value, Scheme], RunTimeCodes] = {}
+        self._old: dict[ir.Node, None] = {}
+
+    def carry_out(self, decision: Decision) -> None:
+        """Write what stands in a node's place."""
+        node = self._editor.node(decision)
+        kernels: dict[str | None, Callable[[ir.Node, Decision, Steps], Sequence[ir.Value]]] = {
+            "MatMulInteger": self._product,
+            "ConvInteger": self._convolution,
+            "DynamicQuantizeLSTM": self._lstm,
+            "Gather": self._lookup,
+        }
+        if decision.kernel not in kernels:
+            raise PlanError(f"'{decision.node}': kernel '{decision.kernel}' has no form in format dynamic; plan again")
+        steps = self._steps(decision.node)
+        results = kernels[decision.kernel](node, decision, steps)
+        for step in steps.nodes:
+            self._editor.insert_before(node, step)
+        self._old[node] = None
+        for value, result in zip(node.outputs, results, strict=True):
+            if value.name:
+                self._replace(value, result)
+
+    def finish(self) -> None:
+        """Take out the old nodes and the float constants that nothing reads any more."""
+        read = [value for node in self._old for value in node.inputs if value is not None]
+        self._editor.remove(self._old)
+        self._editor.drop_unread(dict.fromkeys(read))
+
+    def _product(self, node: ir.Node, decision: Decision, steps: Steps) -> Sequence[ir.Value]:
+        """MatMul and Gemm."""
+        key = decision.inputs[1]
+        perm = _transposition(node, 1)
+        weight, params = self._weights.codes(key, steps, perm), self._weights.params(key)
+        x = node.inputs[0]
+        assert x is not None
+        if node.attributes.get_int("transA", 0):
+            x = steps("Transpose", x, to="transposed", dtype=FLOAT, attributes={"perm": [1, 0]})
+            read = quantize_at_run_time(steps, x, self._scheme(decision), self._opset)
+        else:
+            read = self._activation(decision)
+        total = steps(
+            "MatMulInteger",
+            read.codes,
+            weight,
+            read.zero_point,
+            self._column_zero_point(key, params),
+            to="accumulated",
+            dtype=INT32,
+            node=decision.node,
+        )
+        if read.shift is not None:
+            sums = self._weights.sums(key, -2 if perm is None else -1)
+            excess = steps("Mul", read.shift, sums, to="excess", dtype=INT32)
+            total = steps("Sub", total, excess, to="corrected", dtype=INT32)
+        scale = self._weights.scale(key, factor=node.attributes.get_float("alpha", 1.0))
+        result = _scaled(steps, total, read, scale)
+        addend = node.inputs[2] if len(node.inputs) > 2 else None
+        beta = node.attributes.get_float("beta", 1.0)
+        if addend is not None and beta != 0.0:
+            result = steps("Add", result, self._times(addend, beta, steps), to="sum", dtype=FLOAT)
+        return [result]
+
+    def _convolution(self, node: ir.Node, decision: Decision, steps: Steps) -> Sequence[ir.Value]:
+        key = decision.inputs[1]
+        weight, params, read = self._weights.codes(key, steps), self._weights.params(key), self._activation(decision)
+        assert weight.shape is not None
+        column = [1] * (len(weight.shape) - 2)
+        zero_point = self._weights.zero_point(key) if params.zero_point.any() else None
+        if zero_point is not None and params.zero_point.ndim:  # one for all channels is all that the kernel takes
+            zero_point = steps.constant(params.zero_point.reshape(-1)[0], params.scheme.dtype.value)
+        total = steps(
+            "ConvInteger",
+            read.codes,
+            weight,
+            read.zero_point,
+            zero_point,
+            to="accumulated",
+            dtype=INT32,
+            attributes={name: value for name, value in node.attributes.items() if name in _WINDOW},
+            node=decision.node,
+        )
+        channels = (int(weight.shape[0]), *column)  # type: ignore[arg-type]
+        per_channel = isinstance(params.scheme.granularity, PerChannel)
+        scale = params.scale.reshape(channels) if per_channel else params.scale
+        result = _scaled(steps, total, read, self._weights.named(f"{key}/scale", scale))
+        bias = node.inputs[2] if len(node.inputs) > 2 else None
+        if bias is not None:
+            values = constant_array(bias)
+            if values is not None:
+                addend = self._weights.named(f"{bias.name}/column", values.reshape(channels))
+            else:
+                shape = steps.constant(channels, np.int64)
+                addend = steps("Reshape", bias, shape, to="bias", dtype=FLOAT, shape=ir.Shape(channels))
+            result = steps("Add", result, addend, to="sum", dtype=FLOAT)
+        return [result]
+
+    def _lstm(self, node: ir.Node, decision: Decision, steps: Steps) -> Sequence[ir.Value]:
+        inputs: list[ir.Value | None] = [*node.inputs, *[None] * (8 - len(node.inputs))]
+        for slot in (1, 2):
+            key = decision.inputs[slot]
+            inputs[slot] = codes = self._weights.codes(key, steps, (0, 2, 1))
+            assert codes.shape is not None
+            directions, columns = int(codes.shape[0]), int(codes.shape[2])  # type: ignore[arg-type]
+            per_channel = isinstance(self._weights.params(key).scheme.granularity, PerChannel)
+            shape = (directions, columns) if per_channel else (directions,)
+            inputs += [self._weights.scale(key, shape), self._weights.zero_point(key, shape)]
+        self.contrib = True
+        return steps.outputs(
+            "DynamicQuantizeLSTM",
+            inputs,
+            [(f"output_{slot}" if out.name else "", FLOAT, out.shape) for slot, out in enumerate(node.outputs)],
+            {name: value for name, value in node.attributes.items() if name in _CELL},
+            node=decision.node,
+            domain=CONTRIB,
+        )
+
+    def _lookup(self, node: ir.Node, decision: Decision, steps: Steps) -> Sequence[ir.Value]:
+        key, indices = decision.inputs[0], node.inputs[1]
+        codes, params = self._weights.codes(key, steps), self._weights.params(key)
+        assert codes.dtype is not None
+        assert codes.shape is not None
+        rank, axis = len(codes.shape), node.attributes.get_int("axis", 0)
+        shape = node.outputs[0].shape
+        rows = steps(
+            "Gather",
+            codes,
+            indices,
+            to="rows",
+            dtype=codes.dtype,
+            shape=shape,
+            attributes={"axis": axis},
+            node=decision.node,
+        )
+        live = bool(params.zero_point.any())
+        if not isinstance(params.scheme.granularity, PerChannel):
+            inputs = [rows, self._weights.scale(key), *([self._weights.zero_point(key)] if live else [])]
+            return [steps("DequantizeLinear", *inputs, to="values", dtype=FLOAT, shape=shape)]
+        beside = (-1, *[1] * (rank - 1 - axis % rank))  # so that a row's parameter stands beside all its elements
+        value = steps("Cast", rows, to="float", dtype=FLOAT, shape=shape, attributes={"to": FLOAT.value})
+        parameters = [("Mul", "scale", params.scale)]
+        if live:
+            parameters.insert(0, ("Sub", "zero_point", params.zero_point.astype(np.float32)))
+        for op, name, values in parameters:
+            if math.prod(values.shape) and (values == values.flat[0]).all():
+                own: ir.Value = steps.constant(values.flat[0])
+            else:
+                table = self._weights.named(f"{key}/{name}", values.reshape(beside))
+                own = steps("Gather", table, indices, to=f"{name}s", dtype=FLOAT, attributes={"axis": 0})
+            value = steps(op, value, own, to=op.lower(), dtype=FLOAT, shape=shape)
+        return [value]
+
+    def _activation(self, decision: Decision) -> RunTimeCodes:
+        """Return what slot 0 reads, quantized; one that several read in the same scheme is quantized once."""
+        tensor = self._editor.tensor(decision.inputs[0])
+        value = self._editor.values[tensor.tensor]
+        if (value, tensor.scheme) not in self._activations:
+            steps = self._steps(tensor.tensor)
+            self._activations[value, tensor.scheme] = quantize_at_run_time(steps, value, tensor.scheme, self._opset)
+            self._editor.insert_behind(value, steps.nodes)
+        return self._activations[value, tensor.scheme]
+
+    def _scheme(self, decision: Decision) -> Scheme:
+        return self._editor.tensor(decision.inputs[0]).scheme
+
+    def _column_zero_point(self, key: str, params: QuantParams) -> ir.Value | None:
+        """Return the zero points of a product's weight in the shape that MatMulInteger wants, None where they are 0."""
+        if not params.zero_point.any():
+            return None
+        shape = self._weights.shape(key)
+        if not params.zero_point.ndim or len(shape) < 3:
+            return self._weights.zero_point(key)
+        return self._weights.zero_point(key, (*shape[:-2], 1, shape[-1]))
+
+    def _times(self, addend: ir.Value, factor: float, steps: Steps) -> ir.Value:
+        if factor == 1.0:
+            return addend
+        values = constant_array(addend)
+        if values is not None:
+            return self._weights.named(f"{addend.name}/scaled", values * np.float32(factor))
+        return steps("Mul", addend, steps.constant(factor), to="addend", dtype=FLOAT, shape=addend.shape)
+
+    def _steps(self, name: str) -> Steps:
+        return Steps(self._editor, name, self._constants)
+
+    def _replace(self, value: ir.Value, result: ir.Value) -> None:
+        """Let a new value take the place, the name and the readers of an old one."""
+        result.shape = value.shape
+        self._editor.stand_in(value, result)
+        value.replace_all_uses_with(result)
+        self._editor.values[result.name] = result
+
+
+def _transposition(node: ir.Node, slot: int) -> tuple[int, ...] | None:
+    """Return the order in which a node's integer operator wants the axes of a weight, None for as they are."""
+    if node.op_type == "Gemm" and slot == 1 and bool(node.attributes.get_int("transB", 0)):
+        return 1, 0
+    return (0, 2, 1) if node.op_type == "LSTM" and slot in (1, 2) else None
+
+
+def _scaled(steps: Steps, total: ir.Value, read: RunTimeCodes, scale: ir.Value) -> ir.Value:
+    """Return an accumulated int32 result as float: times the scale of the activation times that of the weight."""
+    value = steps("Cast", total, to="float", dtype=FLOAT, attributes={"to": FLOAT.value})
+    if read.per_token:
+        columns = steps("Mul", value, scale, to="columns", dtype=FLOAT)
+        return steps("Mul", columns, read.scale, to="product", dtype=FLOAT)
+    factor = steps("Mul", read.scale, scale, to="factor", dtype=FLOAT, shape=scale.shape)
+    return steps("Mul", value, factor, to="product", dtype=FLOAT)
