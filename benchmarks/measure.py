@@ -9,6 +9,7 @@ from __future__ import annotations
 import datetime
 import multiprocessing
 import platform
+import re
 import resource
 import time
 from collections.abc import Callable, Sequence
@@ -32,7 +33,7 @@ from models import Feeds, ZooModel
 
 T = TypeVar("T")
 
-_LONGEST_MESSAGE = 160
+_LONGEST_MESSAGE = 240
 _FEATURES = ("avx2", "avx_vnni", "avx512_vnni", "amx_int8")
 
 
@@ -118,10 +119,17 @@ def _measured(function: Callable[..., T], arguments: Sequence[Any]) -> tuple[T |
     try:
         value = function(*arguments)
     except Exception as error:  # whatever it is, it is the result
-        words = " ".join(str(error).split())[:_LONGEST_MESSAGE]
-        value = Failure(text=f"{type(error).__name__}: {words}")
+        value = Failure(text=f"{type(error).__name__}: {_short(str(error))}")
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     return value, Cost(seconds=time.perf_counter() - began, peak_mb=peak)
+
+
+def _short(message: str) -> str:
+    """A message in one line, without places in this machine's file system."""
+    line = " ".join(message.split())
+    line = re.sub(r"Load model from \S+ failed:\s*", "", line)
+    line = re.sub(r"'?/\S+\.onnx'?", "the model", line)
+    return line if len(line) <= _LONGEST_MESSAGE else f"{line[:_LONGEST_MESSAGE]}..."
 
 
 def judge(name: str, path: Path) -> Judgement:
