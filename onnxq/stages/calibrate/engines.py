@@ -10,6 +10,7 @@ from typing import Protocol
 
 from onnxq.runtime.taps import Taps
 from onnxq.stages.calibrate.observe import Options, Seen, Work, observe_work
+from onnxq.stages.calibrate.room import Room
 
 
 class Engine(Protocol):
@@ -23,18 +24,19 @@ class Engine(Protocol):
 class Lanes:
     """Threads of this process: while one counts what its run has left, another runs the model."""
 
-    def __init__(self, taps: Taps, options: Options, lanes: int) -> None:
+    def __init__(self, taps: Taps, options: Options, *, lanes: int, room: int) -> None:
         self._taps = taps
         self._options = options
         self._lanes = lanes
+        self._room = room
 
     def observe(self, works: Iterable[Work]) -> Iterator[tuple[Work, Seen]]:
         """See `Engine`."""
-        stop = threading.Event()
+        stop, room = threading.Event(), Room(self._room)
         with ThreadPoolExecutor(self._lanes, thread_name_prefix="calibrate") as pool:
 
             def submit(work: Work) -> Future[Seen]:
-                return pool.submit(observe_work, self._taps, work, self._options, stop.is_set)
+                return pool.submit(observe_work, self._taps, work, self._options, room=room, stop=stop.is_set)
 
             try:
                 yield from in_order(submit, works, 2 * self._lanes)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from onnxq.data.batch import Batch
 from onnxq.runtime.taps import tensor_bytes
+from onnxq.stages.calibrate.observe import Portion
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -43,32 +44,33 @@ class Layout:
     Attributes:
         waves: the tensors tapped in each pass over the data.
         lanes: runs under way at the same time. threads: intra-op threads of each.
-        limit: bytes of tapped tensors in one run; more only if a single sample takes more. most: bytes that tapped
-            tensors may take in all.
+        room: bytes of tapped tensors that are alive at a time; more only while a single sample of one run takes more.
+        most: bytes that they may take if need be.
         sample_bytes: bytes of tapped tensors of one sample, the largest wave's; sample_size: elements of its inputs.
     """
 
     waves: tuple[tuple[str, ...], ...]
     lanes: int
     threads: int
-    limit: int
+    room: int
     most: int
     sample_bytes: int
     sample_size: int
 
-    def rows(self, batch: Batch, *, free: bool) -> int:
-        """Return how many samples of `batch` may run at once; `free`: the batch is ours to split as we like.
+    def portion(self, batch: Batch, *, free: bool) -> Portion:
+        """Return in which portions `batch` runs; `free`: it is ours to split as we like.
 
         Raises:
-            Outgrown: not one, on every lane.
+            Outgrown: not even one sample may run.
         """
         growth = max(1.0, _size(batch) / batch.samples / self.sample_size)
         # Attention grows with the square of the length.
-        expected = self.sample_bytes * growth * growth
-        limit = min(self.limit, RUN_BYTES) if free else self.limit
-        if expected * self.lanes > self.most and growth > 1:
+        expected = max(1, int(self.sample_bytes * growth * growth))
+        if expected > self.most and growth > 1:
             raise Outgrown(batch)
-        return min(batch.samples, max(1, int(limit // max(expected, 1))))
+        limit = self.room // self.lanes
+        rows = min(batch.samples, max(1, (min(limit, RUN_BYTES) if free else limit) // expected))
+        return Portion(rows=rows, sample_bytes=expected)
 
 
 def lay_out(
@@ -78,7 +80,6 @@ def lay_out(
     *,
     memory: int,
     cores: int,
-    known: Mapping[str, int] | None = None,
 ) -> Layout:
     """Return how to calibrate `tensors`, judged by the sizes they have for `batch`.
 
@@ -88,19 +89,18 @@ def lay_out(
         batch: a batch of ordinary size.
         memory: bytes that tapped tensors may take in all.
         cores: processor cores to use.
-        known: bytes of each tensor for the whole batch, where they are known already.
     """
-    sizes = known or tensor_bytes(model, tensors, batch.feeds)
+    sizes = tensor_bytes(model, tensors, batch.feeds)
     sample = {name: sizes[name] / batch.samples for name in tensors}
     waves = _waves(sample, memory)
     most = max(sum(sample[name] for name in wave) for wave in waves)
     useful = min(memory, USEFUL_BYTES)
-    lanes = int(max(1, min(cores, MAX_LANES, useful // max(most, 1))))
+    lanes = min(cores, MAX_LANES) if most <= useful else 1
     return Layout(
         waves=waves,
         lanes=lanes,
         threads=max(1, cores // lanes),
-        limit=max(useful // lanes, int(most)),
+        room=useful,
         most=memory,
         sample_bytes=int(most),
         sample_size=max(1, _size(batch) // batch.samples),

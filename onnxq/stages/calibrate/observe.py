@@ -13,9 +13,22 @@ from onnxq.errors import CalibrationError, ModelError
 from onnxq.numerics.accumulator import Shapes, merge_shapes
 from onnxq.numerics.histogram import Accumulator
 from onnxq.runtime.taps import Taps
+from onnxq.stages.calibrate.room import Room
 from onnxq.types.statistics import TensorStatistics
 
 Seen = dict[str, TensorStatistics]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Portion:
+    """How much of a batch runs at once.
+
+    Attributes:
+        rows: samples. sample_bytes: what the tapped tensors of one sample are expected to take.
+    """
+
+    rows: int
+    sample_bytes: int
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -23,11 +36,11 @@ class Work:
     """Consecutive batches that are observed together; the same ones whatever engine runs them.
 
     Attributes:
-        batches: the batches. rows: for each, how many samples may run at once.
+        batches: the batches. portions: for each, in which portions it runs.
     """
 
     batches: tuple[Batch, ...]
-    rows: tuple[int, ...]
+    portions: tuple[Portion, ...]
 
     @property
     def samples(self) -> int:
@@ -52,26 +65,45 @@ class Stopped(Exception):  # noqa: N818 - no error, but the answer to a request
     """The work was given up because somebody asked for it."""
 
 
-def observe_work(taps: Taps, work: Work, options: Options, stop: Callable[[], bool] = lambda: False) -> Seen:
+def observe_work(
+    taps: Taps, work: Work, options: Options, *, room: Room | None = None, stop: Callable[[], bool] = lambda: False
+) -> Seen:
     """Run the model over the batches of `work` and return what its tapped tensors held, merged in order.
+
+    Args:
+        taps: the session. work: what to run. options: how to look at it.
+        room: what the tapped tensors of all runs may take together; None if nothing else runs.
+        stop: asked before each run whether to give up.
 
     Raises:
         CalibrationError: the model cannot run on a batch; says which.
         Stopped: `stop` returned True.
     """
     seen = {name: Observed(options.channel_axes.get(name), options.subsample) for name in taps.tensors}
-    for batch, rows in zip(work.batches, work.rows, strict=True):
-        for part in slices(batch, rows):
+    room = room or Room(0)
+    for batch, portion in zip(work.batches, work.portions, strict=True):
+        for part in slices(batch, portion.rows):
             if stop():
                 raise Stopped
-            try:
-                arrays = taps.run(part.feeds)
-            except ModelError as error:
-                raise CalibrationError(f"{batch.where}: {error}") from error
-            while arrays:  # each array is given up as soon as it was looked at
-                name, array = arrays.popitem()
-                seen[name].update(array, part.samples)
+            _observe_run(taps, part, seen, room, portion.sample_bytes * part.samples)
     return {name: each.result() for name, each in seen.items()}
+
+
+def _observe_run(taps: Taps, batch: Batch, seen: dict[str, Observed], room: Room, taken: int) -> None:
+    room.enter(taken)
+    try:
+        arrays = taps.run(batch.feeds)
+        while arrays:  # each array is given up as soon as it was looked at
+            name, array = arrays.popitem()
+            seen[name].update(array, batch.samples)
+            done = min(array.nbytes, taken)
+            del array
+            taken -= done
+            room.leave(done)
+    except ModelError as error:
+        raise CalibrationError(f"{batch.where}: {error}") from error
+    finally:
+        room.leave(taken)
 
 
 def slices(batch: Batch, rows: int) -> Iterator[Batch]:

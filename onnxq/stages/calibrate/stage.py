@@ -20,7 +20,7 @@ from onnxq.runtime.taps import Taps, in_graph_order
 from onnxq.stages.calibrate.checkpoint import Checkpoint, job_key
 from onnxq.stages.calibrate.engines import Engine, Lanes
 from onnxq.stages.calibrate.layout import Layout, Outgrown, lay_out
-from onnxq.stages.calibrate.observe import Options, Seen, Work
+from onnxq.stages.calibrate.observe import Options, Portion, Seen, Work
 from onnxq.stages.calibrate.shards import Shards
 from onnxq.stages.progress import Progress, Silent
 from onnxq.types.statistics import Statistics
@@ -168,7 +168,9 @@ class _Job:
 
     def _engine(self, tensors: tuple[str, ...], layout: Layout) -> Engine:
         if self.executor is None:
-            return Lanes(Taps(self.model, tensors, threads=layout.threads), self.options, layout.lanes)
+            return Lanes(
+                Taps(self.model, tensors, threads=layout.threads), self.options, lanes=layout.lanes, room=layout.room
+            )
         return Shards(
             self.executor,
             self.model,
@@ -182,14 +184,14 @@ class _Job:
     def _works(self, batches: Iterator[Batch], layout: Layout, skip: int) -> Iterator[Work]:
         """Yield the batches in pieces of work, the first `skip` samples left out."""
         pieces = self._pieces()
-        held: list[tuple[Batch, int]] = []
+        held: list[tuple[Batch, Portion]] = []
         for batch in batches:
             if skip > 0:
                 skip -= batch.samples
                 continue
             if skip < 0:
                 raise CalibrationError("the data is not what it was before the interruption; delete the checkpoint")
-            held.append((batch, layout.rows(batch, free=self.source.chooses_size)))
+            held.append((batch, layout.portion(batch, free=self.source.chooses_size)))
             if len(held) == pieces:
                 yield _work(held)
                 held = []
@@ -214,8 +216,8 @@ def _remove(checkpoints: list[Checkpoint | None]) -> None:
             checkpoint.remove()
 
 
-def _work(held: list[tuple[Batch, int]]) -> Work:
-    return Work(batches=tuple(batch for batch, _ in held), rows=tuple(rows for _, rows in held))
+def _work(held: list[tuple[Batch, Portion]]) -> Work:
+    return Work(batches=tuple(batch for batch, _ in held), portions=tuple(portion for _, portion in held))
 
 
 def _cores() -> int:
