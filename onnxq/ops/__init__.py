@@ -39,7 +39,7 @@ class OpFact:
         clamp: for operators that only clamp (Relu, Clip): their bounds, None where they are not constant. A clamp can
             be absorbed by the quantization of its output.
         outputs: output slots that hold values to quantize; None for all of them.
-        output_range: range that every output value lies in by definition (Softmax: 0 to 1).
+        output_range: range to quantize the output with whatever calibration saw, None for what it saw.
     """
 
     summary: str

@@ -47,10 +47,14 @@ for _op, _summary in {
 }.items():
     facts.add(_op, OpFact(summary=_summary, activations=(0,)))
 
-for _op, _summary, _low in (
-    ("Sigmoid", "1 / (1 + exp -x)", 0.0),
-    ("HardSigmoid", "clamped alpha x + beta", 0.0),
-    ("Softmax", "exp x, normalised to sum 1", 0.0),
-    ("Tanh", "hyperbolic tangent", -1.0),
-):
-    facts.add(_op, OpFact(summary=_summary, activations=(0,), output_range=Range(low=_low, high=1.0)))
+for _op, _summary in {
+    "Sigmoid": "1 / (1 + exp -x)",
+    "HardSigmoid": "clamped alpha x + beta",
+    "Tanh": "hyperbolic tangent",
+}.items():
+    facts.add(_op, OpFact(summary=_summary, activations=(0,)))
+
+facts.add(
+    "Softmax",
+    OpFact(summary="exp x, normalised to sum 1", activations=(0,), output_range=Range(low=0.0, high=1.0)),
+)

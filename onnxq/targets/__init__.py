@@ -38,6 +38,7 @@ class Row:
         formats: in which the row holds. contrib: whether the kernel is onnxruntime's own, outside the ONNX standard.
         output: whether the output must be quantized.
         granularities: of weights. activation_granularities: of activations.
+        largest_rank_per_channel: of weights that can have a scale for each channel, None for any; others get one scale.
         symmetric: whether activations must be quantized symmetrically (True) or must not be (False); None for either.
         refuses: returns why a node with a weight scheme does not qualify, None if it does. condition: the same in
             words, for the table.
@@ -64,6 +65,7 @@ class Row:
     float_kernel: str = ""
     granularities: tuple[type, ...] = (PerTensor, PerChannel)
     activation_granularities: tuple[type, ...] = (PerTensor,)
+    largest_rank_per_channel: int | None = None
     symmetric: bool | None = None
     refuses: Callable[[ir.Node, Scheme], str | None] | None = None
     condition: str = ""

@@ -14,7 +14,7 @@ from onnxq.targets import Row, Target
 from onnxq.types.format import Format
 from onnxq.types.plan import Reason
 from onnxq.types.recipe import Recipe
-from onnxq.types.scheme import Scheme
+from onnxq.types.scheme import PerChannel, Scheme
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -114,7 +114,7 @@ def _examine(
         return kept(*problem)
     refusals = []
     for row in rows:
-        why = _refusal(row, node, wish, weight is not None)
+        why = _refusal(row, node, wish, weight is not None) or _wrong_axis(node, fact, weight, wish)
         if why is None:
             return Candidate(
                 name=name,
@@ -166,6 +166,16 @@ def _refusal(row: Row, node: ir.Node, wish: Wish, weighted: bool) -> str | None:
     if weighted and not isinstance(weights.granularity, row.granularities):
         return f"{row.kernel} takes no {weights.granularity.kind} weights"
     return row.refuses(node, weights) if row.refuses is not None else None
+
+
+def _wrong_axis(node: ir.Node, fact: OpFact, weight: int | None, wish: Wish) -> str | None:
+    """Return why an axis that the recipe names does not do for calibrated kernels, None if it does or none is named."""
+    granularity = wish.weights.granularity
+    value = None if weight is None else node.inputs[weight]
+    if not isinstance(granularity, PerChannel) or granularity.axis is None or value is None or value.shape is None:
+        return None
+    axis = None if fact.channel_axis is None else fact.channel_axis(node, len(value.shape))
+    return None if granularity.axis == axis else f"scales along axis {granularity.axis}, kernels take them along {axis}"
 
 
 def _examine_weighted(

@@ -11,14 +11,21 @@ from onnxq.types.statistics import TensorStatistics
 
 
 def activation_params(
-    statistics: TensorStatistics, scheme: Scheme, calibrator: Calibrator, bounds: Range | None
+    statistics: TensorStatistics,
+    scheme: Scheme,
+    calibrator: Calibrator,
+    bounds: Range | None,
+    defined: Range | None = None,
 ) -> QuantParams:
     """Return the parameters of one activation tensor.
 
     Args:
         statistics: what calibration saw of it. scheme: per tensor. calibrator: chooses the range.
         bounds: of the clamp that its quantization stands for, None if it stands for none.
+        defined: range that the values lie in by definition (Softmax: 0 to 1); it is taken instead of what was seen.
     """
+    if defined is not None:
+        return params_from_range(defined.low, defined.high, scheme)
     found = calibrator(statistics, scheme)
     if bounds is None:
         return params_from_range(found.low, found.high, scheme)

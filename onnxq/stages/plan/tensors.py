@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from onnxq.calibrators import Calibrator
 from onnxq.graph.constants import constant_tensor
-from onnxq.ops import clamp_bounds
+from onnxq.ops import clamp_bounds, facts, op_key
 from onnxq.stages.plan.candidates import Candidate, Kept
 from onnxq.stages.plan.parameters import activation_params
 from onnxq.stages.plan.placement import Placement
@@ -185,7 +185,7 @@ class Tensors:
                 tensor=name,
                 role=Role.ACTIVATION,
                 scheme=scheme,
-                params=activation_params(seen, scheme, self._calibrator, bounds),
+                params=activation_params(seen, scheme, self._calibrator, bounds, _defined_range(value.producer())),
                 reason=f"{source}; {note}" if note else source,
             )
         return key
@@ -204,7 +204,8 @@ class Tensors:
             return replace(scheme, granularity=replace(granularity, axis=fact.reduction_axis(entry.node, rank)))
         if not isinstance(granularity, PerChannel) or granularity.axis is not None:
             return scheme
-        if fact.channel_axis is None or rank < 2:
+        largest = entry.row.largest_rank_per_channel
+        if fact.channel_axis is None or rank < 2 or (largest is not None and rank > largest):
             return replace(scheme, granularity=PerTensor())
         # Integer operators take their scales apart from the codes: only DequantizeLinear needs an axis.
         if not self._per_channel and entry.wish.format is not Format.DYNAMIC:
@@ -252,3 +253,9 @@ class Tensors:
             if self._planned.setdefault(key, named) == named:
                 return key
         raise AssertionError(f"two tensors of '{node}' want the same plan key '{plan.name}@{node}'")
+
+
+def _defined_range(producer: ir.Node | None) -> Range | None:
+    """Return the range that every output of an operator lies in by definition, None if there is none."""
+    key = "" if producer is None else op_key(producer)
+    return facts.get(key).output_range if key in facts else None
