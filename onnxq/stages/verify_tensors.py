@@ -12,6 +12,7 @@ from onnxq.numerics.affine import dequantize
 from onnxq.numerics.metrics import Comparison
 from onnxq.runtime.taps import Taps
 from onnxq.stages.progress import Progress
+from onnxq.types.format import Format
 from onnxq.types.plan import Action, Plan
 from onnxq.types.report import TensorError
 from onnxq.types.scheme import QuantParams
@@ -81,8 +82,14 @@ def tensor_errors(
 
 def _pairs(reference: ir.Model, quantized: ir.Model, plan: Plan) -> Iterator[_Pair]:
     known = {value.name for node in reference.graph for value in node.outputs}
+    written = {value.name for node in quantized.graph for value in node.outputs}
     find = _Makers(reference, quantized)
     for decision in plan.decisions:
+        if decision.format is Format.DYNAMIC:
+            # Several nodes stand for one, and the last of them makes its output under the old name.
+            for made in sorted(find.outputs(decision.node) & written):
+                yield _Pair(node=decision.node, tensor=made, quantized=made, params=None)
+            continue
         node = find(decision.node)
         if decision.action is not Action.QUANTIZE or node is None:
             continue
@@ -117,6 +124,11 @@ class _Makers:
         source = self._reference[path].inputs[0]
         producer = None if source is None else source.producer()
         return None if producer is None else self._quantized.get(self._paths[producer])
+
+    def outputs(self, path: str) -> set[str]:
+        """Return the names of a float node's outputs."""
+        node = self._reference.get(path)
+        return set() if node is None else {value.name for value in node.outputs if value.name}
 
 
 def _dequantized(value: ir.Value) -> ir.Value | None:
