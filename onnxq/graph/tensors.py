@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import mmap
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -44,6 +45,24 @@ def write(tensor: ir.TensorProtocol, sink: Sink) -> None:
         tofile(sink)
     else:
         sink.write(tensor.tobytes())
+    _drop_pages(tensor)
+
+
+def _drop_pages(tensor: ir.TensorProtocol) -> None:
+    """Take a memory-mapped file's pages out of this process's memory; they are read again when needed.
+
+    A weight that was folded (transposed, say) is a view of the mapped file. Going through all weights of a model would
+    otherwise leave all of it resident.
+    """
+    import numpy as np
+
+    holder = getattr(tensor, "raw", None)
+    while isinstance(holder, np.ndarray):
+        holder = holder.base
+    if isinstance(holder, memoryview):
+        holder = holder.obj
+    if isinstance(holder, mmap.mmap) and hasattr(mmap, "MADV_DONTNEED"):  # where the system has it
+        holder.madvise(mmap.MADV_DONTNEED)
 
 
 def _of_node(node: ir.Node) -> Iterator[tuple[str, ir.TensorProtocol]]:
