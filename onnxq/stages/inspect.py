@@ -9,6 +9,7 @@ from onnxq.graph.tensors import tensors
 from onnxq.graph.walk import nodes
 from onnxq.ops import op_key
 from onnxq.stages.plan.candidates import Candidate, examine
+from onnxq.stages.plan.placement import absorbable
 from onnxq.targets import Target
 from onnxq.types.inspection import Inspection, Tensor
 from onnxq.types.recipe import Recipe
@@ -27,6 +28,7 @@ def inspect(
         warnings: of the stages before.
     """
     examined = list(examine(prepared, recipe, target))
+    absorbed = {clamp.name for clamp, _ in absorbable(examined)}
     initializers = {value.name for value in model.graph.initializers.values()}
     weights: dict[str, tuple[int, int, int]] = {}
     for _, tensor in tensors(model):
@@ -42,8 +44,10 @@ def inspect(
         weights=weights,
         target=target.name,
         nodes=len(examined),
-        candidates=_counted(entry.op for entry in examined if isinstance(entry, Candidate)),
-        kept=_counted(entry.reason.code for entry in examined if not isinstance(entry, Candidate)),
+        candidates=_counted(entry.op for entry in examined if isinstance(entry, Candidate) or entry.name in absorbed),
+        kept=_counted(
+            entry.reason.code for entry in examined if not isinstance(entry, Candidate) and entry.name not in absorbed
+        ),
         warnings=warnings,
     )
 

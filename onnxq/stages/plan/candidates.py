@@ -107,7 +107,7 @@ def _examine(
     weight = fact.weight if fact.weight is not None and _is_constant(node, fact.weight) else None
     running = tuple(slot for slot in slots if slot != weight and constant_tensor(node.inputs[slot]) is None)
     if not running:
-        return kept("constant", "computes from constants only")
+        return kept("constant", _about_constants(node))
     bias = fact.bias if fact.bias is not None and _is_filled(node, fact.bias) else None
     problem = _problem(node, fact, weight, bias)
     if problem is not None:
@@ -130,6 +130,12 @@ def _examine(
             )
         refusals.append(why)
     return kept("condition", f"{op} on target {target.name}: {'; '.join(dict.fromkeys(refusals))}")
+
+
+def _about_constants(node: ir.Node) -> str:
+    if all(value is None or constant_tensor(value) is not None for value in node.inputs):
+        return "computes from constants only"
+    return "picks from constants; the formats for weights quantize those, this one does not"
 
 
 def _problem(node: ir.Node, fact: OpFact, weight: int | None, bias: int | None) -> tuple[str, str] | None:

@@ -103,7 +103,9 @@ def _decide(entry: Candidate | Kept, placement: Placement, tensors: Tensors, tar
 
 def _cheaper(entry: Candidate, placement: Placement) -> str:
     in_float, on_codes = placement.times[entry.name]
-    if on_codes >= in_float:
+    if on_codes == in_float:
+        return f"{entry.op} takes the same time on codes, and stays with its neighbours in float"
+    if on_codes > in_float:
         return f"{entry.row.kernel} takes about {on_codes / 1e3:.3g} us, {entry.op} in float {in_float / 1e3:.3g} us"
     return (
         f"{entry.row.kernel} would save about {(in_float - on_codes) / 1e3:.3g} us, "

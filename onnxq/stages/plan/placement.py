@@ -46,7 +46,7 @@ def place(
     """
     sizes = Sizes(statistics)
     candidates = {entry.node: entry for entry in examined if isinstance(entry, Candidate) and entry.wish.format.static}
-    absorbing = dict(_absorbable(examined, candidates))
+    absorbing = dict(absorbable(examined))
     items: dict[str, Item] = {}
     for entry in candidates.values():
         settled = True if everywhere or entry.weights else None
@@ -68,10 +68,14 @@ def place(
     )
 
 
-def _absorbable(
-    examined: Sequence[Candidate | Kept], candidates: Mapping[ir.Node, Candidate]
-) -> list[tuple[Kept, Candidate]]:
+def _weighed(examined: Sequence[Candidate | Kept]) -> dict[ir.Node, Candidate]:
+    """Return the candidates whose activations have parameters from calibration, by node."""
+    return {entry.node: entry for entry in examined if isinstance(entry, Candidate) and entry.wish.format.static}
+
+
+def absorbable(examined: Sequence[Candidate | Kept]) -> list[tuple[Kept, Candidate]]:
     """Pairs of a clamp and the candidate before it whose quantized output could do the clamp's work."""
+    candidates = _weighed(examined)
     pairs = []
     for entry in examined:
         if not (isinstance(entry, Kept) and entry.clamp):
