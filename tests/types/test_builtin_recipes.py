@@ -12,11 +12,11 @@ from tests.quantizing import text
 
 MODEL = text(
     "h = MatMul (x, w) r = Relu (h) y = MatMul (r, v)",
-    "float[4,64] x",
-    "float[4,32] y",
-    "float[64,64] w, float[64,32] v",
+    "float[64,256] x",
+    "float[64,256] y",
+    "float[256,256] w, float[256,256] v",
 )
-DATA = [{"x": np.random.default_rng(0).standard_normal((4, 64)).astype(np.float32)}]
+DATA = [{"x": np.random.default_rng(0).standard_normal((64, 256)).astype(np.float32)}]
 
 
 @pytest.mark.parametrize("name", recipe_names())
