@@ -33,7 +33,7 @@ from models import Feeds, ZooModel
 
 T = TypeVar("T")
 
-_LONGEST_MESSAGE = 240
+_HEAD, _TAIL = 70, 110  # characters of a long message: what happened, and to what it came down
 _FEATURES = ("avx2", "avx_vnni", "avx512_vnni", "amx_int8")
 
 
@@ -119,7 +119,8 @@ def _measured(function: Callable[..., T], arguments: Sequence[Any]) -> tuple[T |
     try:
         value = function(*arguments)
     except Exception as error:  # whatever it is, it is the result
-        value = Failure(text=f"{type(error).__name__}: {_short(str(error))}")
+        root = error.__cause__ or error  # the runtime's own words, where onnxq put them into its own
+        value = Failure(text=f"{type(root).__name__}: {_short(str(root))}")
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     return value, Cost(seconds=time.perf_counter() - began, peak_mb=peak)
 
@@ -129,7 +130,7 @@ def _short(message: str) -> str:
     line = " ".join(message.split())
     line = re.sub(r"Load model from \S+ failed:\s*", "", line)
     line = re.sub(r"'?/\S+\.onnx'?", "the model", line)
-    return line if len(line) <= _LONGEST_MESSAGE else f"{line[:_LONGEST_MESSAGE]}..."
+    return line if len(line) <= _HEAD + _TAIL else f"{line[:_HEAD]} ... {line[-_TAIL:]}"
 
 
 def judge(name: str, path: Path) -> Judgement:

@@ -18,7 +18,7 @@ def onnxq_defaults(name: str, output: Path) -> None:
     import onnxq
 
     zoo = models.load(name)
-    onnxq.quantize(zoo.path, output, calibration=list(zoo.calibration()), format="qdq", check=False, force=True)
+    onnxq.quantize(zoo.path, output, calibration=zoo.calibration, format="qdq", check=False, force=True)
 
 
 def onnxruntime_defaults(name: str, output: Path) -> None:

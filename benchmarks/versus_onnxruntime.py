@@ -125,7 +125,7 @@ def rows(comparison: Comparison) -> Iterator[tuple[str, ...]]:
         yield (
             label,
             entry.tool,
-            "yes",
+            "yes" if found.integer_nodes else "yes, nothing quantized",
             _db(main.plain),
             _db(main.served),
             _db(min(one.served for one in found.outputs)),
