@@ -19,6 +19,7 @@ from onnxq.stages.plan import make_plan
 from onnxq.stages.progress import Progress
 from onnxq.stages.report_json import report_to_json
 from onnxq.stages.rewrite import rewrite
+from onnxq.stages.rewrite import simulate as run_simulate
 from onnxq.stages.save import Written, check_writable, save, to_proto
 from onnxq.types.inspection import Inspection
 from onnxq.types.plan import Plan
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
 
     Model = str | Path | onnx.ModelProto | ir.Model
 
-__all__ = ["calibrate", "engine", "inspect", "plan", "quantize", "report_path", "verify"]
+__all__ = ["calibrate", "engine", "inspect", "plan", "quantize", "report_path", "simulate", "verify"]
 
 
 def quantize(
@@ -121,6 +122,33 @@ def plan(
     prepared = job.prepare()
     made = make_plan(prepared.model, job.statistics(statistics), job.recipe, job.target)
     return replace(made, warnings=(*job.warnings, *made.warnings))
+
+
+def simulate(
+    model: Model,
+    made: Plan | None = None,
+    *,
+    recipe: Recipe | Mapping[str, Any] | str | Path | None = None,
+    calibration: Data | None = None,
+    statistics: Statistics | str | Path | None = None,
+    progress: Progress | None = None,
+    **options: Any,
+) -> Any:
+    """Return a float model that rounds every value as a plan says, so that only the rounding is seen, not the kernels.
+
+    Args:
+        model: path of an ONNX file, or a model in memory. made: its plan; None: plan now, as the other arguments say.
+        recipe, calibration, statistics, progress, options: as for `quantize`.
+
+    Returns:
+        A model of the same kind as `model` (for a path, `onnx_ir.Model`).
+    """
+    job = Job(model, make_recipe(recipe, calibration=calibration, **options), progress)
+    job.data = calibration
+    prepared = job.prepare()
+    if made is None:
+        made = make_plan(prepared.model, job.statistics(statistics), job.recipe, job.target)
+    return _like(model, run_simulate(prepared.model, made))
 
 
 def calibrate(

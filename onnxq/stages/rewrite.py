@@ -33,3 +33,13 @@ def rewrite(
     names = [f"{_EMIT}{form}" for form in order]
     options = {name: {"plan": plan} for name in names}
     return run_pipeline(model, names, options=options, dump_after=dump_after, verify_each=verify_each)
+
+
+def simulate(model: ir.Model, plan: Plan) -> ir.Model:
+    """Return a copy of a prepared model that rounds every value to what its code stands for, in float arithmetic.
+
+    Raises:
+        PlanError: the plan does not fit the model.
+    """
+    simulated, _ = run_pipeline(model, ("simulate",), options={"simulate": {"plan": plan}})
+    return simulated

@@ -1,0 +1,101 @@
+"""Simulation: every quantized value becomes the float that its code stands for; no integer kernel takes part.
+
+    activation:  x -> Clip(Round(x / s), qmin - z, qmax - z) * s        (Round: half to even, as QuantizeLinear)
+    constant:    (code - z) * s, stored as float
+
+At run time (format dynamic), as DynamicQuantizeLinear of the ONNX specification:
+    low = min(0, min x), high = max(0, max x), s = (high - low) / (qmax - qmin), z = Clip(Round(qmin - low / s))
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+
+from onnxq.numerics.affine import dequantize
+from onnxq.passes import register_pass
+from onnxq.passes.emit.editor import Editor
+from onnxq.passes.emit.rewire import Rewirer
+from onnxq.passes.emit.steps import Steps
+from onnxq.types.format import Format
+from onnxq.types.plan import Action, Plan, TensorPlan
+from onnxq.types.scheme import PerToken, Scheme
+
+
+@register_pass("simulate", preserves_semantics=False)
+class Simulate(ir.passes.InPlacePass):
+    """Round values to what their codes stand for, in float arithmetic, whatever the format."""
+
+    def __init__(self, plan: Plan) -> None:
+        super().__init__()
+        formed = [
+            replace(decision, format=Format.QDQ) if decision.action is Action.QUANTIZE else decision
+            for decision in plan.decisions
+        ]
+        self.plan = replace(plan, decisions=tuple(formed))
+
+    def call(self, model: ir.Model) -> ir.passes.PassResult:
+        """Rewrite the model; raises PlanError if the plan does not fit it."""
+        editor = Editor(model, self.plan, Format.QDQ)
+        writer = _Rounded(editor)
+        for decision in editor.decisions():
+            writer.carry_out(decision)
+        writer.finish()
+        return ir.passes.PassResult(model, modified=editor.changed)
+
+
+class _Rounded(Rewirer):
+    """Makes values rounded to the grid of their codes."""
+
+    def __init__(self, editor: Editor) -> None:
+        super().__init__(editor)
+        self._constants: dict[object, ir.Value] = {}
+
+    def activation(self, tensor: TensorPlan, source: ir.Value) -> Sequence[ir.Node]:
+        """Return the nodes that round an activation."""
+        steps = Steps(self.editor, tensor.name, self._constants)
+        if tensor.params is None:
+            _round_at_run_time(steps, tensor.scheme, source)
+            return steps.nodes
+        low, high = (code - int(tensor.params.zero_point) for code in tensor.scheme.code_range)
+        scale = steps.constant(tensor.params.scale)
+        code = _float(steps, "Round", _float(steps, "Div", source, scale))
+        _float(steps, "Mul", _float(steps, "Clip", code, steps.constant(low), steps.constant(high)), scale)
+        return steps.nodes
+
+    def constant(self, tensor: TensorPlan, reader: ir.Node) -> ir.Value:
+        """Store what a constant's codes stand for."""
+        codes, params = self.editor.constants.codes(tensor.name)
+        return self.editor.initializer(f"{tensor.name}/dequantized", dequantize(codes, params))
+
+
+def _round_at_run_time(steps: Steps, scheme: Scheme, source: ir.Value) -> None:
+    """Add the nodes that find scale and zero point of a value, of each row where it has a scale, and round it."""
+    qmin, qmax = (steps.constant(code) for code in scheme.code_range)
+    zero, least = steps.constant(0.0), steps.constant(np.finfo(np.float32).tiny)
+    by_row = isinstance(scheme.granularity, PerToken)
+    axes: dict[str, Any] = {"axes": [-1], "keepdims": 1} if by_row else {"keepdims": 0}
+    low = _float(steps, "Min", _float(steps, "ReduceMin", source, **axes), zero)
+    high = _float(steps, "Max", _float(steps, "ReduceMax", source, **axes), zero)
+    if scheme.symmetric:
+        reach = _float(steps, "Max", _float(steps, "Neg", low), high)
+        scale = _float(steps, "Max", _float(steps, "Div", reach, qmax), least)
+        point = zero
+    else:
+        first, last = scheme.code_range
+        extent = _float(steps, "Div", _float(steps, "Sub", high, low), steps.constant(last - first))
+        scale = _float(steps, "Max", extent, least)
+        start = _float(steps, "Sub", qmin, _float(steps, "Div", low, scale))
+        point = _float(steps, "Clip", _float(steps, "Round", start), qmin, qmax)
+    code = _float(steps, "Add", _float(steps, "Round", _float(steps, "Div", source, scale)), point)
+    code = _float(steps, "Clip", code, qmin, qmax)
+    _float(steps, "Mul", _float(steps, "Sub", code, point), scale)
+
+
+def _float(steps: Steps, op: str, *inputs: ir.Value, **attributes: Any) -> ir.Value:
+    """Add an operator of float32 values; return its output."""
+    return steps(op, *inputs, to=op.lower(), dtype=ir.DataType.FLOAT, attributes=attributes)
