@@ -8,7 +8,7 @@ from itertools import product
 
 from onnxq.graph.text import model_from_text
 from onnxq.runtime.mapping import runs_as
-from onnxq.runtime.readback import optimized_graph
+from onnxq.runtime.readback import DQ_OPS, op_counts, optimized_graph
 from onnxq.stages.plan import make_plan, observed_tensors
 from onnxq.stages.rewrite import rewrite
 from onnxq.targets import Row, Target
@@ -30,7 +30,7 @@ class ProbeResult:
 
     op: str
     form: Format
-    activations: QuantType
+    activations: QuantType | None
     weights: QuantType | None
     expected: str
     found: str
@@ -44,10 +44,8 @@ class ProbeResult:
 def probe(target: Target) -> Iterator[ProbeResult]:
     """Prove every row of a target, for each pair of types that the row names, on the installed runtime."""
     for row in target.rows:
-        if row.formats == {Format.WEIGHT_ONLY}:
-            continue
         form = Format.QDQ if Format.QDQ in row.formats else min(row.formats)
-        for activations, weights in product(sorted(row.activations), sorted(row.weights) or (None,)):
+        for activations, weights in product(sorted(row.activations) or (None,), sorted(row.weights) or (None,)):
             for kernel, text in ((row.fused or row.kernel, row.probe), (row.float_kernel, row.float_probe)):
                 if text:
                     yield ProbeResult(
@@ -61,16 +59,17 @@ def probe(target: Target) -> Iterator[ProbeResult]:
 
 
 def _run(
-    text: str, row: Row, target: Target, form: Format, *, activations: QuantType, weights: QuantType | None
+    text: str, row: Row, target: Target, form: Format, *, activations: QuantType | None, weights: QuantType | None
 ) -> str:
     """Quantize a probe's model with the given types and return the operator that runs in the row's place."""
-    read: dict[str, object] = {"dtype": activations, "granularity": _one_of(row.activation_granularities, PerTensor)}
-    if row.symmetric is not None:
-        read["symmetric"] = row.symmetric
-    choice: dict[str, object] = {"format": form, "placement": "everywhere", "activations": read}
+    choice: dict[str, object] = {"format": form, "placement": "everywhere", "portable": not row.contrib}
+    if activations is not None:
+        read = {"dtype": activations, "granularity": _one_of(row.activation_granularities, PerTensor)}
+        choice["activations"] = read if row.symmetric is None else {**read, "symmetric": row.symmetric}
     if weights is not None:
-        granularity = _one_of(row.granularities, PerChannel)
-        choice["weights"] = {"dtype": weights, "symmetric": weights.signed, "granularity": granularity}
+        choice["weights"] = {"dtype": weights, "symmetric": weights.signed}
+        if form is not Format.WEIGHT_ONLY:
+            choice["weights"]["granularity"] = _one_of(row.granularities, PerChannel)  # type: ignore[index]
     recipe = Recipe.parse({**choice, "target": target.name})
     model = model_from_text(text)
     seen = TensorStatistics(histogram=None, minimum=-1.0, maximum=1.0, count=1)
@@ -80,7 +79,10 @@ def _run(
     if not planned:
         return f"{row.op} kept in float: {plan.decisions[0].reason.text}"
     quantized, _ = rewrite(model, plan)
-    ran = runs_as(quantized, optimized_graph(quantized, layout=False))[planned[0]]
+    optimized = optimized_graph(quantized, layout=False)
+    if row.kernel in DQ_OPS and not row.fused:
+        return row.kernel if row.kernel in op_counts(optimized) else f"{row.op} in float"
+    ran = runs_as(quantized, optimized)[planned[0]]
     return ran.op.rpartition("::")[2] if ran.integer else f"{ran.op} in float"
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from onnxq.data.source import Source
 from onnxq.runtime.mapping import runs_as
-from onnxq.runtime.readback import op_counts, optimized_graph
+from onnxq.runtime.readback import DQ_OPS, op_counts, optimized_graph
 from onnxq.runtime.session import Session, open_session
 from onnxq.runtime.timing import time_interleaved
 from onnxq.stages.progress import Progress, Silent
@@ -101,6 +101,7 @@ def read_kernels(float_model: ir.Model, quantized: ir.Model, plan: Plan, *, thre
         for decision in plan.decisions
         if decision.action is Action.QUANTIZE
         and decision.kernel is not None
+        and decision.kernel not in DQ_OPS
         and decision.node in found
         and not found[decision.node].integer
     }

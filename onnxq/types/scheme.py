@@ -53,6 +53,11 @@ class QuantType(StrEnum):
         return int(re.search(r"\d+", self.value)[0])  # type: ignore[index]
 
     @property
+    def stored_bits(self) -> int:
+        """Bits that a code takes in a model."""
+        return 4 if self is QuantType.INT3 else self.bits
+
+    @property
     def minimum(self) -> int:
         """Smallest finite code."""
         if self.is_float:

@@ -16,7 +16,7 @@ import onnx_ir as ir
 
 from onnxq.numerics.packing import pack
 from onnxq.passes.emit.editor import Editor
-from onnxq.types.scheme import PerBlock, PerChannel, QuantType
+from onnxq.types.scheme import PerBlock, PerChannel
 
 _SMALLEST_BLOCK, _LARGEST_BLOCK = 16, 256
 
@@ -26,8 +26,9 @@ class Stored:
     """A stored matrix.
 
     Attributes:
-        codes: uint8, packed; scale: float32 [rows, blocks]. zero_point: uint8 [rows, bytes], packed; None for the
-            middle code. (Tables for Gather: int8 codes too, zero points not packed.) rows, columns: of the matrix. bits: of a code. block: codes that share a scale.
+        codes: uint8, packed; tables for Gather may be int8. scale: float32 [rows, blocks].
+        zero_point: uint8 [rows, bytes], packed but in tables for Gather; None for the middle code.
+        rows, columns: of the matrix. bits: of a code. block: codes that share a scale.
     """
 
     codes: ir.Value
@@ -109,7 +110,7 @@ class Matrices:
         """Quantize a matrix; `largest` is the greatest block size there is, None for no limit."""
         codes, params = self._editor.constants.codes(key, transpose=not by_row)
         scheme = params.scheme
-        bits = 4 if scheme.dtype is QuantType.INT3 else scheme.dtype.bits
+        bits = scheme.dtype.stored_bits
         offset = (1 << (bits - 1)) if scheme.dtype.signed else 0
         rows, columns = codes.shape
         scale, zero_point = params.scale, params.zero_point + offset
@@ -120,7 +121,8 @@ class Matrices:
             block = block if largest is None else min(block, largest)
             shape = (rows, 1) if isinstance(scheme.granularity, PerChannel) else (1, 1)
             wanted = (rows, -(-columns // block))
-            scale, zero_point = (np.broadcast_to(part.reshape(shape), wanted) for part in (scale, zero_point))
+            scale = np.broadcast_to(scale.reshape(shape), wanted)
+            zero_point = np.broadcast_to(zero_point.reshape(shape), wanted)
         return Codes(
             codes=(codes + offset).astype(np.uint8),
             scale=np.ascontiguousarray(scale),

@@ -126,7 +126,8 @@ class _Writer:
     def _portable_lookup(self, node: ir.Node, decision: Decision) -> None:
         """Look up bytes and scales, take codes of fewer bits apart, and dequantize the rows that were asked for."""
         key, indices = decision.inputs[0], node.inputs[1]
-        assert indices is not None and indices.shape is not None
+        assert indices is not None
+        assert indices.shape is not None
         rank = len(indices.shape)
         chain = Chain(self._editor, node)
         if key not in self._tables:

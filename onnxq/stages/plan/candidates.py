@@ -10,6 +10,7 @@ from onnxq.graph.constants import constant_tensor
 from onnxq.graph.walk import nodes
 from onnxq.ops import OpFact, facts, op_key
 from onnxq.stages.plan.rules import Wish, wish_for
+from onnxq.stages.plan.storage import no_gain
 from onnxq.targets import Row, Target
 from onnxq.types.format import Format
 from onnxq.types.plan import Reason
@@ -222,6 +223,8 @@ def _examine_weighted(
     refusals = []
     for row in rows:
         why = _refusal(row, node, wish, True) or _missing(row, wish.weights, opset)
+        if why is None and wish.format is Format.WEIGHT_ONLY:
+            why = no_gain(node, fact, weights, wish.weights)
         if why is None:
             return Candidate(
                 name=name, node=node, op=op, fact=fact, row=row, wish=wish, activations=running, weights=weights

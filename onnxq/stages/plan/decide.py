@@ -87,7 +87,9 @@ def _decide(entry: Candidate | Kept, placement: Placement, tensors: Tensors, tar
     parts = [f"{entry.wish.activations.dtype} activations"] if reads_codes else []
     if entry.weights:
         parts.append(f"{entry.wish.weights.dtype} weights")
-    text = f"{' x '.join(parts)} run as {kernel} on target {target.name}"
+    text = f"{' x '.join(parts)} run as {entry.row.fused or kernel} on target {target.name}"
+    if kernel == "DequantizeLinear" and not entry.row.fused:
+        text = f"{entry.wish.weights.dtype} weights; {kernel} unpacks them before {entry.op} runs in float"
     return Decision(
         node=entry.name,
         op=entry.op,

@@ -12,10 +12,11 @@ from onnxq.ops import clamp_bounds, facts, op_key
 from onnxq.stages.plan.candidates import Candidate, Kept
 from onnxq.stages.plan.parameters import activation_params
 from onnxq.stages.plan.placement import Placement
+from onnxq.stages.plan.storage import with_axis
 from onnxq.targets import Output
 from onnxq.types.format import Format
 from onnxq.types.plan import Role, TensorPlan
-from onnxq.types.scheme import PerBlock, PerChannel, PerTensor, QuantType, Range, Scheme
+from onnxq.types.scheme import PerChannel, PerTensor, QuantType, Range, Scheme
 from onnxq.types.statistics import Statistics
 
 if TYPE_CHECKING:
@@ -196,16 +197,13 @@ class Tensors:
 
     def _weight_scheme(self, entry: Candidate, slot: int) -> Scheme:
         """Return the weight scheme with its axis filled in; per tensor where per channel cannot be had."""
-        scheme, fact = entry.wish.weights, entry.fact
-        granularity = scheme.granularity
         tensor = constant_tensor(entry.node.inputs[slot])
         rank = 0 if tensor is None else len(tensor.shape)
-        if isinstance(granularity, PerBlock) and granularity.axis is None and fact.reduction_axis is not None:
-            return replace(scheme, granularity=replace(granularity, axis=fact.reduction_axis(entry.node, rank)))
-        if not isinstance(granularity, PerChannel) or granularity.axis is not None:
+        wanted, scheme = entry.wish.weights, with_axis(entry.wish.weights, entry.node, entry.fact, rank)
+        if not isinstance(scheme.granularity, PerChannel) or wanted == scheme:
             return scheme
         largest = entry.row.largest_rank_per_channel
-        if fact.channel_axis is None or rank < 2 or (largest is not None and rank > largest):
+        if largest is not None and rank > largest:
             return replace(scheme, granularity=PerTensor())
         # Integer operators take their scales apart from the codes: only DequantizeLinear needs an axis.
         if not self._per_channel and entry.wish.format is not Format.DYNAMIC:
@@ -213,7 +211,7 @@ class Tensors:
                 f"'{entry.name}': weights per tensor, since the model's opset lacks per-channel scales"
             )
             return replace(scheme, granularity=PerTensor())
-        return replace(scheme, granularity=PerChannel(axis=fact.channel_axis(entry.node, rank)))
+        return scheme
 
     def _constant(self, entry: Candidate, slot: int, scheme: Scheme) -> str:
         """Plan a constant; one that several nodes share in one form is planned once."""
