@@ -22,7 +22,7 @@ def correct_constants(model: ir.Model) -> bool:
 
 
 def forget_shapes(model: ir.Model) -> None:
-    """Take shapes and tensor types from all values that nodes make, and correct the constants.
+    """Take shapes and types from all values that nodes make, and correct the constants.
 
     Inference and conversion in C++ refuse a whole model for one stale shape, and build on it where they do not.
     """
@@ -30,6 +30,4 @@ def forget_shapes(model: ir.Model) -> None:
     for scope in scopes(model):
         for node in scope:
             for value in node.outputs:
-                value.shape = None
-                if isinstance(value.type, ir.TensorType):
-                    value.type = None
+                value.shape = value.type = None

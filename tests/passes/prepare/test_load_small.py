@@ -25,6 +25,11 @@ def test_inference_sees_a_target_shape_that_was_stored_outside_the_model(apply, 
     assert external.graph[0].outputs[0].shape == ir.Shape([4, 3])
 
 
+def test_inference_alone_does_not_fail_on_it(apply, external):
+    assert apply(external, "infer-shapes")
+    assert external.graph[0].outputs[0].dtype == ir.DataType.FLOAT
+
+
 def test_big_weights_stay_on_disk(apply, external):
     apply(external, "load-small")
     assert isinstance(external.graph.initializers["w"].const_value, ir.ExternalTensor)
