@@ -9,6 +9,9 @@ if TYPE_CHECKING:
     import onnx_ir as ir
 
 
+_MOVES = frozenset({"Concat", "Flatten", "Reshape", "Slice", "Squeeze", "Transpose", "Unsqueeze"})
+
+
 def constant_tensor(value: ir.Value | None) -> ir.TensorProtocol | None:
     """Return the tensor that `value` always holds, or None if it is no constant; reads no data.
 
@@ -30,6 +33,40 @@ def constant_array(value: ir.Value | None) -> npt.NDArray[Any] | None:
     """Return the constant that `value` holds as an array of its own dtype and shape (read-only), None if it is none."""
     tensor = constant_tensor(value)
     return None if tensor is None else tensor.numpy()
+
+
+def moved_tensor(value: ir.Value | None) -> ir.TensorProtocol | None:
+    """Return what `value` always holds where it is a constant, or moved from constants; None if it is neither.
+
+    Exporters put Transpose, Slice, Concat ... between a weight and its operator. Folding leaves them where several
+    read the weight, since the model would grow by the copy. They are computed when the tensor's data is asked for.
+    """
+    tensor = constant_tensor(value)
+    node = None if value is None else value.producer()
+    if tensor is not None or value is None or node is None:
+        return tensor
+    if node.domain or node.op_type not in _MOVES or value.dtype is None or value.shape is None:
+        return None
+    if not value.shape.is_static() or any(moved_tensor(source) is None for source in node.inputs if source is not None):
+        return None
+    import onnx_ir as ir
+
+    return ir.LazyTensor(lambda: ir.tensor(_moved(node)), dtype=value.dtype, shape=value.shape, name=value.name)
+
+
+def _moved(node: ir.Node) -> npt.NDArray[Any]:
+    import numpy as np
+    import onnx_ir as ir
+    from onnx.reference import ReferenceEvaluator
+
+    opset = 13 if node.graph is None else node.graph.opset_imports.get("", 13)
+    feeds = {}
+    for value in node.inputs:
+        tensor = moved_tensor(value)
+        if value is not None and tensor is not None:
+            feeds[value.name or ""] = tensor.numpy()
+    (result,) = ReferenceEvaluator(ir.to_proto(node), opsets={"": opset}).run(None, feeds)
+    return np.asarray(result)
 
 
 def _attribute_tensor(attribute: ir.Attr) -> ir.TensorProtocol | None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from onnxq.graph.constants import constant_tensor
+from onnxq.graph.constants import moved_tensor
 from onnxq.targets import Defaults, Row
 from onnxq.types.format import Format
 from onnxq.types.scheme import PerChannel, PerTensor, PerToken, QuantType, Scheme
@@ -73,7 +73,7 @@ def _lstm(node: ir.Node, weights: Scheme) -> str | None:
 
 
 def _lookup(node: ir.Node, weights: Scheme) -> str | None:
-    table = constant_tensor(node.inputs[0])
+    table = moved_tensor(node.inputs[0])
     if table is None or len(table.shape) < 2 or table.size < _SMALL_TABLE:
         return f"a table of fewer than 2 axes or {_SMALL_TABLE} elements is not worth it"
     return _other_axis(weights, len(table.shape), node.attributes.get_int("axis", 0))

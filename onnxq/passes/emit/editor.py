@@ -9,7 +9,7 @@ import numpy.typing as npt
 import onnx_ir as ir
 
 from onnxq.errors import PlanError
-from onnxq.graph.constants import constant_array
+from onnxq.graph.constants import moved_tensor
 from onnxq.graph.walk import top_level
 from onnxq.numerics.affine import storage_array
 from onnxq.ops import op_key
@@ -97,10 +97,10 @@ class Editor:
         Raises:
             PlanError: it is none.
         """
-        array = constant_array(self.values.get(name))
-        if array is None:
+        tensor = moved_tensor(self.values.get(name))
+        if tensor is None:
             raise PlanError(f"the plan takes '{name}' for a constant, which it is not; plan again")
-        return array
+        return tensor.numpy()
 
     def codes_and_params(self, key: str) -> tuple[ir.Value, QuantParams]:
         """Store the codes of a planned constant; return them and their parameters."""
@@ -179,15 +179,17 @@ class Editor:
         self.changed = self.changed or bool(gone)
 
     def drop_unread(self, values: Iterable[ir.Value]) -> None:
-        """Take out those of the values that are float constants which nothing reads any more."""
+        """Take out those of the values that are float constants, or moved from such, which nothing reads any more."""
         for value in values:
-            if (
-                value.is_initializer()
-                and not value.uses()
-                and not value.is_graph_input()
-                and not value.is_graph_output()
-            ):
+            node = value.producer()
+            if value.uses() or value.is_graph_input() or value.is_graph_output():
+                continue
+            if value.is_initializer():
                 self._graph.initializers.pop(value.name or "", None)
+            elif node is not None and node.graph is self._graph and moved_tensor(value) is not None:
+                read = dict.fromkeys(source for source in node.inputs if source is not None)
+                self.remove([node])
+                self.drop_unread(read)
 
     def name(self, wanted: str) -> str:
         """Return `wanted`, or the first numbered variant that the graph does not use yet; it is then taken."""

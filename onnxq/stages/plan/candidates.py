@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from onnxq.graph.constants import constant_tensor
+from onnxq.graph.constants import constant_tensor, moved_tensor
 from onnxq.graph.walk import nodes
 from onnxq.ops import OpFact, facts, op_key
 from onnxq.stages.plan.rules import Wish, wish_for
@@ -203,7 +203,7 @@ def _examine_weighted(
 
     if fact is None or fact.weight is None or not rows:
         return kept("no-kernel", f"{op} has no kernel in format {wish.format} on target {target.name}")
-    weights = tuple(slot for slot in (fact.weight, *fact.more_weights) if _is_constant(node, slot))
+    weights = tuple(slot for slot in (fact.weight, *fact.more_weights) if _never_changes(node, slot))
     if len(weights) != 1 + len(fact.more_weights):
         slot = next(slot for slot in (fact.weight, *fact.more_weights) if slot not in weights)
         value = node.inputs[slot] if slot < len(node.inputs) else None
@@ -223,8 +223,9 @@ def _examine_weighted(
     refusals = []
     for row in rows:
         why = _refusal(row, node, wish, True) or _missing(row, wish.weights, opset)
-        if why is None and wish.format is Format.WEIGHT_ONLY:
-            why = no_gain(node, fact, weights, wish.weights)
+        grown = None if wish.format is not Format.WEIGHT_ONLY else no_gain(node, fact, weights, wish.weights)
+        if why is None and grown is not None:
+            return kept("no-gain", grown)
         if why is None:
             return Candidate(
                 name=name, node=node, op=op, fact=fact, row=row, wish=wish, activations=running, weights=weights
@@ -247,6 +248,10 @@ def _is_filled(node: ir.Node, slot: int) -> bool:
 
 def _is_constant(node: ir.Node, slot: int) -> bool:
     return slot < len(node.inputs) and constant_tensor(node.inputs[slot]) is not None
+
+
+def _never_changes(node: ir.Node, slot: int) -> bool:
+    return slot < len(node.inputs) and moved_tensor(node.inputs[slot]) is not None
 
 
 def _is_float(value: ir.Value | None) -> bool:

@@ -16,7 +16,7 @@ from onnxq.types.statistics import Statistics
 if TYPE_CHECKING:
     import onnx_ir as ir
 
-_DEFAULT_EXTENT = 32  # of an axis whose extent is neither declared nor observed; only relative times depend on it
+UNKNOWN = 32  # of an axis whose extent is neither declared nor observed; only relative times depend on it
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -156,10 +156,10 @@ class Sizes:
         seen = self._statistics.tensors.get(value.name or "")
         observed = seen.shapes if seen is not None else None
         if value.shape is None:
-            return (_DEFAULT_EXTENT,) if observed is None else tuple(high for _, high in observed)
+            return (UNKNOWN,) if observed is None else tuple(high for _, high in observed)
         declared = [dim if isinstance(dim, int) else None for dim in value.shape]
         if observed is None or len(observed) != len(declared):
-            return tuple(_DEFAULT_EXTENT if dim is None else dim for dim in declared)
+            return tuple(UNKNOWN if dim is None else dim for dim in declared)
         return tuple(high if dim is None else dim for dim, (_, high) in zip(declared, observed, strict=True))
 
     def count(self, value: ir.Value) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from onnxq.stages.plan.candidates import Candidate, Kept
-from onnxq.stages.plan.placement import Sizes
+from onnxq.stages.plan.placement import UNKNOWN, Sizes
 from onnxq.targets import Timing
 from onnxq.types.format import Format
 from onnxq.types.plan import Reason
@@ -44,8 +44,7 @@ def _against(examined: Sequence[Candidate | Kept], sizes: Sizes, timing: Timing)
         if entry.row.slower:
             reasons[entry.name] = entry.row.slower
         elif entry.fact.macs is not None:
-            count = sizes.count(entry.node.outputs[0])
-            macs = count * entry.fact.macs(entry.node, [sizes.shape(value) for value in entry.node.inputs])
+            read, count, macs = _work(entry, sizes)
             in_float = macs * timing.float_mac
             on_codes = macs * timing.quantized_mac + count * timing.run_time_output + timing.run_time_node
             if on_codes >= in_float:
@@ -56,13 +55,32 @@ def _against(examined: Sequence[Candidate | Kept], sizes: Sizes, timing: Timing)
             assert source is not None
             group = (source, entry.wish.activations)
             groups.setdefault(group, {})[entry.name] = in_float - on_codes
-            costs[group] = sizes.count(source) * timing.run_time_quantize
-    for read, savings in groups.items():
+            costs[group] = read * timing.run_time_quantize
+    for shared, savings in groups.items():
         saving = sum(savings.values())
-        if saving <= costs[read]:
+        if saving <= costs[shared]:
             text = (
                 f"integer kernels would save about {saving / 1e3:.3g} us, "
-                f"less than the {costs[read] / 1e3:.3g} us for quantizing what they read at run time"
+                f"less than the {costs[shared] / 1e3:.3g} us for quantizing what they read at run time"
             )
             reasons |= dict.fromkeys(savings, text)
     return reasons
+
+
+def _work(entry: Candidate, sizes: Sizes) -> tuple[int, int, int]:
+    """Return the elements that a product reads and writes, and its multiply-accumulates."""
+    fact, node = entry.fact, entry.node
+    source, weight, result = node.inputs[entry.activations[0]], node.inputs[entry.weights[0]], node.outputs[0]
+    assert source is not None
+    assert fact.macs is not None
+    shapes = [sizes.shape(value) for value in node.inputs]
+    if source.shape is not None and result.shape is not None:
+        count = sizes.count(result)
+        return sizes.count(source), count, count * fact.macs(node, shapes)
+    # Of an activation of unknown rank the weight still tells how long its rows are.
+    extents = sizes.shape(weight)
+    rank = len(extents)
+    if fact.channel_axis is None or fact.reduction_axis is None:
+        return 0, 0, 0
+    columns, summed = extents[fact.channel_axis(node, rank)], extents[fact.reduction_axis(node, rank)]
+    return UNKNOWN * summed, UNKNOWN * columns, UNKNOWN * columns * summed

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from onnxq.graph.constants import constant_tensor
+from onnxq.graph.constants import moved_tensor
 from onnxq.numerics.blocks import parameter_shape
 from onnxq.ops import OpFact
 from onnxq.types.scheme import PerBlock, PerChannel, PerTensor, Scheme
@@ -34,7 +34,7 @@ def no_gain(node: ir.Node, fact: OpFact, slots: Sequence[int], scheme: Scheme) -
     """Return why a node's weights would not get smaller on codes, None if they would."""
     in_float, on_codes = 0, _OVERHEAD * len(slots)
     for slot in slots:
-        tensor = constant_tensor(node.inputs[slot])
+        tensor = moved_tensor(node.inputs[slot])
         assert tensor is not None
         shape = tuple(tensor.shape.numpy())
         in_float += tensor.nbytes

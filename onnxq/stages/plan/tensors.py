@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from onnxq.calibrators import Calibrator
-from onnxq.graph.constants import constant_tensor
+from onnxq.graph.constants import moved_tensor
 from onnxq.ops import clamp_bounds, facts, op_key
 from onnxq.stages.plan.candidates import Candidate, Kept
 from onnxq.stages.plan.parameters import activation_params
@@ -197,7 +197,7 @@ class Tensors:
 
     def _weight_scheme(self, entry: Candidate, slot: int) -> Scheme:
         """Return the weight scheme with its axis filled in; per tensor where per channel cannot be had."""
-        tensor = constant_tensor(entry.node.inputs[slot])
+        tensor = moved_tensor(entry.node.inputs[slot])
         rank = 0 if tensor is None else len(tensor.shape)
         wanted, scheme = entry.wish.weights, with_axis(entry.wish.weights, entry.node, entry.fact, rank)
         if not isinstance(scheme.granularity, PerChannel) or wanted == scheme:

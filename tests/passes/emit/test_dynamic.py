@@ -301,6 +301,37 @@ def test_a_transposed_copy_of_an_embedding_is_stored_once_too():
     assert done.sqnr(optimize=True) > 30
 
 
+def test_a_transposed_embedding_that_is_moved_in_the_graph_is_stored_once():
+    """Constant folding leaves the Transpose: the model would grow by the copy."""
+    source = text(
+        "e = Gather (t, i) u = Transpose <perm = [1, 0]> (t) y = MatMul (e, u)",
+        "int64[5] i",
+        "float[5,512] y",
+        "float[512,64] t",
+    )
+    done = dynamic(source, {"i": np.arange(5)})
+    assert list(stored_codes(done)) == ["t/quantized"]
+    assert "t" not in done.model.graph.initializers
+    assert [node.op_type for node in done.model.graph].count("Transpose") == 1
+    assert done.sqnr(optimize=False) > 30
+    assert done.sqnr(optimize=True) > 30
+
+
+def test_weights_put_together_from_parts():
+    """As exporters order the gates of an LSTM."""
+    source = text(
+        "p = Slice (v, zero, four) q = Slice (v, four, twelve) o = Concat <axis = 0> (q, p) w = Unsqueeze (o, zero) "
+        "y = LSTM <hidden_size = 3> (x, w, r)",
+        "float[5,2,16] x",
+        "float[5,1,2,3] y",
+        "float[12,16] v, float[1,12,3] r, int64[1] zero = {0}, int64[1] four = {4}, int64[1] twelve = {12}",
+    )
+    done = dynamic(source)
+    assert [node.op_type for node in done.model.graph] == ["DynamicQuantizeLSTM"]
+    assert not {"v", "r", "zero", "four"} & set(done.model.graph.initializers)
+    assert done.sqnr(optimize=False) > 30
+
+
 def test_a_transposed_weight_of_one_reader_is_stored_as_it_is_read():
     done = dynamic(CASES["gemm-transB=1"].text)
     assert stored_codes(done) == {"w/quantized": ir.Shape([8, 6])}
