@@ -18,7 +18,7 @@ from onnxq.passes.verifier import Verifier
 from onnxq.runtime.session import run_model
 from onnxq.stages.calibrate import calibrate, findings
 from onnxq.stages.load import load
-from onnxq.stages.plan import observed_tensors
+from onnxq.stages.plan import needed_opset, observed_tensors
 from onnxq.stages.prepare import Prepared, prepare
 from onnxq.stages.progress import Progress
 from onnxq.stages.verify import verify
@@ -80,18 +80,22 @@ class Job:
         *,
         verify_each: bool = False,
     ) -> Prepared:
-        """Bring the model into its normal form; arguments as for the prepare stage."""
+        """Bring the model into its normal form, of the opset that the recipe needs; arguments as for that stage."""
         verifier = Verifier(run=run_model, feeds=next(iter(self.samples()))) if verify_each else None
+        options: dict[str, Any] = {
+            "pipeline": self.recipe.passes,
+            "dump_after": dump_after,
+            "verify_each": verifier,
+            "reproducer_dir": reproducer_dir,
+        }
         with self.timed("prepare"):
-            self.prepared = prepare(
-                self.model,
-                pipeline=self.recipe.passes,
-                dump_after=dump_after,
-                verify_each=verifier,
-                reproducer_dir=reproducer_dir,
-            )
-        self.warnings += self.prepared.warnings
-        return self.prepared
+            prepared = prepare(self.model, **options)
+            needed = needed_opset(prepared.model, self.recipe, self.target)
+            if self.recipe.passes is None and needed > prepared.model.opset_imports.get("", needed):
+                prepared = prepare(self.model, opset=needed, **options)
+        self.warnings += prepared.warnings
+        self.prepared = prepared
+        return prepared
 
     def samples(self) -> Source:
         """Return the calibration data, or made-up inputs."""

@@ -62,14 +62,18 @@ def _blocks(scheme: Scheme) -> str | None:
 
 def _product(node: ir.Node, scheme: Scheme) -> str | None:
     if _rank(node, 1) != 2:
-        return "MatMulNBits takes a single matrix for its weight"
+        return "its weight is no single matrix"
     return _transposed(node) or _axis(node, scheme) or _blocks(scheme)
 
 
 def _portable_product(node: ir.Node, scheme: Scheme) -> str | None:
     if _rank(node, 1) != 2:
-        return None
+        return "its weight is no single matrix"
     return _axis(node, scheme) or _blocks(scheme)
+
+
+def _stack(node: ir.Node, _: Scheme) -> str | None:
+    return "its weight is a single matrix" if _rank(node, 1) == 2 else None
 
 
 def _transposed(node: ir.Node) -> str | None:
@@ -162,7 +166,7 @@ _PRODUCTS = tuple(
             weights=_ALL,
             granularities=_GRANULARITIES,
             refuses=_portable_product,
-            condition="blocks of 16, 32, 64, 128 or 256; stacks of matrices: any",
+            condition="one matrix; blocks of 16, 32, 64, 128 or 256",
             opset=_opset,
             fused="MatMulNBits",
             probe=_PROBES[op],
@@ -208,12 +212,15 @@ _UNPACKED = tuple(
         activations=frozenset(),
         weights=_ALL,
         granularities=_GRANULARITIES,
+        refuses=_stack if op == "MatMul" else None,
+        condition="a stack of matrices" if op == "MatMul" else "",
         defaults=_EIGHT_BITS,
         opset=_opset,
         probe=_text(body, inputs, weights),
         evidence=_EVIDENCE,
     )
     for op, body, inputs, weights in (
+        ("MatMul", "y = MatMul (x, w)", "float[2,8,64] x", "float[2,64,24] w"),
         ("Conv", "y = Conv (x, w)", "float[1,8,8,8] x", "float[8,8,3,3] w"),
         ("ConvTranspose", "y = ConvTranspose (x, w)", "float[1,8,8,8] x", "float[8,8,3,3] w"),
         ("LSTM", "y = LSTM <hidden_size = 16> (x, w, r)", "float[5,1,16] x", "float[1,64,16] w, float[1,64,16] r"),

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from onnxq.calibrators import make_calibrator
+from onnxq.errors import RecipeError
 from onnxq.graph.fingerprint import fingerprint
 from onnxq.ops import known_operators
 from onnxq.stages.plan.candidates import Candidate, Kept, examine
@@ -47,6 +49,7 @@ def make_plan(model: ir.Model, statistics: Statistics, recipe: Recipe, target: T
     examined = list(examine(model, recipe, target))
     warnings = list(check_rules(recipe, [(entry.op, entry.name) for entry in examined], known_operators()))
     calibrator = make_calibrator(recipe.calibrator.name, recipe.calibrator.options)
+    _check_possible(examined, recipe)
     examined = list(without_unfit(examined, statistics))
     everywhere = recipe.placement == "everywhere"
     examined = list(without_costly(examined, statistics, target.timing, everywhere=everywhere))
@@ -61,6 +64,21 @@ def make_plan(model: ir.Model, statistics: Statistics, recipe: Recipe, target: T
         tensors=tensors.planned(),
         warnings=(*warnings, *tensors.warnings),
     )
+
+
+def _check_possible(examined: Sequence[Candidate | Kept], recipe: Recipe) -> None:
+    """Refuse weights that no node of the model can have as the recipe wants them.
+
+    Raises:
+        RecipeError: there are none; names a node and what would do.
+    """
+    wanted = [choice for choice in (recipe.weights, *(rule.weights for rule in recipe.rules)) if choice is not None]
+    if not any(choice.model_fields_set - {"method"} for choice in wanted):
+        return
+    entries = [entry for entry in examined if entry.wish is not None and entry.wish.format is Format.WEIGHT_ONLY]
+    refused = [entry for entry in entries if isinstance(entry, Kept) and entry.reason.code == "condition"]
+    if refused and not any(isinstance(entry, Candidate) for entry in entries):
+        raise RecipeError(f"no weight can be as the recipe wants it: '{refused[0].name}': {refused[0].reason.text}")
 
 
 def _decide(entry: Candidate | Kept, placement: Placement, tensors: Tensors, target: Target) -> Decision:
