@@ -13,7 +13,7 @@ from onnxq.data.signature import Signature
 from onnxq.errors import CalibrationError, OnnxqError, nearest
 
 # A generator can be read once; this much of it is kept so that a later stage can look at the same samples again.
-RETAINED_BYTES = 64 << 20
+RETAINED_BYTES = 32 << 20
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -66,7 +66,7 @@ class IterableReader:
     def items(self, signature: Signature, size: int | None) -> Iterator[Item]:
         """See `Reader`."""
         if self._stream is None:
-            yield from self._read(iter(self._iterable), 1, signature)
+            yield from read_batches(iter(self._iterable), self.description, signature)
         else:
             yield from self._once(self._stream, signature)
 
@@ -96,7 +96,7 @@ class IterableReader:
         if self._overflowed:
             message = f"{self.description} can be read only once, and is needed again"
             raise CalibrationError(f"{message}; give a list, or a function that returns a fresh iterator")
-        for item in self._read(stream, len(self._retained) + 1, signature):
+        for item in read_batches(stream, self.description, signature, len(self._retained) + 1):
             # Generators may fill the same buffer again, so what is kept is a copy.
             kept = {name: np.array(value) for name, value in item.values.items()}
             self._retained_bytes += sum(array.nbytes for array in kept.values())
@@ -106,24 +106,7 @@ class IterableReader:
                 break
             self._retained.append(Item(values=kept, where=item.where))
             yield item
-        for item in self._read(stream, len(self._retained) + 2, signature):
-            yield item
-
-    def _read(self, iterator: Iterator[Any], number: int, signature: Signature) -> Iterator[Item]:
-        """Iterate over user code, its exceptions turned into ours; batches are counted from `number`."""
-        while True:
-            try:
-                item = next(iterator)
-            except StopIteration:
-                return
-            except OnnxqError:
-                raise
-            except Exception as error:
-                message = f"{self.description} failed at batch {number}: {type(error).__name__}: {error}"
-                raise CalibrationError(message) from error
-            where = f"{self.description}, batch {number}"
-            yield Item(values=as_mapping(item, signature, where), where=where)
-            number += 1
+        yield from read_batches(stream, self.description, signature, len(self._retained) + 2)
 
 
 class CallableReader:
@@ -144,7 +127,7 @@ class CallableReader:
         if not isinstance(made, Iterable) or isinstance(made, (str, bytes, Mapping)):
             message = f"{self.description} returned {type(made).__name__}"
             raise CalibrationError(f"{message}; it should return an iterable of {{input name: array}}")
-        yield from IterableReader(made, self.description).items(signature, size)
+        yield from read_batches(iter(made), self.description, signature)
 
     def count(self, signature: Signature) -> int | None:
         """See `Reader`."""
@@ -153,6 +136,27 @@ class CallableReader:
     def digest(self) -> str | None:
         """See `Reader`."""
         return None
+
+
+def read_batches(iterator: Iterator[Any], description: str, signature: Signature, number: int = 1) -> Iterator[Item]:
+    """Yield what user code yields, its exceptions turned into ours; batches are counted from `number`.
+
+    Raises:
+        CalibrationError: an exception of the code, or something that is no batch.
+    """
+    while True:
+        try:
+            item = next(iterator)
+        except StopIteration:
+            return
+        except OnnxqError:
+            raise
+        except Exception as error:
+            message = f"{description} failed at batch {number}: {type(error).__name__}: {error}"
+            raise CalibrationError(message) from error
+        where = f"{description}, batch {number}"
+        yield Item(values=as_mapping(item, signature, where), where=where)
+        number += 1
 
 
 def import_callable(path: str) -> Callable[[], Iterable[Any]]:

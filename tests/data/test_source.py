@@ -153,6 +153,17 @@ def test_functions_are_called_for_every_pass():
     assert source.description == "batches"
 
 
+def test_batches_of_a_function_are_not_kept():
+    import tracemalloc
+
+    source = open_source(lambda: ({"x": np.ones((1, 3 << 16), np.float32)} for _ in range(30)), one("batch,L"))
+    tracemalloc.start()
+    assert sum(len(feeds["x"]) for feeds in source) == 30
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 4 << 20
+
+
 def test_a_function_is_found_by_its_name(tmp_path, monkeypatch):
     code = """
         import numpy as np
