@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
@@ -15,7 +15,7 @@ from onnxq.data.statistics_file import load_statistics
 from onnxq.errors import CalibrationError
 from onnxq.graph.fingerprint import fingerprint
 from onnxq.passes.verifier import Verifier
-from onnxq.runtime.session import run_model
+from onnxq.runtime.session import CPU, run_model
 from onnxq.stages.calibrate import calibrate, findings
 from onnxq.stages.load import load
 from onnxq.stages.plan import needed_opset, observed_tensors
@@ -151,7 +151,7 @@ class Job:
         source = self._evaluation(evaluation)
         metric = None if self.recipe.metric is None else load_metric(self.recipe.metric)
         with self.timed("verify"):
-            return verify(
+            found = verify(
                 self.model,
                 quantized,
                 source,
@@ -161,6 +161,10 @@ class Job:
                 metric=metric,
                 progress=self.progress,
             )
+        if self.target.provider in CPU:
+            return found
+        elsewhere = f"compared and timed on {CPU[0]}, not on {self.target.provider}, where the model will be served"
+        return replace(found, warnings=(*found.warnings, elsewhere))
 
     def _evaluation(self, given: Data | None) -> Source:
         data: Any = given if given is not None else self.recipe.evaluation

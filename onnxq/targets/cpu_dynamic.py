@@ -46,16 +46,18 @@ def _other_axis(weights: Scheme, rank: int | None, own: int) -> str | None:
     return f"scales along axis {granularity.axis} of the weight, integer kernels take them along axis {own % rank}"
 
 
-def _product(node: ir.Node, weights: Scheme) -> str | None:
+def refuse_product(node: ir.Node, weights: Scheme) -> str | None:
+    """Return why a product is not written as MatMulInteger, None if it is."""
     if _rank(node, 1) == 1:
         return "a weight of one axis has no integer kernel"
     return _other_axis(weights, _rank(node, 1), -2 if node.attributes.get_int("transB", 0) else -1)
 
 
-def _product_by_row(node: ir.Node, weights: Scheme) -> str | None:
+def refuse_product_by_row(node: ir.Node, weights: Scheme) -> str | None:
+    """Return why a product whose activation has a scale for each row is not written, None if it is."""
     if _rank(node, 0) == 1:
         return "an activation of one axis is a single token: per-tensor is the same"
-    return _product(node, weights)
+    return refuse_product(node, weights)
 
 
 def _convolution(node: ir.Node, weights: Scheme) -> str | None:
@@ -72,14 +74,16 @@ def _lstm(node: ir.Node, weights: Scheme) -> str | None:
     return _other_axis(weights, _rank(node, 1), 1)
 
 
-def _lookup(node: ir.Node, weights: Scheme) -> str | None:
+def refuse_lookup(node: ir.Node, weights: Scheme) -> str | None:
+    """Return why a Gather does not look codes up, None if it does."""
     table = moved_tensor(node.inputs[0])
     if table is None or len(table.shape) < 2 or table.size < _SMALL_TABLE:
         return f"a table of fewer than 2 axes or {_SMALL_TABLE} elements is not worth it"
     return _other_axis(weights, len(table.shape), node.attributes.get_int("axis", 0))
 
 
-def _one_op(body: str, inputs: str = "float[8,64] x", weights: str = "float[64,32] w") -> str:
+def one_operator(body: str, inputs: str = "float[8,64] x", weights: str = "float[64,32] w") -> str:
+    """Return the ONNX text of a probe: a model of one operator."""
     return f'<ir_version: 9, opset_import: ["" : 13]>\nprobe ({inputs}) => (float[] y)\n<{weights}>\n{{ {body} }}'
 
 
@@ -95,10 +99,10 @@ def _products(op: str) -> tuple[Row, ...]:
             weights=weights,
             symmetric=symmetric,
             formats=_FORMATS,
-            refuses=_product,
+            refuses=refuse_product,
             condition="weight of two axes or more",
             opset=lambda weights: _OPSET,
-            probe=_one_op(f"y = {op} (x, w)"),
+            probe=one_operator(f"y = {op} (x, w)"),
             evidence=_EVIDENCE,
         )
 
@@ -114,10 +118,10 @@ def _products(op: str) -> tuple[Row, ...]:
             weights=_EIGHT,
             formats=_FORMATS,
             activation_granularities=(PerToken,),
-            refuses=_product_by_row,
+            refuses=refuse_product_by_row,
             condition="activation and weight of two axes or more",
             opset=lambda weights: _OPSET,
-            probe=_one_op(f"y = {op} (x, w)"),
+            probe=one_operator(f"y = {op} (x, w)"),
             evidence=_EVIDENCE,
         ),
     )
@@ -135,7 +139,7 @@ def _convolutions(weights: frozenset[QuantType], granularities: tuple[type, ...]
         condition="one zero point for all channels",
         slower="ConvInteger takes 5 to 20 times as long as Conv in float",
         opset=lambda weights: _OPSET,
-        probe=_one_op("y = Conv (x, w)", "float[1,8,8,8] x", "float[8,8,3,3] w"),
+        probe=one_operator("y = Conv (x, w)", "float[1,8,8,8] x", "float[8,8,3,3] w"),
         evidence=f"{_EVIDENCE}; timed at 3x3, 1x1 and depthwise, 14 to 64 pixels wide",
     )
 
@@ -152,7 +156,9 @@ def _lstms(weights: frozenset[QuantType], granularities: tuple[type, ...]) -> Ro
         contrib=True,
         refuses=_lstm,
         condition="layout = 0; one zero point for all channels",
-        probe=_one_op("y = LSTM <hidden_size = 8> (x, w, r)", "float[5,1,16] x", "float[1,32,16] w, float[1,32,8] r"),
+        probe=one_operator(
+            "y = LSTM <hidden_size = 8> (x, w, r)", "float[5,1,16] x", "float[1,32,16] w, float[1,32,8] r"
+        ),
         evidence=f"{_EVIDENCE}; 1.1 to 3.3 times as fast as float, hidden size 128 to 512",
     )
 
@@ -171,9 +177,9 @@ ROWS = (
         weights=_EIGHT,
         formats=_FORMATS,
         activation_granularities=(PerTensor, PerToken),
-        refuses=_lookup,
+        refuses=refuse_lookup,
         condition=f"a constant table of two axes or more and {_SMALL_TABLE} elements",
-        probe=_one_op("y = Gather (w, i)", "int64[3] i", "float[512,16] w"),
+        probe=one_operator("y = Gather (w, i)", "int64[3] i", "float[512,16] w"),
         evidence=_EVIDENCE,
     ),
 )

@@ -1,0 +1,53 @@
+"""The CUDA target: what is written must be what its provider has kernels for; numbers are checked on the CPU's."""
+
+import numpy as np
+import onnx_ir as ir
+import onnxq
+import pytest
+from onnxq.types.plan import Action
+from tests.quantizing import quantize_text, text
+
+# Of onnxruntime's CUDA provider (docs/OperatorKernels.md of onnxruntime 1.31), with int8 or float32 where it matters.
+KERNELS = {"Abs", "Add", "Cast", "Clip", "Div", "Max", "Min", "Mul", "ReduceMax", "ReduceMin", "Round", "Sub"} | {
+    "DequantizeLinear",
+    "Gather",
+    "MatMulInteger",
+    "QuantizeLinear",
+    "Transpose",
+}
+MODEL = text(
+    "e = Gather (t, i) a = MatMul (e, w) y = Gemm <alpha = 0.5, transB = 1> (a, v, b)",
+    "int64[7] i",
+    "float[7,512] y",
+    "float[512,64] t, float[64,96] w, float[512,96] v, float[512] b",
+)
+
+
+@pytest.mark.parametrize("granularity", ["per-tensor", "per-token"])
+def test_only_operators_with_kernels_are_written(granularity):
+    activations = {"granularity": granularity}
+    done = quantize_text(MODEL, {"i": np.arange(7)}, target="cuda", format="dynamic", activations=activations)
+    assert {entry.action for entry in done.plan.decisions} == {Action.QUANTIZE}
+    assert {node.op_type for node in done.model.graph} <= KERNELS
+    for node in done.model.graph:
+        if node.op_type == "MatMulInteger":
+            assert [value.dtype for value in node.inputs] == [ir.DataType.INT8, ir.DataType.INT8]
+    assert done.sqnr(optimize=False) > 30
+    assert done.sqnr(optimize=True) > 30
+
+
+def test_asymmetric_schemes_are_refused():
+    source = text("y = MatMul (x, w)", "float[5,64] x", "float[5,6] y", "float[64,6] w")
+    for options in (
+        {"activations": {"symmetric": False}},
+        {"activations": {"dtype": "uint8"}},
+        {"weights": {"symmetric": False}},
+    ):
+        done = quantize_text(source, target="cuda", format="dynamic", **options)
+        assert done.reasons() == {"MatMul_0": "condition"}
+
+
+def test_a_report_says_that_the_model_was_not_run_there():
+    model = quantize_text(text("y = MatMul (x, w)", "float[5,64] x", "float[5,6] y", "float[64,6] w")).float_model
+    report = onnxq.quantize(model, target="cuda", format="dynamic")
+    assert any("CUDAExecutionProvider" in warning for warning in report.warnings)
