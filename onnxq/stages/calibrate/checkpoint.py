@@ -60,7 +60,7 @@ class Checkpoint:
         self._path.unlink(missing_ok=True)
 
 
-def job_key(model: str, source: Source, tensors: Sequence[str], options: Options, batches: int) -> str:
+def job_key(model: str, source: Source, tensors: Sequence[str], options: Options) -> str:
     """Return what a calibration is told apart by, as 64 hex digits.
 
     Args:
@@ -68,12 +68,11 @@ def job_key(model: str, source: Source, tensors: Sequence[str], options: Options
         source: the data.
         tensors: the tensors of the wave.
         options: how they are observed.
-        batches: batches that are observed together.
     """
     parts = [
         model,
         source.sha256 or source.description,
-        f"{source.samples} {source.batch_size} {batches} {options.subsample}",
+        f"{source.samples} {source.batch_size} {options.subsample}",
         *sorted(f"{name} {options.channel_axes.get(name)}" for name in tensors),
     ]
     return hashlib.sha256("\0".join(parts).encode("utf-8", "surrogatepass")).hexdigest()

@@ -70,7 +70,7 @@ class Shards:
         self,
         executor: Executor,
         model: ir.Model,
-        key: str,
+        fingerprint: str,
         tensors: tuple[str, ...],
         *,
         threads: int,
@@ -80,7 +80,8 @@ class Shards:
         self._executor = executor
         self._model = model
         self._message = serialize(model)
-        self._key, self._tensors, self._threads, self._options = key, tensors, threads, options
+        self._key = "\0".join((fingerprint, str(threads), *tensors))
+        self._tensors, self._threads, self._options = tensors, threads, options
         self._note = note
         self._here: Taps | None = None
 

@@ -28,10 +28,11 @@ from onnxq.types.statistics import Statistics
 if TYPE_CHECKING:
     import onnx_ir as ir
 
-# Batches of one piece of work: one where there are few, so that all hands are busy; more where there are many, so that
-# results are merged, sent and saved less often.
-MOST_BATCHES = 16
+# A piece of work is one batch where there are few, so that all hands are busy, and more where there are many, so that
+# results are merged, sent and saved less often; but never much data.
 _PIECES = 16
+_PIECE_BATCHES = 16
+_PIECE_BYTES = 4 << 20
 
 
 def calibrate(
@@ -174,7 +175,7 @@ class _Job:
         return Shards(
             self.executor,
             self.model,
-            job_key(self.fingerprint, self.source, tensors, self.options, 0),
+            self.fingerprint,
             tensors,
             threads=layout.threads,
             options=self.options,
@@ -183,7 +184,7 @@ class _Job:
 
     def _works(self, batches: Iterator[Batch], layout: Layout, skip: int) -> Iterator[Work]:
         """Yield the batches in pieces of work, the first `skip` samples left out."""
-        pieces = self._pieces()
+        enough = self._enough()
         held: list[tuple[Batch, Portion]] = []
         for batch in batches:
             if skip > 0:
@@ -192,28 +193,32 @@ class _Job:
             if skip < 0:
                 raise CalibrationError("the data is not what it was before the interruption; delete the checkpoint")
             held.append((batch, layout.portion(batch, free=self.source.chooses_size)))
-            if len(held) == pieces:
+            full = len(held) == _PIECE_BATCHES or _bytes(held) >= _PIECE_BYTES
+            if full or sum(each.samples for each, _ in held) >= enough:
                 yield _work(held)
                 held = []
         if held:
             yield _work(held)
 
-    def _pieces(self) -> int:
-        """How many batches make a piece of work: the same for the same data, whatever the engine."""
-        samples, size = self.source.samples, self.source.batch_size or 1
-        return 1 if samples is None else min(MOST_BATCHES, max(1, samples // size // _PIECES))
+    def _enough(self) -> int:
+        """How many samples make a piece of work: the same for the same data, whatever the engine."""
+        return max(1, (self.source.samples or 0) // _PIECES)
 
     def _checkpoint(self, wave: tuple[str, ...], number: int) -> Checkpoint | None:
         if self.checkpoint is None:
             return None
         path = self.checkpoint if number == 1 else self.checkpoint.with_name(f"{self.checkpoint.name}.{number}")
-        return Checkpoint(path, job_key(self.fingerprint, self.source, wave, self.options, self._pieces()))
+        return Checkpoint(path, job_key(self.fingerprint, self.source, wave, self.options))
 
 
 def _remove(checkpoints: list[Checkpoint | None]) -> None:
     for checkpoint in checkpoints:
         if checkpoint is not None:
             checkpoint.remove()
+
+
+def _bytes(held: list[tuple[Batch, Portion]]) -> int:
+    return sum(array.nbytes for batch, _ in held for array in batch.feeds.values())
 
 
 def _work(held: list[tuple[Batch, Portion]]) -> Work:
