@@ -46,7 +46,9 @@ OPTIONS: dict[str, Any] = {
         "Inputs to compare both models on; an array `labels` among them gives accuracy. Without: evaluation.npz beside "
         "the calibration file, else the calibration data.",
     ),
-    "format": _option(str, _CHOICES, "NAME", "How quantized nodes are written: qdq ...; see `onnxq targets`."),
+    "format": _option(
+        str, _CHOICES, "NAME", "How quantized nodes are written: qdq, qoperator, dynamic, weight-only, or auto."
+    ),
     "portable": _flag(_CHOICES, "Use operators of the ONNX standard only, none of onnxruntime's own.", "--portable"),
     "activations": _option(
         str, _CHOICES, "SCHEME", "What differs from the target's default, such as int8,symmetric or uint8."

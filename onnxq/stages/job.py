@@ -18,12 +18,13 @@ from onnxq.passes.verifier import Verifier
 from onnxq.runtime.session import CPU, run_model
 from onnxq.stages.calibrate import calibrate, findings
 from onnxq.stages.load import load
-from onnxq.stages.plan import needed_opset, observed_tensors
+from onnxq.stages.plan import choose_format, needed_opset, observed_tensors
 from onnxq.stages.prepare import Prepared, prepare
 from onnxq.stages.progress import Progress
 from onnxq.stages.verify import verify
 from onnxq.stages.verify_metric import load_metric
 from onnxq.targets import targets
+from onnxq.types.format import Format
 from onnxq.types.plan import Plan
 from onnxq.types.recipe import Recipe
 from onnxq.types.report import Verification
@@ -90,6 +91,10 @@ class Job:
         }
         with self.timed("prepare"):
             prepared = prepare(self.model, **options)
+            if self.recipe.format is Format.AUTO:
+                chosen, why = choose_format(prepared.model, self.target)
+                self.recipe = self.recipe.model_copy(update={"format": chosen})
+                self.warnings.append(why)
             needed = needed_opset(prepared.model, self.recipe, self.target)
             if self.recipe.passes is None and needed > prepared.model.opset_imports.get("", needed):
                 prepared = prepare(self.model, opset=needed, **options)

@@ -12,12 +12,14 @@ class Format(StrEnum):
     QOPERATOR: the integer operator itself (QLinearConv ...); parameters from calibration.
     DYNAMIC: integer operator; weights quantized now, activations at run time.
     WEIGHT_ONLY: weights on codes, the arithmetic in float.
+    AUTO: one of the above, chosen from the model; stands in recipes, never in plans.
     """
 
     QDQ = "qdq"
     QOPERATOR = "qoperator"
     DYNAMIC = "dynamic"
     WEIGHT_ONLY = "weight-only"
+    AUTO = "auto"
 
     @property
     def static(self) -> bool:

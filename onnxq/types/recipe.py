@@ -111,6 +111,8 @@ class Rule(_Model):
 
     @model_validator(mode="after")
     def _says_something(self) -> Rule:
+        if self.format is Format.AUTO:
+            raise ValueError("a rule names a format; `auto` is for the whole model")
         says = [part for part in (self.format, self.activations, self.weights) if part is not None]
         if self.keep is None and not says:
             raise ValueError("a rule says `keep: float`, `format`, `activations` or `weights`")
