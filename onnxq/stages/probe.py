@@ -62,7 +62,12 @@ def _run(
     text: str, row: Row, target: Target, form: Format, *, activations: QuantType | None, weights: QuantType | None
 ) -> str:
     """Quantize a probe's model with the given types and return the operator that runs in the row's place."""
-    choice: dict[str, object] = {"format": form, "placement": "everywhere", "portable": not row.contrib}
+    choice: dict[str, object] = {
+        "format": form,
+        "placement": "everywhere",
+        "calibrator": "minmax",
+        "portable": not row.contrib,
+    }
     if activations is not None:
         read = {"dtype": activations, "granularity": _one_of(row.activation_granularities, PerTensor)}
         choice["activations"] = read if row.symmetric is None else {**read, "symmetric": row.symmetric}

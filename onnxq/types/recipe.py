@@ -124,7 +124,7 @@ class Rule(_Model):
 class CalibratorChoice(_Model):
     """A calibrator by name, with its options. Short: `percentile:percentile=99.9`."""
 
-    name: str = "minmax"
+    name: str = "mse"
     options: dict[str, float | int | str | bool] = Field(default_factory=dict)
 
     @model_validator(mode="before")

@@ -51,7 +51,7 @@ def test_formats_without_calibration_agree_with_their_simulation(options):
 def test_the_rounding_is_that_of_the_operator():
     """Against hand-computed values: scale 1/255 of [0, 1], zero point 0."""
     model = model_from_text(text("y = MatMul (x, w)", "float[1,2] x", "float[1,1] y", "float[2,1] w = {1.0, 0.0}"))
-    simulated = onnxq.simulate(model, calibration=[{"x": np.array([[0.0, 1.0]], np.float32)}])
+    simulated = onnxq.simulate(model, calibrator="minmax", calibration=[{"x": np.array([[0.0, 1.0]], np.float32)}])
     for value, code in ((0.503, 128), (0.499, 127), (2.0, 255), (-1.0, 0)):
         found = run_model(simulated, {"x": np.array([[value, 0.0]], np.float32)})["y"]
         assert found[0, 0] == pytest.approx(code / 255, abs=1e-6)
