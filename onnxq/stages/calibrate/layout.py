@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     import onnx_ir as ir
 
 # Of tapped tensors alive at the same time, more does not make calibration faster: it only leaves the caches.
-USEFUL_BYTES = 192 << 20
+USEFUL_BYTES = 160 << 20
 # A run whose size is ours to choose: enough to keep the processor busy.
 RUN_BYTES = 64 << 20
 # More runs at a time than this do not get faster: counting values holds the interpreter's lock.
