@@ -88,6 +88,7 @@ def test_every_family_agrees_with_its_qdq_form(name, activations, weights, granu
     family = FAMILIES[name]
     options = {
         "placement": "everywhere",
+        "calibrator": "minmax",
         "activations": {"dtype": activations},
         "weights": {"dtype": weights, "granularity": granularity, "symmetric": weights == "int8"},
     }
