@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from onnxq.data.statistics_file import save_statistics
 from onnxq.errors import VerificationError
+from onnxq.passes.emit.drop_inferred import declared_values
 from onnxq.stages.calibrate.executors import engine
 from onnxq.stages.inspect import inspect as run_inspect
 from onnxq.stages.job import Data, Job
@@ -89,7 +90,9 @@ def quantize(
     with job.timed("plan"):
         made = make_plan(prepared.model, found, job.recipe, job.target)
     with job.timed("rewrite"):
-        quantized, records = rewrite(prepared.model, made, dump_after=_for_emit(dump_after, True))
+        quantized, records = rewrite(
+            prepared.model, made, declared=declared_values(job.model), dump_after=_for_emit(dump_after, True)
+        )
     verification = job.verify(quantized, made, evaluation) if check else None
     report = make_report(job, made, quantized, found=found, verification=verification, records=records)
     _enforce(report)
@@ -244,4 +247,4 @@ def _like(given: object, quantized: ir.Model) -> Any:
 
 def _for_emit(dump: tuple[str, Path] | None, emit: bool) -> tuple[str, Path] | None:
     """Return the dump request if it names an emitter (or, with emit False, any other pass)."""
-    return dump if dump is not None and dump[0].startswith("emit-") is emit else None
+    return dump if dump is not None and (dump[0].startswith("emit-") or dump[0] == "drop-inferred") is emit else None

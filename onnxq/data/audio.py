@@ -46,6 +46,7 @@ class WaveReader:
     """
 
     asks_size = True
+    repeatable = True
 
     def __init__(self, path: Path, options: WaveOptions) -> None:
         self.description = str(path)

@@ -36,6 +36,7 @@ class FileReader:
     """
 
     asks_size = True
+    repeatable = True
 
     def __init__(self, path: Path) -> None:
         self.description = str(path)

@@ -68,6 +68,7 @@ class ImageReader:
     """Reads the images of a folder and its subfolders in natural order of their paths."""
 
     asks_size = True
+    repeatable = True
 
     def __init__(self, path: Path, options: ImageOptions) -> None:
         self.description = str(path)

@@ -31,10 +31,12 @@ class Reader(Protocol):
     Attributes:
         description: what it is, for people: "calibration.npz".
         asks_size: whether `items` heeds `size`; others yield what they hold, and are regrouped.
+        repeatable: whether `items` yields all of the data every time.
     """
 
     description: str
     asks_size: bool
+    repeatable: bool
 
     def items(self, signature: Signature, size: int | None) -> Iterator[Item]:
         """Yield items of about `size` samples each; None leaves the choice to the reader."""
@@ -59,6 +61,7 @@ class IterableReader:
         self._iterable = iterable
         # An iterator is used up by reading; lists, data loaders and the like begin afresh.
         self._stream = iter(iterable) if isinstance(iterable, Iterator) else None
+        self.repeatable = self._stream is None
         self._retained: list[Any] = []
         self._retained_bytes = 0
         self._overflowed = False
@@ -113,6 +116,7 @@ class CallableReader:
     """Reads what a function without arguments returns; it is called afresh for every pass over the data."""
 
     asks_size = False
+    repeatable = True
 
     def __init__(self, function: Callable[[], Iterable[Any]], description: str) -> None:
         self.description = description

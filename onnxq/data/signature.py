@@ -70,6 +70,14 @@ class Signature:
         return not any(part in name and "batch" not in name for name in names for part in _NOT_A_BATCH)
 
     @property
+    def is_fixed(self) -> bool:
+        """Whether all samples are of one size: every extent but that of the batch axis is fixed."""
+        first = 1 if self.has_batch_axis else 0
+        return all(
+            spec.dims is not None and all(isinstance(dim, int) for dim in spec.dims[first:]) for spec in self.inputs
+        )
+
+    @property
     def fixed_batch(self) -> int | None:
         """The extent of the batch axis if the model fixes it, else None."""
         if not self.has_batch_axis:

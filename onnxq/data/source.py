@@ -91,6 +91,11 @@ class Source:
         return None if any(entry is None for entry in labels) else tuple(entry for entry in labels if entry is not None)
 
     @property
+    def repeatable(self) -> bool:
+        """Whether the data can be read as often as wanted, whatever its size."""
+        return self._reader.repeatable
+
+    @property
     def chooses_size(self) -> bool:
         """Whether the size of batches was left to the source, so that it may be changed at will."""
         return self.batch_size is None and self._reader.asks_size and self.signature.has_batch_axis

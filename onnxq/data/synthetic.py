@@ -54,6 +54,7 @@ class _Synthetic:
 
     description = "made-up inputs"
     asks_size = False
+    repeatable = True
 
     def __init__(self, signature: Signature, shapes: Mapping[str, Sequence[int]], samples: int) -> None:
         self._shapes = _extents(signature, shapes)

@@ -48,6 +48,7 @@ class TextReader:
     """
 
     asks_size = True
+    repeatable = True
 
     def __init__(self, path: Path, options: TextOptions) -> None:
         self.description = str(path)

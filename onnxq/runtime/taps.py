@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import TYPE_CHECKING
 
 from onnxq.errors import CalibrationError, nearest
@@ -93,9 +93,33 @@ def tensor_bytes(model: ir.Model, tensors: Collection[str], feeds: Mapping[str, 
     sizes = {name: _inferred(value, extents) for name, value in values.items()}
     open_ones = [name for name, size in sizes.items() if size is None]
     if open_ones:
-        shapes = _shapes(model, open_ones, feeds)
+        (shapes,) = tensor_shapes(model, open_ones, [feeds])
         sizes |= {name: _bytes(shapes[name], values[name].dtype) for name in open_ones}
     return {name: size or 0 for name, size in sizes.items()}
+
+
+def tensor_shapes(
+    model: ir.Model, tensors: Collection[str], runs: Iterable[Mapping[str, np.ndarray]]
+) -> list[dict[str, tuple[int, ...]]]:
+    """Return the shape that each tensor has in each of some runs; the tensors themselves are not kept.
+
+    Args:
+        model: the model. tensors: as `in_graph_order` returns them. runs: for each run an array for every input.
+
+    Raises:
+        ModelError: onnxruntime cannot load or run the model.
+    """
+    import onnx_ir as ir
+
+    probe = model.clone()
+    outputs = {name: f"{name}//shape" for name in tensors}
+    for name, value in _values(probe, tensors).items():
+        node = ir.node("Shape", [value])
+        node.outputs[0].name = outputs[name]
+        probe.graph.append(node)
+    session = open_session(probe, optimize=False, threads=1, outputs=list(outputs.values())) if outputs else None
+    found = [{} if session is None else session.run(feeds) for feeds in runs]
+    return [{name: tuple(each[output].tolist()) for name, output in outputs.items()} for each in found]
 
 
 def _is_foreign(dtype: ir.DataType | None) -> bool:
@@ -150,17 +174,3 @@ def _bytes(shape: Collection[int], dtype: ir.DataType | None) -> int:
     for extent in shape:
         total *= extent
     return total
-
-
-def _shapes(model: ir.Model, tensors: Collection[str], feeds: Mapping[str, np.ndarray]) -> dict[str, list[int]]:
-    import onnx_ir as ir
-
-    probe = model.clone()
-    values = _values(probe, tensors)
-    nodes = {name: ir.node("Shape", [value]) for name, value in values.items()}
-    for name, node in nodes.items():
-        node.outputs[0].name = f"{name}//shape"
-        probe.graph.append(node)
-    session = open_session(probe, optimize=False, threads=1, outputs=[f"{name}//shape" for name in nodes])
-    found = session.run(feeds)
-    return {name: found[f"{name}//shape"].tolist() for name in nodes}

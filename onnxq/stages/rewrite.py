@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from onnxq.passes.manager import PassRecord, Verifier, run_pipeline
 from onnxq.types.format import Format
@@ -19,10 +19,17 @@ def rewrite(
     model: ir.Model,
     plan: Plan,
     *,
+    declared: frozenset[str] | None = None,
     dump_after: tuple[str, Path] | None = None,
     verify_each: Verifier | None = None,
 ) -> tuple[ir.Model, tuple[PassRecord, ...]]:
     """Carry out a plan on a copy of its prepared model.
+
+    Args:
+        model: prepared. plan: made for it.
+        declared: inner values whose types and shapes stay in the model (`declared_values` of the original); those of
+            others are taken out. None: all stay.
+        dump_after, verify_each: as for `run_pipeline`.
 
     Raises:
         PlanError: the plan does not fit the model. PassError: an emitter failed or left an invalid model.
@@ -31,7 +38,10 @@ def rewrite(
     # Weights first: what is quantized at run time or by calibration then finds the rest of the model as planned.
     order = [form for form in (Format.WEIGHT_ONLY, Format.DYNAMIC, Format.QDQ, Format.QOPERATOR) if form in present]
     names = [f"{_EMIT}{form}" for form in order]
-    options = {name: {"plan": plan} for name in names}
+    options: dict[str, dict[str, Any]] = {name: {"plan": plan} for name in names}
+    if declared is not None:
+        names.append("drop-inferred")
+        options["drop-inferred"] = {"declared": declared}
     return run_pipeline(model, names, options=options, dump_after=dump_after, verify_each=verify_each)
 
 

@@ -4,5 +4,6 @@ from __future__ import annotations
 
 from onnxq.stages.calibrate.findings import findings
 from onnxq.stages.calibrate.stage import calibrate
+from onnxq.stages.calibrate.survey import survey
 
-__all__ = ["calibrate", "findings"]
+__all__ = ["calibrate", "findings", "survey"]

@@ -4,6 +4,6 @@ from __future__ import annotations
 
 from onnxq.stages.plan.candidates import needed_opset
 from onnxq.stages.plan.choose_format import choose_format
-from onnxq.stages.plan.decide import make_plan, observed_tensors
+from onnxq.stages.plan.decide import make_plan, needed_tensors, observed_tensors
 
-__all__ = ["choose_format", "make_plan", "needed_opset", "observed_tensors"]
+__all__ = ["choose_format", "make_plan", "needed_opset", "needed_tensors", "observed_tensors"]

@@ -10,7 +10,7 @@ from onnxq.errors import RecipeError
 from onnxq.graph.fingerprint import fingerprint
 from onnxq.ops import known_operators
 from onnxq.stages.plan.candidates import Candidate, Kept, examine
-from onnxq.stages.plan.observed import without_unfit
+from onnxq.stages.plan.observed import compared, without_unfit
 from onnxq.stages.plan.placement import Placement, place
 from onnxq.stages.plan.rules import check_rules
 from onnxq.stages.plan.run_time import without_costly
@@ -19,7 +19,8 @@ from onnxq.targets import Target
 from onnxq.types.format import Format
 from onnxq.types.plan import Action, Decision, Plan, Reason
 from onnxq.types.recipe import Recipe
-from onnxq.types.statistics import Statistics
+from onnxq.types.scheme import Range, Scheme
+from onnxq.types.statistics import Statistics, TensorStatistics
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -37,6 +38,28 @@ def observed_tensors(model: ir.Model, recipe: Recipe, target: Target) -> frozens
     return frozenset(names)
 
 
+def needed_tensors(model: ir.Model, statistics: Statistics, recipe: Recipe, target: Target) -> frozenset[str]:
+    """Return the names of the tensors whose values a plan goes by, where of all others the extents are enough.
+
+    They are a part of `observed_tensors`: what is cheaper in float needs no range. Planning with their statistics may
+    ask for a few more, where a node turns out unfit and its neighbours come to another border.
+
+    Args:
+        model: prepared. statistics: of all `observed_tensors`; of some no more than `shapes` need be known.
+        recipe, target: what is wanted, and where it runs.
+    """
+    examined, placement = _placed(model, statistics, recipe, target)
+    tensors = Tensors(model, statistics, _any_range, placement, examined)
+    names = set()
+    for entry in examined:
+        _decide(entry, placement, tensors, target)
+        if isinstance(entry, Candidate) and entry.name in placement.codes:
+            names.update(compared(entry))
+    return frozenset(
+        names | {plan.tensor for plan in tensors.planned().values() if plan.params is not None and plan.shares is None}
+    )
+
+
 def make_plan(model: ir.Model, statistics: Statistics, recipe: Recipe, target: Target) -> Plan:
     """Decide what happens to every node of a prepared model.
 
@@ -46,14 +69,9 @@ def make_plan(model: ir.Model, statistics: Statistics, recipe: Recipe, target: T
     Raises:
         RecipeError: a rule names an operator or node that does not exist, or the calibrator is unknown.
     """
-    examined = list(examine(model, recipe, target))
-    warnings = list(check_rules(recipe, [(entry.op, entry.name) for entry in examined], known_operators()))
     calibrator = make_calibrator(recipe.calibrator.name, recipe.calibrator.options)
-    _check_possible(examined, recipe)
-    examined = list(without_unfit(examined, statistics))
-    everywhere = recipe.placement == "everywhere"
-    examined = list(without_costly(examined, statistics, target.timing, everywhere=everywhere))
-    placement = place(examined, statistics, target.timing, everywhere=everywhere)
+    examined, placement = _placed(model, statistics, recipe, target)
+    warnings = check_rules(recipe, [(entry.op, entry.name) for entry in examined], known_operators())
     tensors = Tensors(model, statistics, calibrator, placement, examined)
     decisions = tuple(_decide(entry, placement, tensors, target) for entry in examined)
     return Plan(
@@ -64,6 +82,23 @@ def make_plan(model: ir.Model, statistics: Statistics, recipe: Recipe, target: T
         tensors=tensors.planned(),
         warnings=(*warnings, *tensors.warnings),
     )
+
+
+def _placed(
+    model: ir.Model, statistics: Statistics, recipe: Recipe, target: Target
+) -> tuple[list[Candidate | Kept], Placement]:
+    """Return every node as far as statistics and time allow it to run on codes, and which ones do."""
+    examined = list(examine(model, recipe, target))
+    _check_possible(examined, recipe)
+    examined = list(without_unfit(examined, statistics))
+    everywhere = recipe.placement == "everywhere"
+    examined = list(without_costly(examined, statistics, target.timing, everywhere=everywhere))
+    return examined, place(examined, statistics, target.timing, everywhere=everywhere)
+
+
+def _any_range(statistics: TensorStatistics, scheme: Scheme) -> Range:
+    """Stand in for a calibrator where only the names of the tensors matter."""
+    return Range(low=-1.0, high=1.0)
 
 
 def _check_possible(examined: Sequence[Candidate | Kept], recipe: Recipe) -> None:

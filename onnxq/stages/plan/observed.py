@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from onnxq.stages.plan.candidates import Candidate, Kept
 from onnxq.targets import Output
 from onnxq.types.plan import Reason
-from onnxq.types.statistics import Statistics
+from onnxq.types.statistics import Statistics, TensorStatistics
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -46,6 +46,8 @@ def _against(entry: Candidate | Kept, statistics: Statistics) -> Reason | None:
 def _unfit(value: ir.Value | None, statistics: Statistics) -> Reason | None:
     name = "" if value is None or value.name is None else value.name
     seen = statistics.tensors.get(name)
+    if seen is not None and _only_surveyed(seen):
+        return None
     if seen is None or seen.count + seen.nan + seen.pos_inf + seen.neg_inf == 0:
         return Reason(code="not-observed", text=f"tensor '{name}' never held a value during calibration")
     if seen.nan:
@@ -63,9 +65,25 @@ def _unfit(value: ir.Value | None, statistics: Statistics) -> Reason | None:
 _JOINS = frozenset({"Concat", "Where"})
 
 
+def compared(entry: Candidate) -> list[str]:
+    """Return the names of the tensors whose ranges are held against each other before the node may run on codes."""
+    if entry.op not in _JOINS:
+        return []
+    read = (entry.node.inputs[slot] for slot in entry.activations)
+    written = (entry.node.outputs[slot] for slot in entry.fact.output_slots(entry.node))
+    return [value.name for value in (*read, *written) if value is not None and value.name is not None]
+
+
+def _only_surveyed(seen: TensorStatistics) -> bool:
+    """Whether no more than its extents is known of a tensor, which then speaks neither for nor against anything."""
+    return not seen.samples and not seen.count and seen.shapes is not None
+
+
 def _lost(read: list[ir.Value | None], written: list[ir.Value], statistics: Statistics) -> Reason | None:
     """Reason against joining tensors of very different ranges under one scale."""
     whole = statistics.tensors[written[0].name or ""]
+    if _only_surveyed(whole):
+        return None
     step = (max(whole.maximum, 0.0) - min(whole.minimum, 0.0)) / 255
     for value in read:
         name = "" if value is None or value.name is None else value.name
