@@ -1,0 +1,61 @@
+"""Survey: how large tensors become, before any is observed; it takes no more to see which ones a plan needs."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from typing import TYPE_CHECKING
+
+from onnxq.data.batch import Batch
+from onnxq.data.source import Source
+from onnxq.graph.fingerprint import fingerprint
+from onnxq.numerics.accumulator import merge_shapes
+from onnxq.runtime.taps import in_graph_order, tensor_shapes
+from onnxq.types.statistics import Statistics, TensorStatistics
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
+
+Shapes = tuple[tuple[int, int], ...]
+
+
+def survey(model: ir.Model, tensors: Collection[str], source: Source) -> Statistics:
+    """Return statistics that know of each tensor no more than its `shapes`, seen on the largest samples.
+
+    The data is read once, where the model's inputs are of no fixed size; for every axis of an input the model runs on
+    the sample that is largest along it.
+
+    Raises:
+        CalibrationError: data that does not fit the model, or a tensor that the model has not.
+    """
+    found: dict[str, Shapes | None] = {}
+    wanted = in_graph_order(model, tensors)
+    largest = _largest(source)
+    for batch, shapes in zip(largest, tensor_shapes(model, wanted, [each.feeds for each in largest]), strict=True):
+        for name, shape in shapes.items():
+            seen = tuple(
+                (1, 1) if axis == 0 and extent == batch.samples else (extent, extent)
+                for axis, extent in enumerate(shape)
+            )
+            found[name] = merge_shapes(found[name], seen) if name in found else seen
+    known = {
+        name: TensorStatistics(histogram=None, minimum=0.0, maximum=0.0, count=0, shapes=shapes)
+        for name, shapes in found.items()
+    }
+    return Statistics(tensors=known, fingerprint=fingerprint(model), synthetic=source.synthetic)
+
+
+def _largest(source: Source) -> list[Batch]:
+    """Return the samples that are largest along an axis of an input, each once."""
+    found: dict[tuple[str, int], Batch] = {}
+    first = 1 if source.signature.has_batch_axis else 0
+    alone = source.signature.has_batch_axis and source.signature.fixed_batch is None
+    for batch in source.batches():
+        for name, array in batch.feeds.items():
+            for axis in range(first, array.ndim):
+                held = found.get((name, axis))
+                if held is None or array.shape[axis] > held.feeds[name].shape[axis]:
+                    found[name, axis] = batch
+        found = found or {("", 0): batch}
+        if source.signature.is_fixed:
+            break
+    return [batch.rows(0, 1) if alone else batch for batch in {id(batch): batch for batch in found.values()}.values()]
