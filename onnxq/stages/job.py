@@ -16,9 +16,9 @@ from onnxq.errors import CalibrationError
 from onnxq.graph.fingerprint import fingerprint
 from onnxq.passes.verifier import Verifier
 from onnxq.runtime.session import CPU, run_model
-from onnxq.stages.calibrate import calibrate, findings
+from onnxq.stages.calibrate import calibrate, findings, survey
 from onnxq.stages.load import load
-from onnxq.stages.plan import choose_format, needed_opset, observed_tensors
+from onnxq.stages.plan import choose_format, needed_opset, needed_tensors, observed_tensors
 from onnxq.stages.prepare import Prepared, prepare
 from onnxq.stages.progress import Progress
 from onnxq.stages.verify import verify
@@ -28,7 +28,7 @@ from onnxq.types.format import Format
 from onnxq.types.plan import Plan
 from onnxq.types.recipe import Recipe
 from onnxq.types.report import Verification
-from onnxq.types.statistics import Statistics
+from onnxq.types.statistics import Statistics, TensorStatistics
 from onnxq.weights import make_weight_method
 
 if TYPE_CHECKING:
@@ -116,7 +116,7 @@ class Job:
     def statistics(self, given: Statistics | str | Path | None, **how: Any) -> Statistics:
         """Return the statistics that were given, if they are this model's, or observe the model now."""
         if given is None:
-            return self.observe(**how)
+            return self.observe(complete=False, **how)
         assert self.prepared is not None
         found = given if isinstance(given, Statistics) else load_statistics(Path(given))
         where = "the statistics" if isinstance(given, Statistics) else f"'{given}'"
@@ -131,22 +131,31 @@ class Job:
             raise CalibrationError(f"{message}; calibrate with the same recipe")
         return found
 
-    def observe(self, **how: Any) -> Statistics:
-        """Run the model over the calibration data, with the keyword arguments of the calibrate stage."""
+    def observe(self, *, complete: bool = True, **how: Any) -> Statistics:
+        """Run the model over the calibration data.
+
+        Args:
+            complete: observe all that any placement of this recipe could ask for; else, where the data can be read
+                again, only what this plan needs, and of the others the extents.
+            how: keyword arguments of the calibrate stage.
+        """
         assert self.prepared is not None
-        wanted = observed_tensors(self.prepared.model, self.recipe, self.target)
+        model = self.prepared.model
+        wanted = observed_tensors(model, self.recipe, self.target)
         if not wanted:  # nothing is quantized by calibration: the data need not be run
-            return Statistics(fingerprint=fingerprint(self.prepared.model))
+            return Statistics(fingerprint=fingerprint(model))
         source = self.samples()
+        how |= {"progress": self.progress, "subsample": self.recipe.subsample}
         with self.timed("calibrate"):
-            found = calibrate(
-                self.prepared.model,
-                wanted,
-                source,
-                progress=self.progress,
-                subsample=self.recipe.subsample,
-                **how,
-            )
+            if complete or not source.repeatable:
+                found = calibrate(model, wanted, source, **how)
+            else:
+                found = survey(model, wanted, source)
+                observed: dict[str, TensorStatistics] = {}
+                while missing := needed_tensors(model, found, self.recipe, self.target) - observed.keys():
+                    more = calibrate(model, missing, source, **how)
+                    observed |= more.tensors
+                    found = replace(more, tensors={**found.tensors, **observed})
         self.warnings += (*source.warnings, *findings(found))
         self.ranges_from = source.description
         return found

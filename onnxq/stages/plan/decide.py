@@ -48,7 +48,7 @@ def needed_tensors(model: ir.Model, statistics: Statistics, recipe: Recipe, targ
         model: prepared. statistics: of all `observed_tensors`; of some no more than `shapes` need be known.
         recipe, target: what is wanted, and where it runs.
     """
-    examined, placement = _placed(model, statistics, recipe, target)
+    examined, placement, _ = _placed(model, statistics, recipe, target)
     tensors = Tensors(model, statistics, _any_range, placement, examined)
     names = set()
     for entry in examined:
@@ -70,8 +70,7 @@ def make_plan(model: ir.Model, statistics: Statistics, recipe: Recipe, target: T
         RecipeError: a rule names an operator or node that does not exist, or the calibrator is unknown.
     """
     calibrator = make_calibrator(recipe.calibrator.name, recipe.calibrator.options)
-    examined, placement = _placed(model, statistics, recipe, target)
-    warnings = check_rules(recipe, [(entry.op, entry.name) for entry in examined], known_operators())
+    examined, placement, warnings = _placed(model, statistics, recipe, target)
     tensors = Tensors(model, statistics, calibrator, placement, examined)
     decisions = tuple(_decide(entry, placement, tensors, target) for entry in examined)
     return Plan(
@@ -86,14 +85,15 @@ def make_plan(model: ir.Model, statistics: Statistics, recipe: Recipe, target: T
 
 def _placed(
     model: ir.Model, statistics: Statistics, recipe: Recipe, target: Target
-) -> tuple[list[Candidate | Kept], Placement]:
-    """Return every node as far as statistics and time allow it to run on codes, and which ones do."""
+) -> tuple[list[Candidate | Kept], Placement, tuple[str, ...]]:
+    """Return every node as far as statistics allow it to run on codes, those that do, and warnings about the rules."""
     examined = list(examine(model, recipe, target))
+    warnings = tuple(check_rules(recipe, [(entry.op, entry.name) for entry in examined], known_operators()))
     _check_possible(examined, recipe)
     examined = list(without_unfit(examined, statistics))
     everywhere = recipe.placement == "everywhere"
     examined = list(without_costly(examined, statistics, target.timing, everywhere=everywhere))
-    return examined, place(examined, statistics, target.timing, everywhere=everywhere)
+    return examined, place(examined, statistics, target.timing, everywhere=everywhere), warnings
 
 
 def _any_range(statistics: TensorStatistics, scheme: Scheme) -> Range:
