@@ -56,6 +56,8 @@ def _title(report: Report) -> Text:
         text.append("\ncalibrated on made-up inputs", style="yellow")
     elif seen:
         text.append(f"\ncalibrated on {seen.get('samples')} samples ({seen.get('source')})", style=_DIM)
+    if report.verification is not None and report.verification.data:
+        text.append(f"\ncompared on {report.verification.data}", style=_DIM)
     return text
 
 

@@ -85,6 +85,7 @@ def verify(
         metric=result,
         kernels=kernels,
         samples=samples,
+        data=source.description,
         warnings=(*warnings, *served_differs(outputs, plan), *_unfused(kernels)),
     )
 

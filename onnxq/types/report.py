@@ -82,7 +82,12 @@ class Kernels:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Verification:
-    """What running both models showed."""
+    """What running both models showed.
+
+    Attributes:
+        outputs: error of each output. tensors: of each quantized tensor. latency, metric, kernels: None where unknown.
+        samples: compared. data: where they came from, in words. warnings: what was found on the way.
+    """
 
     outputs: tuple[OutputError, ...]
     tensors: tuple[TensorError, ...] = ()
@@ -90,6 +95,7 @@ class Verification:
     metric: MetricResult | None = None
     kernels: Kernels | None = None
     samples: int = 0
+    data: str = ""
     warnings: tuple[str, ...] = ()
 
 
