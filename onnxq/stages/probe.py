@@ -73,6 +73,8 @@ def _run(
         choice["activations"] = read if row.symmetric is None else {**read, "symmetric": row.symmetric}
     if weights is not None:
         choice["weights"] = {"dtype": weights, "symmetric": weights.signed}
+        if row.codebook:
+            choice["weights"] = {"dtype": weights, "codebook": weights.bits}
         if form is not Format.WEIGHT_ONLY:
             choice["weights"]["granularity"] = _one_of(row.granularities, PerChannel)  # type: ignore[index]
     recipe = Recipe.parse({**choice, "target": target.name})
@@ -85,6 +87,10 @@ def _run(
         return f"{row.op} kept in float: {plan.decisions[0].reason.text}"
     quantized, _ = rewrite(model, plan)
     optimized = optimized_graph(quantized, layout=False)
+    if row.codebook:
+        expected = 0 if row.fused else 2  # decoded when the model is loaded; or rows, and then their values, looked up
+        left = op_counts(optimized).get("Gather", 0)
+        return row.fused or row.kernel if left == expected else f"{row.op} and {left} of Gather"
     if row.kernel in DQ_OPS and not row.fused:
         return row.kernel if row.kernel in op_counts(optimized) else f"{row.op} in float"
     ran = runs_as(quantized, optimized)[planned[0]]

@@ -15,7 +15,7 @@ from onnxq.stages.progress import Progress, Silent
 from onnxq.stages.verify_metric import Metric, accuracy, score
 from onnxq.stages.verify_outputs import output_errors, served_differs
 from onnxq.stages.verify_tensors import tensor_errors
-from onnxq.types.plan import Action, Plan
+from onnxq.types.plan import Action, Decision, Plan
 from onnxq.types.report import Kernels, Latency, MetricResult, Verification
 
 if TYPE_CHECKING:
@@ -103,6 +103,7 @@ def read_kernels(float_model: ir.Model, quantized: ir.Model, plan: Plan, *, thre
         if decision.action is Action.QUANTIZE
         and decision.kernel is not None
         and decision.kernel not in DQ_OPS
+        and not _looked_up(decision, plan)
         and decision.node in found
         and not found[decision.node].integer
     }
@@ -111,6 +112,11 @@ def read_kernels(float_model: ir.Model, quantized: ir.Model, plan: Plan, *, thre
         quantized_ops=op_counts(optimized_graph(quantized, threads=threads)),
         unfused=unfused,
     )
+
+
+def _looked_up(decision: Decision, plan: Plan) -> bool:
+    """Tell whether a node reads weights from a codebook: it is meant to run in float."""
+    return any(plan.tensors[key].scheme.codebook is not None for key in decision.inputs.values())
 
 
 def _unfused(kernels: Kernels) -> list[str]:

@@ -35,6 +35,7 @@ class Row:
         op: `domain::op_type` of the float operator. kernel: op_type of what runs instead (the same name where the
             operator itself runs on codes). float_kernel: what runs where the output stays float, "" for the same.
         activations, weights: types the kernel takes; no weights: the operator has none.
+        codebook: whether weights are indices into tables of values (`weights`: types of the indices), or evenly spaced.
         formats: in which the row holds. contrib: whether the kernel is onnxruntime's own, outside the ONNX standard.
         output: whether the output must be quantized.
         granularities: of weights. activation_granularities: of activations.
@@ -60,6 +61,7 @@ class Row:
     activations: frozenset[QuantType]
     weights: frozenset[QuantType] = frozenset()
     formats: frozenset[Format] = frozenset({Format.QDQ, Format.QOPERATOR})
+    codebook: bool = False
     contrib: bool = False
     output: Output = Output.REQUIRED
     float_kernel: str = ""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from onnxq.targets import Target, Timing, targets
+from onnxq.targets.cpu_codebook import ROWS as CODEBOOK_ROWS
 from onnxq.targets.cpu_dynamic import DYNAMIC
 from onnxq.targets.cpu_dynamic import ROWS as DYNAMIC_ROWS
 from onnxq.targets.cpu_static import ROWS as STATIC_ROWS
@@ -36,6 +37,6 @@ targets.add(
             Format.DYNAMIC: DYNAMIC,
         },
         timing=_DEFAULT_TIMING,
-        rows=STATIC_ROWS + WEIGHT_ONLY_ROWS + DYNAMIC_ROWS,
+        rows=STATIC_ROWS + WEIGHT_ONLY_ROWS + CODEBOOK_ROWS + DYNAMIC_ROWS,
     ),
 )

@@ -22,6 +22,7 @@ from onnxq.types.scheme import (
     Rounding,
     ScaleType,
     Scheme,
+    index_type,
 )
 
 _PLAIN = {"per-tensor": PerTensor, "per-channel": PerChannel, "per-token": PerToken}
@@ -65,9 +66,29 @@ class SchemeChoice(_Model):
 
 
 class WeightChoice(SchemeChoice):
-    """A scheme with holes for weights, and the method that turns weights into codes."""
+    """A scheme with holes for weights, and the method that turns weights into codes.
+
+    A codebook brings the type of its indices, one table a tensor, and its own method; a dtype alone asks for evenly
+    spaced codes again.
+    """
 
     method: str | None = None
+    codebook: int | None = Field(default=None, ge=2, le=8)
+
+    def over(self, base: Scheme) -> Scheme:
+        """Return `base` with the parts that are chosen here put in their place.
+
+        Raises:
+            RecipeError: a part that codebooks do not have, or a type that does not hold the indices.
+        """
+        bits = self.codebook if self.dtype is not None else self.codebook or base.codebook
+        if bits is None:
+            return super().over(replace(base, codebook=None))
+        for name in ("method", "symmetric", "rounding", "narrow", "scale_type"):
+            if getattr(self, name) is not None:
+                raise RecipeError(f"a codebook has no {name}: exact k-means finds its values; leave `{name}` out")
+        granularity = PerTensor() if base.codebook is None else base.granularity
+        return super().over(Scheme(dtype=index_type(bits), symmetric=False, granularity=granularity, codebook=bits))
 
 
 class Match(_Model):

@@ -152,9 +152,12 @@ class Scheme:
         narrow: symmetric signed codes use -(2^(b-1) - 1) .. 2^(b-1) - 1, so that -x is a code whenever x is
             (the "restricted range"); without it the smallest code is used too.
         scale_type: which numbers the scales may be; tensors of float16 models have float16 scales.
+        codebook: bits of an index into a table of 2^bits values, one table where there would be one scale; codes are
+            such indices then, and there are no scales. None: codes are evenly spaced.
 
     Raises:
-        RecipeError: int32 or a floating-point type that is not symmetric: DequantizeLinear gives those no zero point.
+        RecipeError: int32 or a floating-point type that is not symmetric: DequantizeLinear gives those no zero point;
+            or a codebook whose indices the type does not hold, or that is called symmetric.
     """
 
     dtype: QuantType
@@ -163,9 +166,12 @@ class Scheme:
     rounding: Rounding = Rounding.NEAREST_EVEN
     narrow: bool = True
     scale_type: ScaleType = ScaleType.FLOAT32
+    codebook: int | None = None
 
     def __post_init__(self) -> None:
-        """Refuse a zero point where the type has none."""
+        """Refuse a zero point where the type has none, and indices that do not fit it."""
+        if self.codebook is not None:
+            _check_codebook(self.codebook, self)
         if not self.symmetric and (self.dtype.is_float or self.dtype is QuantType.INT32):
             raise RecipeError(f"{self.dtype} has no zero point; set `symmetric: true`")
 
@@ -186,7 +192,28 @@ class Scheme:
         where: str = self.granularity.kind
         if isinstance(self.granularity, PerBlock):
             where += f"({self.granularity.size})"
+        if self.codebook is not None:
+            return f"codebook({self.codebook}) {self.dtype} {where}"
         return f"{self.dtype} {'symmetric' if self.symmetric else 'asymmetric'} {where}"
+
+
+def index_type(bits: int) -> QuantType:
+    """Return the smallest type that holds indices into a codebook of 2^bits values.
+
+    Raises:
+        RecipeError: bits out of range.
+    """
+    if not 2 <= bits <= 8:
+        raise RecipeError(f"a codebook takes 2 to 8 bits, not {bits}")
+    return QuantType.UINT2 if bits == 2 else QuantType.UINT4 if bits <= 4 else QuantType.UINT8
+
+
+def _check_codebook(bits: int, scheme: Scheme) -> None:
+    smallest = index_type(bits)
+    if scheme.dtype not in (QuantType.UINT2, QuantType.UINT4, QuantType.UINT8) or scheme.dtype.bits < bits:
+        raise RecipeError(f"{scheme.dtype} holds no indices of {bits} bits; leave the dtype out, or take {smallest}")
+    if scheme.symmetric:
+        raise RecipeError("a codebook has no zero point; leave `symmetric` out")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

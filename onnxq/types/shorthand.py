@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import re
+
 from onnxq.errors import nearest
 from onnxq.types.scheme import QuantType, Rounding
 
 Scalar = bool | int | float | str
 
 _SYMMETRY = {"symmetric": True, "asymmetric": False}
+_CODEBOOK = "codebook(4)"
 _GRANULARITIES = ("per-tensor", "per-channel", "per-token", "per-block(32)")
 
 
@@ -62,8 +65,10 @@ def _part(word: str) -> tuple[str, object]:
         return "symmetric", _SYMMETRY[word]
     if word.startswith("per-"):
         return "granularity", word
+    if codebook := re.fullmatch(r"codebook\((\d+)\)", word):
+        return "codebook", int(codebook[1])
     for name, words in (("dtype", QuantType), ("rounding", Rounding)):
         if word in set(words):
             return name, word
-    known = [*QuantType, *Rounding, *_SYMMETRY, *_GRANULARITIES]
+    known = [*QuantType, *Rounding, *_SYMMETRY, *_GRANULARITIES, _CODEBOOK]
     raise ValueError(f"unknown word '{word}'{nearest(word, map(str, known))}; other parts are written `part=value`")

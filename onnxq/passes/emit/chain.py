@@ -63,3 +63,12 @@ class Chain:
         self.result.shape = value.shape
         self._editor.stand_in(value, self.result)
         self._editor.remove([self._node])
+
+
+def take_apart(chain: Chain, packed: ir.Value, *, bits: int, shape: Sequence[int]) -> ir.Value:
+    """Add the nodes that make one byte of each code of `bits` bits, the last axis packed; return codes of `shape`."""
+    bytes_ = chain.add("Unsqueeze", [packed, chain.integers([-1])])
+    shifts = chain.integers(range(0, 8, bits), np.uint8)
+    chain.add("BitShift", [bytes_, shifts], {"direction": "RIGHT"})
+    chain.add("BitwiseAnd", [chain.result, chain.integers([(1 << bits) - 1], np.uint8)])
+    return chain.add("Reshape", [chain.result, chain.integers(shape)])

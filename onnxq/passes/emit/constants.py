@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from onnxq.errors import PlanError
+from onnxq.errors import ModelError, PlanError
 from onnxq.numerics.affine import quantize
+from onnxq.numerics.codebook import Codebook, codebook_quantize
 from onnxq.types.plan import Plan, Role, TensorPlan
 from onnxq.types.scheme import PerBlock, PerChannel, QuantParams, Scheme
 from onnxq.weights import make_weight_method
@@ -51,6 +52,22 @@ class Constants:
         codes, params = method(weight, scheme, min_scale=self._smallest_scale(key))
         self._params[key] = params
         return codes, params
+
+    def codebook(self, key: str) -> tuple[npt.NDArray[np.uint8], Codebook]:
+        """Return the indices of the weight planned as `key`, of its shape, and the tables that they point into.
+
+        Raises:
+            ModelError: the weight holds NaN or infinite values. PlanError: the plan wants no codebook for it.
+        """
+        tensor = self._tensor(key)
+        if tensor.scheme.codebook is None:
+            raise PlanError(f"the plan looks '{key}' up in a codebook but gives it none; plan again")
+        weight = self._read(tensor.tensor).astype(np.float32, copy=False)
+        if not np.isfinite(weight).all():
+            raise ModelError(
+                f"weight '{tensor.tensor}' holds NaN or infinite values; repair the model, or keep its node in float"
+            )
+        return codebook_quantize(weight, tensor.scheme.codebook, tensor.scheme.granularity)
 
     def _smallest_scale(self, key: str) -> npt.NDArray[np.float32] | None:
         """Return the smallest weight scale for which every bias on it still fits int32, None without biases.

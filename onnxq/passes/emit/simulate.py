@@ -1,7 +1,7 @@
 """Simulation: every quantized value becomes the float that its code stands for; no integer kernel takes part.
 
     activation:  x -> Clip(Round(x / s), qmin - z, qmax - z) * s        (Round: half to even, as QuantizeLinear)
-    constant:    (code - z) * s, stored as float
+    constant:    (code - z) * s, or what the code stands for in a codebook, stored as float
 
 At run time (format dynamic), as DynamicQuantizeLinear of the ONNX specification:
     low = min(0, min x), high = max(0, max x), s = (high - low) / (qmax - qmin), z = Clip(Round(qmin - low / s))
@@ -17,6 +17,7 @@ import numpy as np
 import onnx_ir as ir
 
 from onnxq.numerics.affine import dequantize
+from onnxq.numerics.codebook import codebook_dequantize
 from onnxq.passes import register_pass
 from onnxq.passes.emit.editor import Editor
 from onnxq.passes.emit.rewire import Rewirer
@@ -69,6 +70,9 @@ class _Rounded(Rewirer):
 
     def constant(self, tensor: TensorPlan, reader: ir.Node) -> ir.Value:
         """Store what a constant's codes stand for."""
+        if tensor.scheme.codebook is not None:
+            values = codebook_dequantize(*self.editor.constants.codebook(tensor.name))
+            return self.editor.initializer(f"{tensor.name}/dequantized", values)
         codes, params = self.editor.constants.codes(tensor.name)
         return self.editor.initializer(f"{tensor.name}/dequantized", dequantize(codes, params))
 

@@ -3,6 +3,7 @@
     MatMulNBits           x [.., K] times codes [N, blocks, bytes of a block], scales [N, blocks]; Gemm's bias behind it
     GatherBlockQuantized  rows of codes [rows, bytes of a row], scales [rows, blocks]
     DequantizeLinear      codes -> [DequantizeLinear] -> reader, for every other operator and in models for any runtime
+    Gather                indices -> [Gather] of a table of values -> reader; see codebooks
 
 Operators: ONNX specification of DequantizeLinear, opset 13 (per channel), 21 (blocks, 4 bits) and 25 (2 bits);
 https://github.com/microsoft/onnxruntime/blob/main/docs/ContribOperators.md for those of com.microsoft.
@@ -12,12 +13,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-import numpy as np
 import onnx_ir as ir
 
 from onnxq.errors import PlanError
 from onnxq.passes import register_pass
-from onnxq.passes.emit.chain import Chain
+from onnxq.passes.emit.chain import Chain, take_apart
+from onnxq.passes.emit.codebooks import Codebooks
 from onnxq.passes.emit.editor import Editor
 from onnxq.passes.emit.matrices import Matrices, Stored
 from onnxq.types.format import Format
@@ -62,6 +63,7 @@ class _Writer:
         self.contrib = False
         self._editor = editor
         self._matrices = Matrices(editor)
+        self._codebooks = Codebooks(editor)
         self._dequantized: dict[str, ir.Value] = {}
         self._tables: dict[str, Stored] = {}
         self._replaced: dict[ir.Value, None] = {}
@@ -73,6 +75,7 @@ class _Writer:
             "MatMulNBits": self._product,
             "GatherBlockQuantized": self._lookup,
             "DequantizeLinear": self._portable_lookup if node.op_type == "Gather" else self._unpack,
+            "Gather": self._codebook_lookup if node.op_type == "Gather" else self._decode,
         }
         if decision.kernel not in kernels:
             raise PlanError(
@@ -135,15 +138,21 @@ class _Writer:
         table = self._tables[key]
         codes = chain.add("Gather", [table.codes, indices], heir=True)
         if table.bits < 8:
-            bytes_ = chain.add("Unsqueeze", [codes, chain.integers([-1])])
-            shifts = chain.integers(range(0, 8, table.bits), np.uint8)
-            chain.add("BitShift", [bytes_, shifts], {"direction": "RIGHT"})
-            chain.add("BitwiseAnd", [chain.result, chain.integers([(1 << table.bits) - 1], np.uint8)])
-            codes = chain.add("Reshape", [chain.result, chain.integers([0] * rank + [table.columns])])
+            codes = take_apart(chain, codes, bits=table.bits, shape=[0] * rank + [table.columns])
         scale = chain.add("Gather", [table.scale, indices])
         zero_point = None if table.zero_point is None else chain.add("Gather", [table.zero_point, indices])
         chain.add("DequantizeLinear", [codes, scale, zero_point], {"axis": rank, "block_size": table.block})
         chain.replace()
+
+    def _codebook_lookup(self, node: ir.Node, decision: Decision) -> None:
+        chain = Chain(self._editor, node)
+        self._codebooks.look_up(chain, decision.inputs[0], node.inputs[1])
+        chain.replace()
+
+    def _decode(self, node: ir.Node, decision: Decision) -> None:
+        """Put the tables' values in front of every weight."""
+        for slot, key in decision.inputs.items():
+            node.replace_input_with(slot, self._codebooks.decoded(key, node))
 
     def _unpack(self, node: ir.Node, decision: Decision) -> None:
         """Put DequantizeLinear in front of every weight."""

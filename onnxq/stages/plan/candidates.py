@@ -221,7 +221,8 @@ def _examine_weighted(
     if running and all(constant_tensor(node.inputs[slot]) is not None for slot in running):
         return kept("constant", "computes from constants only")
     refusals = []
-    for row in rows:
+    spaced = wish.weights.codebook is None
+    for row in (row for row in rows if row.codebook is not spaced):
         why = _refusal(row, node, wish, True) or _missing(row, wish.weights, opset)
         grown = None if wish.format is not Format.WEIGHT_ONLY else no_gain(node, fact, weights, wish.weights)
         if why is None and grown is not None:
@@ -231,7 +232,8 @@ def _examine_weighted(
                 name=name, node=node, op=op, fact=fact, row=row, wish=wish, activations=running, weights=weights
             )
         refusals.append(why)
-    return kept("condition", f"{op} on target {target.name}: {'; '.join(dict.fromkeys(refusals))}")
+    why = "; ".join(dict.fromkeys(refusals)) or "takes no codebook; give it weights of a dtype"
+    return kept("condition", f"{op} on target {target.name}: {why}")
 
 
 def _missing(row: Row, weights: Scheme, opset: int | None) -> str | None:

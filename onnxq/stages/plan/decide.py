@@ -143,6 +143,9 @@ def _decide(entry: Candidate | Kept, placement: Placement, tensors: Tensors, tar
     text = f"{' x '.join(parts)} run as {entry.row.fused or kernel} on target {target.name}"
     if kernel == "DequantizeLinear" and not entry.row.fused:
         text = f"{entry.wish.weights.dtype} weights; {kernel} unpacks them before {entry.op} runs in float"
+    if entry.row.codebook:
+        when = "the runtime decodes them, then" if entry.row.fused else "the rows looked up are decoded:"
+        text = f"{entry.wish.weights} weights; {when} {entry.op} runs in float"
     return Decision(
         node=entry.name,
         op=entry.op,

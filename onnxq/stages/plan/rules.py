@@ -11,6 +11,8 @@ from onnxq.types.format import Format
 from onnxq.types.recipe import Recipe, Rule
 from onnxq.types.scheme import Scheme
 
+CODEBOOK_METHOD = "kmeans"
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Wish:
@@ -39,7 +41,7 @@ def wish_for(recipe: Recipe, defaults: Mapping[Format, Defaults], op: str, name:
         op: `domain::op_type`. name: unique node name.
 
     Raises:
-        RecipeError: the target has nothing in the format asked for.
+        RecipeError: the target has nothing in the format asked for, or the format no codebooks.
     """
     spoken = [(index, rule) for index, rule in enumerate(recipe.rules) if rule.match.covers(op, name)]
     form = next((rule.format for _, rule in reversed(spoken) if rule.format is not None), recipe.format)
@@ -56,6 +58,12 @@ def wish_for(recipe: Recipe, defaults: Mapping[Format, Defaults], op: str, name:
         if rule.weights is not None:
             weights = rule.weights.over(weights)
             method = rule.weights.method or method
+    if weights.codebook is not None:
+        if form is not Format.WEIGHT_ONLY and not keep:
+            raise RecipeError(
+                f"'{name}': format {form} has no codebooks; give it format {Format.WEIGHT_ONLY}, or weights of a dtype"
+            )
+        method = CODEBOOK_METHOD
     return Wish(
         keep=keep,
         rule=last,

@@ -45,9 +45,12 @@ def no_gain(node: ir.Node, fact: OpFact, slots: Sequence[int], scheme: Scheme) -
 
 
 def _bytes(shape: tuple[int, ...], scheme: Scheme) -> int:
-    """Codes with all blocks filled up, float32 scales and, where there are any, zero points."""
+    """Codes with all blocks filled up, float32 scales and, where there are any, zero points; or tables of values."""
     granularity = scheme.granularity
     scales = math.prod(parameter_shape(shape, granularity))
     codes = scales * granularity.size if isinstance(granularity, PerBlock) else math.prod(shape)
     bits = scheme.dtype.stored_bits
+    if scheme.codebook is not None:
+        tables = 4 * (scales << scheme.codebook) + (4 * scales if scales > 1 else 0)  # and where each begins
+        return -(-codes * bits // 8) + tables + _OVERHEAD
     return -(-(codes + (0 if scheme.symmetric else scales)) * bits // 8) + 4 * scales
