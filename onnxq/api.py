@@ -36,6 +36,8 @@ if TYPE_CHECKING:
 
     Model = str | Path | onnx.ModelProto | ir.Model
 
+_BEHIND = ("convert-float", "drop-inferred")
+
 __all__ = ["calibrate", "engine", "inspect", "plan", "quantize", "report_path", "simulate", "verify"]
 
 
@@ -247,4 +249,4 @@ def _like(given: object, quantized: ir.Model) -> Any:
 
 def _for_emit(dump: tuple[str, Path] | None, emit: bool) -> tuple[str, Path] | None:
     """Return the dump request if it names an emitter (or, with emit False, any other pass)."""
-    return dump if dump is not None and (dump[0].startswith("emit-") or dump[0] == "drop-inferred") is emit else None
+    return dump if dump is not None and (dump[0].startswith("emit-") or dump[0] in _BEHIND) is emit else None

@@ -54,6 +54,12 @@ OPTIONS: dict[str, Any] = {
         str, _CHOICES, "SCHEME", "What differs from the target's default, such as int8,symmetric or uint8."
     ),
     "weights": _option(str, _CHOICES, "SCHEME", "The same for weights, such as per-tensor or uint8,asymmetric."),
+    "float_type": _option(
+        str,
+        _CHOICES,
+        "NAME",
+        "Type of what stays in float: float32, float16 or bfloat16. Inputs and outputs keep theirs.",
+    ),
     "calibrator": _option(
         str, _CHOICES, "NAME[:OPTIONS]", "How ranges follow from what was seen: minmax, percentile:percentile=99.9 ..."
     ),

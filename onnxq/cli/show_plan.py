@@ -10,6 +10,7 @@ from rich.text import Text
 from onnxq.cli.table import table
 from onnxq.cli.terminal import is_narrow, show, show_json
 from onnxq.errors import RecipeError, nearest
+from onnxq.types.float_type import FloatType
 from onnxq.types.plain import plain
 from onnxq.types.plan import Action, Decision, Plan, TensorPlan
 from onnxq.types.scheme import QuantParams
@@ -29,6 +30,13 @@ def show_plan(plan: Plan) -> None:
     kept = Counter(decision.reason.code for decision in plan.decisions if decision.action is Action.KEEP)
     quantized = len(plan.decisions) - kept.total()
     show("", f"{quantized} of {len(plan.decisions)} nodes are quantized ({plan.format}, target {plan.target})")
+    short = Counter(decision.float_type for decision in plan.decisions if decision.float_type is not None)
+    if short:
+        stored = Counter(entry.float_type for entry in plan.constants.values())
+        counts = [(str(kind), short[kind], stored[kind]) for kind in FloatType if short[kind] or stored[kind]]
+        show("", table(["float type", "nodes>", "constants>"], counts))
+        why = Counter(entry.float_reason.code for entry in plan.decisions if entry.float_reason is not None)
+        show("", table(["float type because", "nodes>"], why.most_common()))
     if kept:
         show("", table(["kept in float because", "nodes>"], kept.most_common()))
 
@@ -59,6 +67,8 @@ def show_node(plan: Plan, name: str, *, as_json: bool) -> None:
         "decided by": "the defaults" if decision.rule is None else f"rule {decision.rule} of the recipe",
         "runs as": _kernel(decision),
     }
+    if decision.float_type is not None and decision.float_reason is not None:
+        lines["float type"] = f"{decision.float_type}: {decision.float_reason.text} [{decision.float_reason.code}]"
     for word, value in lines.items():
         show(Text(f"{word:10}  {value}"))
     for side, slot, edge in edges:

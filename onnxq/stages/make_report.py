@@ -43,7 +43,7 @@ def make_report(
     data = None if job.opened is None else job.opened.sha256
     if data is not None:
         hashes["calibration"] = data
-    if not any(decision.action is Action.QUANTIZE for decision in made.decisions):
+    if not made.constants and not any(decision.action is Action.QUANTIZE for decision in made.decisions):
         job.warnings.append("nothing was quantized: every node has its reason in the plan")
     checked = () if verification is None else verification.warnings
     return Report(

@@ -39,6 +39,9 @@ def rewrite(
     order = [form for form in (Format.WEIGHT_ONLY, Format.DYNAMIC, Format.QDQ, Format.QOPERATOR) if form in present]
     names = [f"{_EMIT}{form}" for form in order]
     options: dict[str, dict[str, Any]] = {name: {"plan": plan} for name in names}
+    if plan.constants or any(decision.float_type is not None for decision in plan.decisions):
+        names.append("convert-float")
+        options["convert-float"] = {"plan": plan}
     if declared is not None:
         names.append("drop-inferred")
         options["drop-inferred"] = {"declared": declared}

@@ -8,11 +8,12 @@ onnxruntime made of it. A new target is one new file that adds to `targets`.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
 from onnxq.registry import Registry
+from onnxq.types.float_type import FloatType
 from onnxq.types.format import Format
 from onnxq.types.scheme import PerChannel, PerTensor, QuantType, Scheme
 
@@ -123,6 +124,7 @@ class Target:
     Attributes:
         name, summary: for the user. provider: onnxruntime's name of the execution provider.
         defaults: schemes for each format that there is. timing: see there. rows: what runs as low-precision kernels.
+        floats: the operators that it computes in a shorter float type than float32, for each such type.
     """
 
     name: str
@@ -131,6 +133,7 @@ class Target:
     defaults: Mapping[Format, Defaults]
     timing: Timing
     rows: tuple[Row, ...]
+    floats: Mapping[FloatType, frozenset[str]] = field(default_factory=dict)
 
     def rows_for(self, op: str, form: Format, *, portable: bool = False) -> tuple[Row, ...]:
         """Return the rows of one operator in one format, best first; () if it always runs in float."""

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING
 
 from onnxq.targets import Defaults, Row, Target, Timing, targets
 from onnxq.targets.cpu_dynamic import one_operator, refuse_lookup, refuse_product, refuse_product_by_row
+from onnxq.targets.cuda_floats import FLOAT16
+from onnxq.types.float_type import FloatType
 from onnxq.types.format import Format
 from onnxq.types.scheme import PerChannel, PerTensor, PerToken, QuantType, Scheme
 
@@ -61,6 +63,7 @@ targets.add(
         name="cuda",
         summary="onnxruntime's CUDA execution provider on an NVIDIA GPU",
         provider="CUDAExecutionProvider",
+        floats={FloatType.FLOAT16: FLOAT16},
         defaults={
             Format.DYNAMIC: Defaults(
                 activations=Scheme(dtype=QuantType.INT8, symmetric=True, granularity=PerTensor()),

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
+from onnxq.types.float_type import FloatType
 from onnxq.types.format import Format
 from onnxq.types.scheme import QuantParams, Scheme
 
@@ -46,6 +47,8 @@ class Decision:
         inputs: slots read as quantized tensors, and their tensor's name in the plan.
         outputs: slots whose value is quantized right behind this node; every consumer then reads the quantized value.
         kernel: the operator the target is expected to run, None where the node stays in float.
+        float_type, float_reason: the type in which the node's floats are computed, and why; None where the recipe
+            leaves float32 as it is, or the node has no floats.
     """
 
     node: str
@@ -57,6 +60,8 @@ class Decision:
     inputs: Mapping[int, str] = field(default_factory=dict)
     outputs: Mapping[int, str] = field(default_factory=dict)
     kernel: str | None = None
+    float_type: FloatType | None = None
+    float_reason: Reason | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -88,6 +93,14 @@ class TensorPlan:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class ConstantPlan:
+    """In which type a float32 constant is stored, and why."""
+
+    float_type: FloatType
+    reason: Reason
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Plan:
     """Everything the rewrite needs to know, and why.
 
@@ -96,6 +109,7 @@ class Plan:
         fingerprint: of the prepared model it belongs to.
         decisions: one for every node, in topological order. tensors: by plan key.
         warnings: what the user should know.
+        constants: by the name of an initializer, how it is stored; empty where the recipe leaves float32 as it is.
     """
 
     format: Format
@@ -104,3 +118,4 @@ class Plan:
     decisions: tuple[Decision, ...]
     tensors: Mapping[str, TensorPlan]
     warnings: tuple[str, ...] = ()
+    constants: Mapping[str, ConstantPlan] = field(default_factory=dict)

@@ -11,6 +11,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 
 from onnxq.errors import RecipeError, nearest
 from onnxq.types import shorthand
+from onnxq.types.float_type import FloatType
 from onnxq.types.format import Format
 from onnxq.types.scheme import (
     Granularity,
@@ -162,6 +163,7 @@ class Recipe(_Model):
         portable: use operators of the ONNX standard only, none of onnxruntime's own.
         calibrator: turns statistics into ranges.
         activations, weights: defaults for all nodes, over the target's.
+        float_type: of what stays in float: its constants are stored in that type, and where the target can, computed.
         rules: exceptions, in order; later ones win.
         calibration, evaluation: data sources (path or `module:callable`); None for in-memory data or none.
         samples: how many samples to read at most. batch_size: samples a batch, None as they come.
@@ -180,6 +182,7 @@ class Recipe(_Model):
     calibrator: CalibratorChoice = CalibratorChoice()
     activations: SchemeChoice = SchemeChoice()
     weights: WeightChoice = WeightChoice()
+    float_type: FloatType = FloatType.FLOAT32
     rules: tuple[Rule, ...] = ()
     placement: Literal["fastest", "everywhere"] = "fastest"
     calibration: str | None = None

@@ -77,3 +77,13 @@ def test_inspect_tells_what_is_inside(folder: Path, capsys: Output) -> None:
     assert found["operators"]["Tanh"] == 1
     assert found["opsets"] == {"": 17}
     assert sorted(folder.iterdir()) == before
+
+
+def test_the_float_type_and_its_reasons_are_counted_and_explained(folder: Path, capsys: Output) -> None:
+    assert main([*PLAN, "--target", "cuda", "--format", "dynamic", "--float-type", "float16"]) == 0
+    assert "float type" in capsys.readouterr().out
+    assert main([*PLAN, "--float-type", "float16", "--explain", "tanh"]) == 0
+    (line,) = [line for line in capsys.readouterr().out.splitlines() if line.startswith("float type")]
+    assert "float32: target cpu lists no kernel for Tanh in float16" in line
+    assert main([*PLAN, "--float-type", "float61"]) != 0
+    assert "did you mean 'float16'" in capsys.readouterr().err

@@ -7,6 +7,8 @@ import onnx_ir as ir
 from onnxq.graph.walk import scopes
 from onnxq.passes import register_pass
 
+_FLOATS = (ir.DataType.FLOAT, ir.DataType.FLOAT16, ir.DataType.BFLOAT16)
+
 
 @register_pass("drop-inferred", preserves_semantics=True)
 class DropInferred(ir.passes.InPlacePass):
@@ -30,7 +32,7 @@ class DropInferred(ir.passes.InPlacePass):
                     if value.name in self.declared or value.is_graph_output() or value.type is None:
                         continue
                     value.shape = None
-                    if value.dtype == ir.DataType.FLOAT:  # the types of codes tell readers what runs on them
+                    if value.dtype in _FLOATS:  # the types of codes tell readers what runs on them
                         value.type = None
                     changed = True
         return ir.passes.PassResult(model, modified=changed)

@@ -12,6 +12,7 @@ from onnxq.ops import OpFact, facts, op_key
 from onnxq.stages.plan.rules import Wish, wish_for
 from onnxq.stages.plan.storage import no_gain
 from onnxq.targets import Row, Target
+from onnxq.types.float_type import FloatType
 from onnxq.types.format import Format
 from onnxq.types.plan import Reason
 from onnxq.types.recipe import Recipe
@@ -19,6 +20,8 @@ from onnxq.types.scheme import PerChannel, Scheme
 
 if TYPE_CHECKING:
     import onnx_ir as ir
+
+_SHORT_FLOATS = 13  # the opset from which on operators take bfloat16, and the targets' lists of kernels hold
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -64,7 +67,7 @@ def examine(model: ir.Model, recipe: Recipe, target: Target) -> Iterator[Candida
 
 def needed_opset(model: ir.Model, recipe: Recipe, target: Target) -> int:
     """Return the lowest ONNX opset that has all operators and types that a plan would want; 1 where any will do."""
-    found = 1
+    found = 1 if recipe.float_type is FloatType.FLOAT32 else _SHORT_FLOATS
     for name, node in nodes(model):
         entry = _examine(name, node, model, recipe, target, limited=False)
         if isinstance(entry, Candidate) and entry.row.opset is not None:

@@ -10,6 +10,7 @@ from onnxq.errors import RecipeError
 from onnxq.graph.fingerprint import fingerprint
 from onnxq.ops import known_operators
 from onnxq.stages.plan.candidates import Candidate, Kept, examine
+from onnxq.stages.plan.float_types import with_float_types
 from onnxq.stages.plan.observed import compared, without_unfit
 from onnxq.stages.plan.placement import Placement, place
 from onnxq.stages.plan.rules import check_rules
@@ -73,7 +74,7 @@ def make_plan(model: ir.Model, statistics: Statistics, recipe: Recipe, target: T
     examined, placement, warnings = _placed(model, statistics, recipe, target)
     tensors = Tensors(model, statistics, calibrator, placement, examined)
     decisions = tuple(_decide(entry, placement, tensors, target) for entry in examined)
-    return Plan(
+    plan = Plan(
         format=recipe.format,
         target=recipe.target,
         fingerprint=fingerprint(model),
@@ -81,6 +82,7 @@ def make_plan(model: ir.Model, statistics: Statistics, recipe: Recipe, target: T
         tensors=tensors.planned(),
         warnings=(*warnings, *tensors.warnings),
     )
+    return with_float_types(plan, model, recipe, target)
 
 
 def _placed(
