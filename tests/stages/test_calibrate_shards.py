@@ -120,8 +120,8 @@ def test_a_killed_process_loses_nothing(model, source):
         def advance(self, n):
             super().advance(n)
             if self.done == 4:
-                for process in executor._processes.values():
-                    os.kill(process.pid, signal.SIGKILL)
+                for pid in executor.pids:
+                    os.kill(pid, signal.SIGKILL)
 
     progress = Killer()
     with engine(processes=2) as executor:

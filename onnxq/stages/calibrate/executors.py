@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import importlib
-import multiprocessing
 from collections.abc import Iterator
-from concurrent.futures import Executor, ProcessPoolExecutor
+from concurrent.futures import Executor
 from contextlib import contextmanager
 
 from onnxq.errors import CalibrationError, MissingDependencyError, RecipeError
+from onnxq.stages.calibrate.processes import Processes
 
 _PATIENCE = "10s"  # for a scheduler to answer
 
@@ -29,8 +29,7 @@ def engine(*, processes: int | None = None, dask: str | None = None) -> Iterator
     if processes is not None:
         if processes < 1:
             raise RecipeError(f"processes must be at least 1, not {processes}")
-        # A fork would copy the runtime's threads in the middle of their work.
-        with ProcessPoolExecutor(processes, mp_context=multiprocessing.get_context("spawn")) as pool:
+        with Processes(processes) as pool:
             yield pool
     elif dask is not None:
         try:

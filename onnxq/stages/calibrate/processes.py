@@ -1,0 +1,135 @@
+"""Processes of this machine as an executor that outlives the death of any of them.
+
+`ProcessPoolExecutor` has one pipe for the results of all its processes: one that is killed (out of memory, say) in the
+middle of a large result leaves the pipe unreadable, and the pool waits forever. Here each process has its own.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import multiprocessing
+import queue
+import signal
+import threading
+from collections.abc import Callable
+from concurrent.futures import Executor, Future
+from multiprocessing.connection import Connection
+from types import TracebackType
+from typing import Any, ParamSpec, TypeVar
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+class WorkerLostError(ConnectionError):
+    """A process ended in the middle of a task."""
+
+
+class Processes(Executor):
+    """Runs tasks in `count` processes, started when there is work, and again when one was lost.
+
+    A task whose process is lost fails with `WorkerLostError`; the others go on.
+    """
+
+    def __init__(self, count: int) -> None:
+        self._tasks: queue.SimpleQueue[tuple[Future[Any], Any] | None] = queue.SimpleQueue()
+        self._closed = False
+        self._workers: dict[int, _Worker] = {}
+        self._threads = [
+            threading.Thread(target=self._tend, args=(index,), name=f"process {index}", daemon=True)
+            for index in range(count)
+        ]
+        for thread in self._threads:
+            thread.start()
+
+    @property
+    def pids(self) -> list[int]:
+        """Identifiers of the processes that are there."""
+        return [worker.process.pid or 0 for worker in self._workers.values()]
+
+    def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
+        """Run `fn(*args, **kwargs)` in a process; all of it must be picklable."""
+        if self._closed:
+            raise RuntimeError("cannot schedule new futures after shutdown")
+        future: Future[T] = Future()
+        self._tasks.put((future, (fn, args, kwargs)))
+        return future
+
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
+        """Take no more tasks; end the processes when those that were taken are done."""
+        self._closed = True
+        while cancel_futures:
+            try:
+                task = self._tasks.get_nowait()
+            except queue.Empty:
+                break
+            if task is not None:
+                task[0].cancel()
+        for _ in self._threads:
+            self._tasks.put(None)
+        for thread in self._threads if wait else ():
+            thread.join()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Wait for the tasks, or, after an error, give them up."""
+        if kind is not None:
+            for worker in list(self._workers.values()):
+                worker.process.terminate()
+        self.shutdown(cancel_futures=kind is not None)
+
+    def _tend(self, index: int) -> None:
+        """Give tasks to one process, one after the other."""
+        while (task := self._tasks.get()) is not None:
+            future, call = task
+            if not future.set_running_or_notify_cancel():
+                continue
+            try:
+                if index not in self._workers or not self._workers[index].process.is_alive():
+                    self._workers[index] = _Worker()
+                well, value = self._workers[index].run(call)
+            except (EOFError, ConnectionError):
+                lost = self._workers.pop(index).process
+                lost.join()
+                future.set_exception(WorkerLostError(f"process {lost.pid} ended with exit code {lost.exitcode}"))
+            except BaseException as error:  # a task that cannot be pickled
+                future.set_exception(error)
+            else:
+                future.set_result(value) if well else future.set_exception(value)
+        if index in self._workers:
+            self._workers.pop(index).end()
+
+
+class _Worker:
+    """One process and the pipe to it."""
+
+    def __init__(self) -> None:
+        # Spawned: a fork would copy the runtime's threads in the middle of their work.
+        context = multiprocessing.get_context("spawn")
+        self._pipe, there = context.Pipe()
+        self.process = context.Process(target=_serve, args=(there,), daemon=True)
+        self.process.start()
+        there.close()  # so that the process's end is the only one, and its death is seen
+
+    def run(self, call: Any) -> tuple[bool, Any]:
+        self._pipe.send(call)
+        answer: tuple[bool, Any] = self._pipe.recv()
+        return answer
+
+    def end(self) -> None:
+        self._pipe.close()
+        self.process.join()
+
+
+def _serve(pipe: Connection) -> None:
+    """Run tasks until the other end is closed."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to answer
+    with contextlib.suppress(EOFError, ConnectionError):
+        while True:
+            function, arguments, keywords = pipe.recv()
+            try:
+                answer = True, function(*arguments, **keywords)
+            except Exception as error:
+                answer = False, error
+            pipe.send(answer)
