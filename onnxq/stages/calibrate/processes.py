@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import multiprocessing
+import pickle
 import queue
 import signal
 import threading
@@ -86,9 +87,10 @@ class Processes(Executor):
             if not future.set_running_or_notify_cancel():
                 continue
             try:
-                if index not in self._workers or not self._workers[index].process.is_alive():
-                    self._workers[index] = _Worker()
-                well, value = self._workers[index].run(call)
+                if index not in self._workers or not self._workers[index].begin(call):
+                    self._workers[index] = _Worker()  # the first, or one for a process that was lost while idle
+                    self._workers[index].begin(call)
+                well, value = self._workers[index].answer()
             except (EOFError, ConnectionError):
                 lost = self._workers.pop(index).process
                 lost.join()
@@ -112,8 +114,17 @@ class _Worker:
         self.process.start()
         there.close()  # so that the process's end is the only one, and its death is seen
 
-    def run(self, call: Any) -> tuple[bool, Any]:
-        self._pipe.send(call)
+    def begin(self, call: Any) -> bool:
+        """Hand over a task; False if the process is gone."""
+        try:
+            self._pipe.send(call)
+            self._pipe.recv()
+        except (EOFError, ConnectionError):
+            return False
+        return True
+
+    def answer(self) -> tuple[bool, Any]:
+        """Wait for (whether it went well, result or exception)."""
         answer: tuple[bool, Any] = self._pipe.recv()
         return answer
 
@@ -127,8 +138,10 @@ def _serve(pipe: Connection) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to answer
     with contextlib.suppress(EOFError, ConnectionError):
         while True:
-            function, arguments, keywords = pipe.recv()
+            task = pipe.recv_bytes()
+            pipe.send(None)
             try:
+                function, arguments, keywords = pickle.loads(task)
                 answer = True, function(*arguments, **keywords)
             except Exception as error:
                 answer = False, error
