@@ -116,7 +116,7 @@ class Job:
     def statistics(self, given: Statistics | str | Path | None, **how: Any) -> Statistics:
         """Return the statistics that were given, if they are this model's, or observe the model now."""
         if given is None:
-            return self.observe(complete=False, **how)
+            return self.observe(**how)
         assert self.prepared is not None
         found = given if isinstance(given, Statistics) else load_statistics(Path(given))
         where = "the statistics" if isinstance(given, Statistics) else f"'{given}'"
@@ -124,20 +124,22 @@ class Job:
         self.beside = None if isinstance(given, Statistics) else str(given)
         if found.fingerprint != fingerprint(self.prepared.model):
             raise CalibrationError(f"{where} were taken of another model or preparation; calibrate this model")
-        missing = observed_tensors(self.prepared.model, self.recipe, self.target) - set(found.tensors)
+        model = self.prepared.model
+        missing = observed_tensors(model, self.recipe, self.target) - found.tensors.keys()
+        if not missing:
+            observed = {name for name, seen in found.tensors.items() if seen.samples}
+            missing = needed_tensors(model, found, self.recipe, self.target) - observed
         if missing:
             shown = ", ".join(f"'{name}'" for name in sorted(missing)[:3])
             message = f"{where} lack {len(missing)} tensors that this recipe quantizes ({shown}, ...)"
             raise CalibrationError(f"{message}; calibrate with the same recipe")
         return found
 
-    def observe(self, *, complete: bool = True, **how: Any) -> Statistics:
-        """Run the model over the calibration data.
+    def observe(self, **how: Any) -> Statistics:
+        """Run the model over the calibration data, with the keyword arguments of the calibrate stage.
 
-        Args:
-            complete: observe all that any placement of this recipe could ask for; else, where the data can be read
-                again, only what this plan needs, and of the others the extents.
-            how: keyword arguments of the calibrate stage.
+        Where the data can be read again, only those tensors are observed that the plan goes by, and of the others the
+        extents: most of what could run on codes is cheaper in float.
         """
         assert self.prepared is not None
         model = self.prepared.model
@@ -147,7 +149,7 @@ class Job:
         source = self.samples()
         how |= {"progress": self.progress, "subsample": self.recipe.subsample}
         with self.timed("calibrate"):
-            if complete or not source.repeatable:
+            if not source.repeatable:
                 found = calibrate(model, wanted, source, **how)
             else:
                 found = survey(model, wanted, source)
