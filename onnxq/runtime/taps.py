@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
+import math
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from onnxq.errors import CalibrationError, nearest
@@ -76,32 +77,13 @@ def in_graph_order(model: ir.Model, tensors: Collection[str]) -> tuple[str, ...]
     return tuple(name for name in known if name in wanted)
 
 
-def tensor_bytes(model: ir.Model, tensors: Collection[str], feeds: Mapping[str, np.ndarray]) -> dict[str, int]:
-    """Return how many bytes each tensor takes when the model runs on `feeds`.
-
-    Read off the inferred shapes where these suffice; where not, the model runs once and tells the shapes alone, so that
-    the tensors need not be alive together.
-
-    Args:
-        model: the model. tensors: as `in_graph_order` returns them. feeds: an array for every input.
-
-    Raises:
-        ModelError: onnxruntime cannot load or run the model.
-    """
-    values = _values(model, tensors)
-    extents = _extents(model, feeds)
-    sizes = {name: _inferred(value, extents) for name, value in values.items()}
-    open_ones = [name for name, size in sizes.items() if size is None]
-    if open_ones:
-        (shapes,) = tensor_shapes(model, open_ones, [feeds])
-        sizes |= {name: _bytes(shapes[name], values[name].dtype) for name in open_ones}
-    return {name: size or 0 for name, size in sizes.items()}
-
-
 def tensor_shapes(
     model: ir.Model, tensors: Collection[str], runs: Iterable[Mapping[str, np.ndarray]]
 ) -> list[dict[str, tuple[int, ...]]]:
-    """Return the shape that each tensor has in each of some runs; the tensors themselves are not kept.
+    """Return the shape that each tensor has in each of some runs.
+
+    Read off the inferred shapes where these suffice; where not, the model runs and tells the shapes alone, so that the
+    tensors need not be alive together.
 
     Args:
         model: the model. tensors: as `in_graph_order` returns them. runs: for each run an array for every input.
@@ -109,17 +91,39 @@ def tensor_shapes(
     Raises:
         ModelError: onnxruntime cannot load or run the model.
     """
+    values = _values(model, tensors)
+    session: Session | None = None
+    found = []
+    for feeds in runs:
+        extents = _extents(model, feeds)
+        shapes = {name: _inferred(value, extents) for name, value in values.items()}
+        if None in shapes.values():
+            session = session or _shape_session(model, tensors)
+            told = session.run(feeds, [f"{name}//shape" for name, shape in shapes.items() if shape is None])
+            shapes |= {name.removesuffix("//shape"): tuple(shape.tolist()) for name, shape in told.items()}
+        found.append({name: shape for name, shape in shapes.items() if shape is not None})
+    return found
+
+
+def tensor_bytes(model: ir.Model, shapes: Mapping[str, Sequence[int]]) -> dict[str, int]:
+    """Return how many bytes tensors of these shapes take, by name; 4 for a value whose type is not known."""
+    dtypes = {name: value.dtype for name, value in _values(model, shapes).items()}
+    return {
+        name: math.prod(shape) * max(1, int(4 if (dtype := dtypes[name]) is None else dtype.itemsize))
+        for name, shape in shapes.items()
+    }
+
+
+def _shape_session(model: ir.Model, tensors: Collection[str]) -> Session:
+    """Return a session whose outputs are the tensors' shapes, `<name>//shape`."""
     import onnx_ir as ir
 
     probe = model.clone()
-    outputs = {name: f"{name}//shape" for name in tensors}
     for name, value in _values(probe, tensors).items():
         node = ir.node("Shape", [value])
-        node.outputs[0].name = outputs[name]
+        node.outputs[0].name = f"{name}//shape"
         probe.graph.append(node)
-    session = open_session(probe, optimize=False, threads=1, outputs=list(outputs.values())) if outputs else None
-    found = [{} if session is None else session.run(feeds) for feeds in runs]
-    return [{name: tuple(each[output].tolist()) for name, output in outputs.items()} for each in found]
+    return open_session(probe, optimize=False, threads=1, outputs=[f"{name}//shape" for name in tensors])
 
 
 def _is_foreign(dtype: ir.DataType | None) -> bool:
@@ -161,16 +165,9 @@ def _extents(model: ir.Model, feeds: Mapping[str, np.ndarray]) -> dict[str, int]
     return found
 
 
-def _inferred(value: ir.Value, extents: Mapping[str, int]) -> int | None:
+def _inferred(value: ir.Value, extents: Mapping[str, int]) -> tuple[int, ...] | None:
     if value.shape is None:
         return None
     shape = [dim if isinstance(dim, int) else extents.get(str(dim.value)) for dim in value.shape]
-    known = [extent for extent in shape if extent is not None]
-    return _bytes(known, value.dtype) if len(known) == len(shape) else None
-
-
-def _bytes(shape: Collection[int], dtype: ir.DataType | None) -> int:
-    total = 4 if dtype is None else max(1, int(dtype.itemsize))
-    for extent in shape:
-        total *= extent
-    return total
+    known = tuple(extent for extent in shape if extent is not None)
+    return known if len(known) == len(shape) else None

@@ -155,7 +155,7 @@ class Job:
                 found = survey(model, wanted, source)
                 observed: dict[str, TensorStatistics] = {}
                 while missing := needed_tensors(model, found, self.recipe, self.target) - observed.keys():
-                    more = calibrate(model, missing, source, **how)
+                    more = calibrate(model, missing, source, surveyed=found, **how)
                     observed |= more.tensors
                     found = replace(more, tensors={**found.tensors, **observed})
         self.warnings += (*source.warnings, *findings(found))

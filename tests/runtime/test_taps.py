@@ -3,7 +3,7 @@ import onnx_ir as ir
 import pytest
 from onnx_ir.passes.common import ShapeInferencePass
 from onnxq.errors import CalibrationError, ModelError
-from onnxq.runtime.taps import Taps, tensor_bytes
+from onnxq.runtime.taps import Taps, tensor_bytes, tensor_shapes
 
 TEXT = """
 <ir_version: 8, opset_import: ["" : 17]>
@@ -63,7 +63,9 @@ def test_a_run_that_fails_says_so(model):
 
 def test_sizes_come_from_inferred_shapes_or_from_one_run(model, monkeypatch):
     # Only a run tells the shape of r: it is reshaped by data.
-    assert tensor_bytes(model, ["h", "r", "c", "d"], FEEDS) == {"h": 16, "r": 16, "c": 8, "d": 16}
+    (shapes,) = tensor_shapes(model, ["h", "r", "c", "d"], [FEEDS])
+    assert shapes == {"h": (1, 4), "r": (2, 2), "c": (2, 2), "d": (1, 4)}
+    assert tensor_bytes(model, shapes) == {"h": 16, "r": 16, "c": 8, "d": 16}
     monkeypatch.setattr("onnxq.runtime.taps.open_session", None)
-    assert tensor_bytes(model, ["x", "y"], FEEDS) == {"x": 16, "y": 16}
+    assert tensor_shapes(model, ["x", "y"], [FEEDS, FEEDS]) == [{"x": (1, 4), "y": (1, 4)}] * 2
     assert [value.name for value in model.graph.outputs] == ["y"]

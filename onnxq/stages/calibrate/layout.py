@@ -11,14 +11,15 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from onnxq.data.batch import Batch
-from onnxq.runtime.taps import tensor_bytes
+from onnxq.runtime.taps import tensor_bytes, tensor_shapes
 from onnxq.stages.calibrate.observe import Portion
+from onnxq.types.statistics import Statistics
 
 if TYPE_CHECKING:
     import onnx_ir as ir
 
 # Of tapped tensors alive at the same time, more does not make calibration faster: it only leaves the caches.
-USEFUL_BYTES = 160 << 20
+USEFUL_BYTES = 224 << 20
 # A run whose size is ours to choose: enough to keep the processor busy.
 RUN_BYTES = 64 << 20
 # More runs at a time than this do not get faster: counting values holds the interpreter's lock.
@@ -46,7 +47,8 @@ class Layout:
         lanes: runs under way at the same time. threads: intra-op threads of each.
         room: bytes of tapped tensors that are alive at a time; more only while a single sample of one run takes more.
         most: bytes that they may take if need be.
-        sample_bytes: bytes of tapped tensors of one sample, the largest wave's; sample_size: elements of its inputs.
+        sample_bytes: bytes of tapped tensors of one sample, the largest wave's.
+        sample_size: elements of its inputs; None if no sample is larger.
     """
 
     waves: tuple[tuple[str, ...], ...]
@@ -55,7 +57,7 @@ class Layout:
     room: int
     most: int
     sample_bytes: int
-    sample_size: int
+    sample_size: int | None
 
     def portion(self, batch: Batch, *, free: bool) -> Portion:
         """Return in which portions `batch` runs; `free`: it is ours to split as we like.
@@ -63,7 +65,7 @@ class Layout:
         Raises:
             Outgrown: not even one sample may run.
         """
-        growth = max(1.0, _size(batch) / batch.samples / self.sample_size)
+        growth = 1.0 if self.sample_size is None else max(1.0, _size(batch) / batch.samples / self.sample_size)
         # Attention grows with the square of the length.
         expected = max(1, int(self.sample_bytes * growth * growth))
         if expected > self.most and growth > 1:
@@ -80,8 +82,9 @@ def lay_out(
     *,
     memory: int,
     cores: int,
+    surveyed: Statistics | None = None,
 ) -> Layout:
-    """Return how to calibrate `tensors`, judged by the sizes they have for `batch`.
+    """Return how to calibrate `tensors`, judged by their largest sizes, or else by those they have for `batch`.
 
     Args:
         model: the model.
@@ -89,9 +92,14 @@ def lay_out(
         batch: a batch of ordinary size.
         memory: bytes that tapped tensors may take in all.
         cores: processor cores to use.
+        surveyed: extents of the tensors for the largest sample of all; None if that is not known.
     """
-    sizes = tensor_bytes(model, tensors, batch.feeds)
-    sample = {name: sizes[name] / batch.samples for name in tensors}
+    if surveyed is None:
+        (shapes,) = tensor_shapes(model, tensors, [batch.feeds])
+        sample = {name: size / batch.samples for name, size in tensor_bytes(model, shapes).items()}
+    else:
+        largest = {name: [high for _, high in surveyed.tensors[name].shapes or ()] for name in tensors}
+        sample = {name: float(size) for name, size in tensor_bytes(model, largest).items()}
     waves = _waves(sample, memory)
     most = max(sum(sample[name] for name in wave) for wave in waves)
     useful = min(memory, USEFUL_BYTES)
@@ -103,7 +111,7 @@ def lay_out(
         room=useful,
         most=memory,
         sample_bytes=int(most),
-        sample_size=max(1, _size(batch) // batch.samples),
+        sample_size=None if surveyed is not None else max(1, _size(batch) // batch.samples),
     )
 
 

@@ -47,6 +47,7 @@ def calibrate(
     executor: Executor | None = None,
     checkpoint: Path | None = None,
     subsample: int | None = None,
+    surveyed: Statistics | None = None,
 ) -> Statistics:
     """Observe `tensors` while the model runs over `source`.
 
@@ -64,6 +65,7 @@ def calibrate(
         executor: engine after `concurrent.futures` that runs the work; None for threads of this process.
         checkpoint: file to keep the state in while it runs; an interrupted calibration goes on from it.
         subsample: look only at every n-th value of a sample; extremes are then those of the values looked at.
+        surveyed: what `survey` found for the same tensors and samples, if it was asked: memory is planned by it.
 
     Raises:
         CalibrationError: data that does not fit the model, or a tensor that the model has not.
@@ -86,7 +88,7 @@ def calibrate(
     first = next(batches)
     budget = memory if memory is not None else free_memory() // 3
     cores = (threads or 1) if executor is not None else (threads or _cores())
-    layout = lay_out(model, tensors, first, memory=budget, cores=cores)
+    layout = lay_out(model, tensors, first, memory=budget, cores=cores, surveyed=surveyed)
     stream: Iterator[Batch] = itertools.chain([first], batches)  # some sources can be read only once
     while True:
         try:
