@@ -1,4 +1,6 @@
-"""What calibration costs in memory and time, beside onnxruntime's own: `python -m benchmarks.calibration [--quick]`.
+"""What calibration costs in memory and time, beside onnxruntime's own.
+
+    python -m benchmarks.calibration [--quick] [--only memory|time] [--markdown docs/benchmarks.md]
 
 Memory: peak of the whole process, each figure from a process of its own. Time: calibration and float inference of the
 same samples in turns in one process, sessions opened included, and the median of their ratios.
@@ -11,16 +13,32 @@ import json
 import subprocess
 import sys
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
-from rich.console import Console
-from rich.table import Table
-
 from benchmarks.calibration_cases import CALIBRATORS
+from benchmarks.measure import environment, write_section
 from benchmarks.networks import plain, resnet50
 
 Measured = dict[str, float]
+SECTION = "calibration"
 THEIRS = ("minmax", "entropy", "percentile")
+RATIOS = {
+    "ratio onnxq 1/float 1": "**onnxq / float, 1 thread / 1 thread**",
+    "ratio onnxq all/float 1": "**onnxq / float, all cores / 1 thread**",
+    "ratio onnxq all/float all": "**onnxq / float, all cores / all cores**",
+    "ratio processor onnxq all/processor float 1": "**onnxq / float, processor time**",
+}
+COLUMNS = {
+    "samples": "samples",
+    "tensors": "tensors observed",
+    "float 1": "float inference, 1 thread, s",
+    "float all": "float inference, all cores, s",
+    "onnxq 1": "onnxq, 1 thread, s",
+    "onnxq all": "onnxq, all cores, s",
+    **RATIOS,
+    **{f"search {name}": f"ranges by {name}, s" for name in CALIBRATORS},
+}
 
 
 def case(*arguments: object) -> Measured | str:
@@ -34,91 +52,85 @@ def case(*arguments: object) -> Measured | str:
     return result
 
 
-def memory(console: Console, network: Path, *, quick: bool) -> None:
-    """Print peak memory over the number of samples."""
+def memory(network: Path, *, quick: bool) -> str:
+    """Return the table of peak memory over the number of samples."""
     ours, theirs = ((8, 24), (8,)) if quick else ((8, 64, 256), (8, 24))
     counts = sorted({*ours, *theirs})
-    table = Table(title="peak memory in MB, 18 convolutions at 224x224", title_justify="left")
-    table.add_column("")
-    for count in counts:
-        table.add_column(f"{count} samples", justify="right")
+    rows: list[Sequence[str]] = []
 
-    def row(name: str, wanted: tuple[int, ...], *arguments: object) -> None:
-        found = {count: case(*arguments[:1], network, count, *arguments[1:]) for count in wanted}
-        table.add_row(name, *(_peak(found.get(count)) for count in counts))
+    def row(title: str, wanted: tuple[int, ...], tool: str, *options: str) -> None:
+        found = {count: case(tool, network, count, *options) for count in wanted}
+        rows.append([title, *(_shown(found.get(count), "peak_mb") for count in counts)])
 
     row("float inference", ours, "float")
     for calibrator in CALIBRATORS:
         row(f"onnxq {calibrator}", ours, "onnxq", calibrator)
     for calibrator in THEIRS:
         row(f"onnxruntime {calibrator}", theirs, "onnxruntime", calibrator)
-    console.print(table)
+    title = "Peak memory of the process in MB, 18 convolutions at 224x224 by number of samples:"
+    return _table(title, ["", *map(str, counts)], rows)
 
 
-def times(console: Console, network: Path, *, quick: bool) -> None:
-    """Print the time of calibration beside that of float inference."""
-    count, repeats = (8, 1) if quick else (48, 5)
-    found = {
-        "ResNet-50 shape": case("time-network", network, count, repeats),
-        "minilm": case("time-zoo", "minilm", repeats),
-        "ppocr-rec": case("time-zoo", "ppocr-rec", repeats),
-    }
-    table = Table(title="seconds, and calibration / float inference of the same samples", title_justify="left")
-    columns = (
-        ("float 1", "float, 1 thread"),
-        ("float all", "all cores"),
-        ("onnxq 1", "onnxq, 1 thread"),
-        ("onnxq all", "all cores"),
-        ("ratio onnxq 1/float 1", "1 thread / 1 thread"),
-        ("ratio onnxq all/float 1", "all cores / 1 thread"),
-        ("ratio onnxq all/float all", "all cores / all cores"),
-        ("ratio processor onnxq all/processor float 1", "processor time / processor time"),
-        *((f"search {name}", f"search {name}") for name in CALIBRATORS),
-    )
-    table.add_column("", no_wrap=True)
-    for name in found:
-        table.add_column(name, justify="right")
-    for key, title in columns:
-        table.add_row(title, *(f"{each[key]:.3f}" if isinstance(each, dict) else each for each in found.values()))
-    console.print(table)
+def times(network: Path, *, quick: bool) -> str:
+    """Return the tables of the time of calibration beside that of float inference."""
+    count, often, repeats = (8, 1, 1) if quick else (96, 3, 3)
+    names = ("ResNet-50 shape", "minilm", "ppocr-rec")
+    found = [
+        case("time-network", network, count, repeats),
+        case("time-zoo", "minilm", often, repeats),
+        case("time-zoo", "ppocr-rec", often, repeats),
+    ]
+    rows = [[title, *(_shown(each, key) for each in found)] for key, title in COLUMNS.items()]
+    ours = _table("Time of calibration beside float inference of the same samples:", ["", *names], rows)
 
-    theirs = Table(title="onnxruntime's calibration / its float inference on 1 thread", title_justify="left")
-    theirs.add_column("", no_wrap=True)
     few = 4 if quick else 16  # it keeps every activation
-    for name in ("ResNet-50 shape", "minilm", "ppocr-rec"):
-        theirs.add_column(name, justify="right")
+    rows = []
     for calibrator in THEIRS:
-        rows = [case("time-onnxruntime", network, few, calibrator)]
-        rows += [case("time-onnxruntime", name, few, calibrator) for name in ("minilm", "ppocr-rec")]
-        theirs.add_row(calibrator, *(_ratio(each) for each in rows))
-    console.print(theirs)
+        cases = [case("time-onnxruntime", each, few, calibrator) for each in (network, "minilm", "ppocr-rec")]
+        rows.append([calibrator, *(_shown(each, "ratio") for each in cases)])
+    theirs = _table(
+        f"onnxruntime's own calibration / float inference on 1 thread ({few} samples of the ResNet-50 shape):",
+        ["", *names],
+        rows,
+    )
+    return f"{ours}\n\n{theirs}"
 
 
-def _peak(found: Measured | str | None) -> str:
+def _shown(found: Measured | str | None, key: str) -> str:
     if found is None:
         return ""
-    return found if isinstance(found, str) else f"{found['peak_mb']:.0f}"
+    if isinstance(found, str):
+        return found
+    return f"{found[key]:.0f}" if found[key] >= 100 else f"{found[key]:.3g}"
 
 
-def _ratio(found: Measured | str) -> str:
-    return found if isinstance(found, str) else f"{found['seconds'] / found['float 1']:.1f}"
+def _table(title: str, head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    lines = [head, ["---", *("---:" for _ in head[1:])], *rows]
+    return "\n".join([title, "", *("| " + " | ".join(line) + " |" for line in lines)])
 
 
 def main() -> None:
-    """Print the tables."""
+    """Print the tables, and write them into a page if asked to."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true", help="fewer samples and repeats: to see that it works")
     parser.add_argument("--only", choices=("memory", "time"), help="one part")
+    parser.add_argument("--markdown", type=Path, help="page in which to write the tables, in their own section")
     options = parser.parse_args()
-    console = Console(width=None if sys.stdout.isatty() else 140)
+    where = environment(("onnxq", "onnxruntime", "numpy"))
+    versions = ", ".join(f"{name} {version}" for name, version in where.versions.items())
+    parts = ["## Calibration", f"{where.date}, {where.processor} ({', '.join(where.features)}): {versions}."]
     with tempfile.TemporaryDirectory() as folder:
         small, large = Path(folder) / "plain.onnx", Path(folder) / "resnet50.onnx"
         plain(small)
         resnet50(large)
         if options.only != "time":
-            memory(console, small, quick=options.quick)
+            parts.append(memory(small, quick=options.quick))
         if options.only != "memory":
-            times(console, large, quick=options.quick)
+            parts.append(times(large, quick=options.quick))
+    text = "\n\n".join(parts)
+    print(text)
+    if options.markdown is not None:
+        write_section(options.markdown, SECTION, text)
 
 
 if __name__ == "__main__":

@@ -40,13 +40,9 @@ def run_float(path: str, count: int) -> dict[str, float]:
 
 def run_onnxq(path: str, count: int, calibrator: str) -> dict[str, float]:
     """Memory of calibration, from the file to the ranges."""
-    from onnxq.data import open_source, signature
-    from onnxq.stages.calibrate import calibrate
-
-    model, tensors = _observed(Path(path))
-    statistics = calibrate(model, tensors, open_source(lambda: noise(count), signature(model)))
+    statistics = _job(Path(path), lambda: noise(count)).observe()
     _ranges(statistics, calibrator)
-    return {"tensors": len(tensors)}
+    return {"tensors": _count(statistics)}
 
 
 def run_onnxruntime(path: str, count: int, calibrator: str) -> dict[str, float]:
@@ -60,12 +56,10 @@ def time_network(path: str, count: int, repeats: int) -> dict[str, float]:
     return _times(Path(path), data, repeats)
 
 
-def time_zoo(name: str, repeats: int) -> dict[str, float]:
-    """Time on a model of the zoo."""
-    import models
-
-    zoo = models.load(name)
-    return _times(zoo.path, list(zoo.calibration()), repeats)
+def time_zoo(name: str, times: int, repeats: int) -> dict[str, float]:
+    """Time on a model of the zoo, its data taken so many times."""
+    path, data = _zoo(name)
+    return _times(path, data * times, repeats)
 
 
 def time_onnxruntime(path: str, count: int, calibrator: str) -> dict[str, float]:
@@ -74,7 +68,8 @@ def time_onnxruntime(path: str, count: int, calibrator: str) -> dict[str, float]
     file = path if path.endswith(".onnx") else str(_zoo(path)[0])
     began = time.perf_counter()
     _float(Path(file), data, 1)
-    return {"float 1": time.perf_counter() - began, "seconds": _onnxruntime(file, iter(data), calibrator)}
+    single = time.perf_counter() - began
+    return {"ratio": _onnxruntime(file, iter(data), calibrator) / single}
 
 
 def _zoo(name: str) -> tuple[Path, list[Feeds]]:
@@ -86,11 +81,7 @@ def _zoo(name: str) -> tuple[Path, list[Feeds]]:
 
 def _times(path: Path, data: list[Feeds], repeats: int) -> dict[str, float]:
     """Medians of float inference and of calibration, on 1 thread and on all cores, taken in turns."""
-    from onnxq.data import open_source, signature
-    from onnxq.stages.calibrate import calibrate
-
-    model, tensors = _observed(path)
-    source = open_source(data, signature(model))
+    job = _job(path, data)
     taken: dict[str, list[float]] = {}
     for _ in range(repeats):
         for threads, name in ((1, "1"), (0, "all")):
@@ -99,7 +90,7 @@ def _times(path: Path, data: list[Feeds], repeats: int) -> dict[str, float]:
                 if tool == "float":
                     _float(path, data, threads)
                 else:
-                    statistics = calibrate(model, tensors, source, threads=threads)
+                    statistics = job.observe(threads=threads)
                 taken.setdefault(f"{tool} {name}", []).append(time.perf_counter() - wall)
                 taken.setdefault(f"processor {tool} {name}", []).append(time.process_time() - processor)
     ratios = {
@@ -117,7 +108,7 @@ def _times(path: Path, data: list[Feeds], repeats: int) -> dict[str, float]:
         _ranges(statistics, calibrator)
         searches[f"search {calibrator}"] = time.perf_counter() - began
     medians = {name: float(np.median(values)) for name, values in taken.items()}
-    return medians | ratios | searches | {"tensors": len(tensors), "batches": len(data)}
+    return medians | ratios | searches | {"tensors": _count(statistics), "samples": statistics.samples}
 
 
 def _float(path: Path, data: list[Feeds], threads: int) -> None:
@@ -129,31 +120,30 @@ def _float(path: Path, data: list[Feeds], threads: int) -> None:
         session.run(feeds)
 
 
-def _observed(path: Path) -> tuple[Any, list[str]]:
-    """Return the prepared model and the tensors that its plan needs."""
-    from onnxq.stages.load import load
-    from onnxq.stages.plan import observed_tensors
-    from onnxq.stages.prepare import prepare
-    from onnxq.targets import targets
+def _job(path: Path, data: Any) -> Any:
+    """Return a quantization that has come as far as calibration."""
+    from onnxq.stages.job import Job
     from onnxq.types.recipe import Recipe
 
-    model = prepare(load(path)).model
-    recipe = Recipe()
-    return model, sorted(observed_tensors(model, recipe, targets.get(recipe.target)))
+    job = Job(path, Recipe(), None, data)
+    job.prepare()
+    return job
+
+
+def _count(statistics: Any) -> int:
+    """Return how many tensors were observed."""
+    return sum(seen.samples > 0 for seen in statistics.tensors.values())
 
 
 def _ranges(statistics: Any, calibrator: str) -> None:
     from onnxq.calibrators import make_calibrator
-    from onnxq.errors import CalibrationError
     from onnxq.types.scheme import QuantType, Scheme
 
     search = make_calibrator(calibrator, {})
     scheme = Scheme(dtype=QuantType.UINT8, symmetric=False)
     for seen in statistics.tensors.values():
-        try:
+        if seen.count:
             search(seen, scheme)
-        except CalibrationError:
-            continue  # a tensor without finite values has no range
 
 
 def _onnxruntime(path: str, data: Iterator[Feeds], calibrator: str) -> float:
