@@ -93,7 +93,11 @@ def quantize(
         made = make_plan(prepared.model, found, job.recipe, job.target)
     with job.timed("rewrite"):
         quantized, records = rewrite(
-            prepared.model, made, declared=declared_values(job.model), dump_after=_for_emit(dump_after, True)
+            prepared.model,
+            made,
+            statistics=found,
+            declared=declared_values(job.model),
+            dump_after=_for_emit(dump_after, True),
         )
     verification = job.verify(quantized, made, evaluation) if check else None
     report = make_report(job, made, quantized, found=found, verification=verification, records=records)
@@ -151,9 +155,11 @@ def simulate(
     job = Job(model, make_recipe(recipe, calibration=calibration, **options), progress)
     job.data = calibration
     prepared = job.prepare()
-    if made is None:
-        made = make_plan(prepared.model, job.statistics(statistics), job.recipe, job.target)
-    return _like(model, run_simulate(prepared.model, made))
+    found = None
+    if made is None or made.goes_by_statistics:
+        found = job.statistics(statistics)
+        made = made or make_plan(prepared.model, found, job.recipe, job.target)
+    return _like(model, run_simulate(prepared.model, made, statistics=found))
 
 
 def calibrate(

@@ -14,11 +14,12 @@ from onnxq.graph.text import model_from_text
 from onnxq.runtime.readback import op_counts, optimized_graph
 from onnxq.runtime.session import run_model
 from onnxq.stages.calibrate import calibrate
-from onnxq.stages.plan import make_plan, observed_tensors
+from onnxq.stages.plan import make_plan, observed_features, observed_tensors
 from onnxq.stages.rewrite import rewrite
 from onnxq.targets import targets
 from onnxq.types.plan import Decision, Plan
 from onnxq.types.recipe import Recipe
+from onnxq.types.statistics import Statistics
 
 Feeds = Mapping[str, np.ndarray]
 
@@ -55,11 +56,20 @@ class Quantized:
 
 
 def plan_for(model: ir.Model, feeds: Feeds, **options: Any) -> Plan:
-    recipe = Recipe.parse(options)
+    return _plan(model, feeds, Recipe.parse(options))[0]
+
+
+def _plan(model: ir.Model, feeds: Feeds, recipe: Recipe) -> tuple[Plan, Statistics]:
     target = targets.get(recipe.target)
-    wanted = observed_tensors(model, recipe, target)
-    statistics = calibrate(model, wanted, open_source([dict(feeds)], signature(model)))
-    return make_plan(model, statistics, recipe, target)
+    features = observed_features(model, recipe, target)
+    statistics = calibrate(
+        model,
+        observed_tensors(model, recipe, target),
+        open_source([dict(feeds)], signature(model)),
+        channel_axes={name: each.axis for name, each in features.items()},
+        products=[name for name, each in features.items() if each.products],
+    )
+    return make_plan(model, statistics, recipe, target), statistics
 
 
 def quantize_text(text: str, feeds: Feeds | None = None, **options: Any) -> Quantized:
@@ -73,8 +83,8 @@ def quantize_model(model: ir.Model, feeds: Feeds | None = None, **options: Any) 
         rng = np.random.default_rng(1)
         shapes = {value.name: [int(dim) for dim in value.shape] for value in model.graph.inputs}
         feeds = {name: rng.standard_normal(shape).astype(np.float32) for name, shape in shapes.items()}
-    plan = plan_for(model, feeds, **options)
-    quantized, _ = rewrite(model, plan)
+    plan, statistics = _plan(model, feeds, Recipe.parse(options))
+    quantized, _ = rewrite(model, plan, statistics=statistics)
     onnx.checker.check_model(ir.to_proto(quantized), full_check=True)
     return Quantized(model, plan, quantized, feeds)
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import os
 import secrets
 import struct
@@ -127,7 +128,7 @@ class _Pool:
 
     def add(self, array: npt.NDArray[Any]) -> list[int]:
         """Return [start, size] of the array's place."""
-        flat = np.ascontiguousarray(array, self._dtype)
+        flat = np.ascontiguousarray(array, self._dtype).reshape(-1)
         place = self._places.setdefault(flat.tobytes(), self._size)
         if place == self._size:
             self._parts.append(flat)
@@ -179,7 +180,13 @@ def _channels(packed: dict[str, Any], arrays: dict[str, npt.NDArray[Any]]) -> Ch
         maximum=_place(packed["maximum"], arrays[_VALUES]),
         sum_squares=_place(packed["sum_squares"], arrays[_VALUES]),
         count=_place(packed["count"], arrays[_COUNTS]),
+        products=None if (products := packed.get("products")) is None else _square(_place(products, arrays[_VALUES])),
     )
+
+
+def _square(values: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    side = math.isqrt(values.size)
+    return values.reshape(side, side)
 
 
 def _numbers(packed: dict[str, Any], kind: type[Any]) -> dict[str, Any]:

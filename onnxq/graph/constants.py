@@ -54,6 +54,18 @@ def moved_tensor(value: ir.Value | None) -> ir.TensorProtocol | None:
     return ir.LazyTensor(lambda: ir.tensor(_moved(node)), dtype=value.dtype, shape=value.shape, name=value.name)
 
 
+def untransposed(value: ir.Value) -> tuple[ir.Value, tuple[int, ...]]:
+    """Return what `value` is a transposed copy of (itself, if of nothing), and for each of its axes the one there."""
+    order = tuple(range(0 if value.shape is None else len(value.shape)))
+    node = value.producer()
+    while node is not None and node.op_type == "Transpose" and not node.domain and node.inputs[0] is not None:
+        perm = node.attributes.get_ints("perm", tuple(reversed(range(len(order)))))
+        order = tuple(perm[axis] for axis in order)
+        value = node.inputs[0]
+        node = value.producer()
+    return value, order
+
+
 def _moved(node: ir.Node) -> npt.NDArray[Any]:
     import numpy as np
     import onnx_ir as ir

@@ -28,9 +28,14 @@ class Accumulator:
     looked at closely.
     """
 
-    def __init__(self, *, channel_axis: int | None = None) -> None:
-        """Make an empty one; `channel_axis`: the axis to keep per-channel statistics for."""
+    def __init__(self, *, channel_axis: int | None = None, products: bool = False) -> None:
+        """Make an empty one.
+
+        Args:
+            channel_axis: the axis to keep per-channel statistics for. products: of every two channels, too.
+        """
         self._channel_axis = channel_axis
+        self._products = products
         self._channels: ChannelStatistics | None = None
         self._clusters: tuple[Cluster, ...] = ()
         self._body: Body | None = None
@@ -51,7 +56,7 @@ class Accumulator:
         shape = _sample_shape(array.shape, batch_axis)
         self._shapes = merge_shapes(self._shapes, shape) if self._samples else shape
         if self._channel_axis is not None:
-            channels = observe_channels(values, self._channel_axis)
+            channels = observe_channels(values, self._channel_axis, products=self._products)
             self._channels = merge_channels(self._channels, channels) if self._samples else channels
         self._samples += samples
         if rows.size:

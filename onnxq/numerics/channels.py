@@ -1,4 +1,4 @@
-"""Per-channel statistics: extremes and second moments of each index of one axis."""
+"""Per-channel statistics: extremes and second moments of each index of one axis, and of each two."""
 
 from __future__ import annotations
 
@@ -15,21 +15,28 @@ Floats = npt.NDArray[np.float64]
 _BLOCK = 1 << 20  # elements handled at a time, so that temporaries stay small whatever the array's size
 
 
-def observe_channels(values: npt.NDArray[Any], axis: int) -> ChannelStatistics:
-    """Return what one array (float32 or float64) holds for each index of `axis`; only finite values count."""
+def observe_channels(values: npt.NDArray[Any], axis: int, *, products: bool = False) -> ChannelStatistics:
+    """Return what one array (float32 or float64) holds for each index of `axis`; only finite values count.
+
+    With `products`, also the sums of products of every two channels, in which other values count as 0.
+    """
     place = axis % values.ndim
     outer, channels, inner = math.prod(values.shape[:place]), values.shape[place], math.prod(values.shape[place + 1 :])
     blocks = values.reshape(outer, channels, inner)
     low, high = np.full(channels, np.inf), np.full(channels, -np.inf)
     squares, count = np.zeros(channels), np.zeros(channels, np.int64)
+    gram = np.zeros((channels, channels)) if products else None
     rows = max(1, _BLOCK // max(1, channels * inner))
     columns = max(1, _BLOCK // max(1, channels))
     for row in range(0, outer, rows):
         for column in range(0, inner, columns):
-            seen = _block(blocks[row : row + rows, :, column : column + columns])
+            block = blocks[row : row + rows, :, column : column + columns]
+            seen = _block(block)
             low, high = np.minimum(low, seen[0]), np.maximum(high, seen[1])
             squares, count = squares + seen[2], count + seen[3]
-    return _channels(axis, low, high, squares, count)
+            if gram is not None:
+                gram += _products(block)
+    return _channels(axis, low, high, squares, count, products=gram)
 
 
 def merge_channels(a: ChannelStatistics | None, b: ChannelStatistics | None) -> ChannelStatistics | None:
@@ -38,7 +45,8 @@ def merge_channels(a: ChannelStatistics | None, b: ChannelStatistics | None) -> 
         return None
     low = np.minimum(np.where(a.count, a.minimum, np.inf), np.where(b.count, b.minimum, np.inf))
     high = np.maximum(np.where(a.count, a.maximum, -np.inf), np.where(b.count, b.maximum, -np.inf))
-    return _channels(a.axis, low, high, a.sum_squares + b.sum_squares, a.count + b.count)
+    products = None if a.products is None or b.products is None else a.products + b.products
+    return _channels(a.axis, low, high, a.sum_squares + b.sum_squares, a.count + b.count, products=products)
 
 
 def _block(block: npt.NDArray[Any]) -> tuple[Floats, Floats, Floats, npt.NDArray[np.int64]]:
@@ -59,11 +67,28 @@ def _squares(block: npt.NDArray[Any]) -> Floats:
         return np.asarray(np.square(block, dtype=np.float64).sum(axis=(0, 2)))
 
 
-def _channels(axis: int, low: Floats, high: Floats, squares: Floats, count: npt.NDArray[np.int64]) -> ChannelStatistics:
+def _products(block: npt.NDArray[Any]) -> Floats:
+    """Return X^T X of an array (outer, channels, inner), one row of X a place."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        places = np.moveaxis(block, 1, -1).reshape(-1, block.shape[1]).astype(np.float64)
+        places[~np.isfinite(places)] = 0
+        return np.asarray(places.T @ places)
+
+
+def _channels(
+    axis: int,
+    low: Floats,
+    high: Floats,
+    squares: Floats,
+    count: npt.NDArray[np.int64],
+    *,
+    products: Floats | None,
+) -> ChannelStatistics:
     return ChannelStatistics(
         axis=axis,
         minimum=np.where(count, low, 0.0) + 0.0,  # -0.0 would depend on the order
         maximum=np.where(count, high, 0.0) + 0.0,
         sum_squares=squares,
         count=count,
+        products=products,
     )

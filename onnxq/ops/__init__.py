@@ -34,6 +34,8 @@ class OpFact:
             the same layout (recurrent operators). bias: slot of the bias.
         channel_axis: output-channel axis of the weight, from node and weight rank. None: no per-channel scales.
         reduction_axis: axis of the weight that is summed over, from node and weight rank.
+        feature_axis: axis of the first activation that meets the weight's `reduction_axis` (its channels, where it has
+            groups of them), from node and activation rank. None: the weight multiplies nothing.
         macs: multiply-accumulates for each output element, from node and input shapes; None for other operators.
         rearranges: output values are a selection or rearrangement of the first input's, so both share parameters.
         clamp: for operators that only clamp (Relu, Clip): their bounds, None where they are not constant. A clamp can
@@ -49,6 +51,7 @@ class OpFact:
     bias: int | None = None
     channel_axis: Callable[[ir.Node, int], int] | None = None
     reduction_axis: Callable[[ir.Node, int], int] | None = None
+    feature_axis: Callable[[ir.Node, int], int] | None = None
     macs: Callable[[ir.Node, list[tuple[int, ...]]], int] | None = None
     rearranges: bool = False
     clamp: Callable[[ir.Node], Range | None] | None = None

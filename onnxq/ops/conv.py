@@ -31,6 +31,7 @@ facts.add(
         bias=2,
         channel_axis=lambda node, rank: 0,
         reduction_axis=lambda node, rank: 1,
+        feature_axis=lambda node, rank: 1,
         macs=_conv_macs,
     ),
 )
@@ -44,6 +45,7 @@ facts.add(
         # With groups, axis 1 holds the channels of one group only: those share a scale across groups.
         channel_axis=lambda node, rank: 1,
         reduction_axis=lambda node, rank: 0,
+        feature_axis=lambda node, rank: 1,
         macs=_transpose_macs,
     ),
 )

@@ -26,6 +26,7 @@ facts.add(
         weight=1,
         channel_axis=lambda node, rank: rank - 1,
         reduction_axis=lambda node, rank: max(rank - 2, 0),
+        feature_axis=lambda node, rank: rank - 1,
         macs=lambda node, shapes: shapes[0][-1],
     ),
 )
@@ -38,6 +39,7 @@ facts.add(
         bias=2,
         channel_axis=lambda node, rank: 0 if _gemm_transposed(node) else 1,
         reduction_axis=lambda node, rank: 1 if _gemm_transposed(node) else 0,
+        feature_axis=lambda node, rank: 0 if node.attributes.get_int("transA", 0) else 1,
         macs=_gemm_macs,
     ),
 )

@@ -19,6 +19,7 @@ for _op, _summary, _outputs in (
             # The two directions share the scale of a row: a scheme has one axis.
             channel_axis=lambda node, rank: 1,
             reduction_axis=lambda node, rank: 2,
+            feature_axis=lambda node, rank: rank - 1,
             outputs=_outputs,
         ),
     )

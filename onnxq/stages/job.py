@@ -18,7 +18,14 @@ from onnxq.passes.verifier import Verifier
 from onnxq.runtime.session import CPU, run_model
 from onnxq.stages.calibrate import calibrate, findings, survey
 from onnxq.stages.load import load
-from onnxq.stages.plan import choose_format, needed_opset, needed_tensors, observed_tensors
+from onnxq.stages.plan import (
+    choose_format,
+    missing,
+    needed_opset,
+    needed_tensors,
+    observed_features,
+    observed_tensors,
+)
 from onnxq.stages.prepare import Prepared, prepare
 from onnxq.stages.progress import Progress
 from onnxq.stages.verify import verify
@@ -125,13 +132,14 @@ class Job:
         if found.fingerprint != fingerprint(self.prepared.model):
             raise CalibrationError(f"{where} were taken of another model or preparation; calibrate this model")
         model = self.prepared.model
-        missing = observed_tensors(model, self.recipe, self.target) - found.tensors.keys()
-        if not missing:
-            observed = {name for name, seen in found.tensors.items() if seen.samples}
-            missing = needed_tensors(model, found, self.recipe, self.target) - observed
-        if missing:
-            shown = ", ".join(f"'{name}'" for name in sorted(missing)[:3])
-            message = f"{where} lack {len(missing)} tensors that this recipe quantizes ({shown}, ...)"
+        lacking = observed_tensors(model, self.recipe, self.target) - found.tensors.keys()
+        if not lacking:
+            features = observed_features(model, self.recipe, self.target)
+            needed = needed_tensors(model, found, self.recipe, self.target)
+            lacking = frozenset(name for name in needed if missing(features, name, found.tensors.get(name)))
+        if lacking:
+            shown = ", ".join(f"'{name}'" for name in sorted(lacking)[:3])
+            message = f"{where} lack {len(lacking)} tensors that this recipe goes by ({shown}, ...)"
             raise CalibrationError(f"{message}; calibrate with the same recipe")
         return found
 
@@ -147,15 +155,21 @@ class Job:
         if not wanted:  # nothing is quantized by calibration: the data need not be run
             return Statistics(fingerprint=fingerprint(model))
         source = self.samples()
-        how |= {"progress": self.progress, "subsample": self.recipe.subsample}
+        features = observed_features(model, self.recipe, self.target)
+        how |= {
+            "progress": self.progress,
+            "subsample": self.recipe.subsample,
+            "channel_axes": {name: each.axis for name, each in features.items()},
+            "products": [name for name, each in features.items() if each.products],
+        }
         with self.timed("calibrate"):
             if not source.repeatable:
                 found = calibrate(model, wanted, source, **how)
             else:
                 found = survey(model, wanted, source)
                 observed: dict[str, TensorStatistics] = {}
-                while missing := needed_tensors(model, found, self.recipe, self.target) - observed.keys():
-                    more = calibrate(model, missing, source, surveyed=found, **how)
+                while unseen := needed_tensors(model, found, self.recipe, self.target) - observed.keys():
+                    more = calibrate(model, unseen, source, surveyed=found, **how)
                     observed |= more.tensors
                     found = replace(more, tensors={**found.tensors, **observed})
         self.warnings += (*source.warnings, *findings(found))

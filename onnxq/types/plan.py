@@ -75,7 +75,9 @@ class TensorPlan:
         scheme: what is wanted.
         params: scale and zero point of activations. None for weights and biases: those follow from their data
             (`method`), and for a bias from `scale_from`; and None for activations that are quantized at run time.
-        method: weight method that turns data into codes ("rtn").
+        method: weight method that turns data into codes, with its options ("rtn", "mse:importance=true").
+        features_from: tensors whose statistics the method goes by: the values that the weight multiplies, of all its
+            readers. feature_axis: the weight's axis that their features lie along.
         scale_from: for a bias, the plan keys (activation, weight) whose scales' product is its scale.
         shares: plan key of the tensor whose parameters this one took over, None if its own.
         reason: where the parameters come from, in words.
@@ -87,6 +89,8 @@ class TensorPlan:
     scheme: Scheme
     params: QuantParams | None = None
     method: str | None = None
+    features_from: tuple[str, ...] = ()
+    feature_axis: int | None = None
     scale_from: tuple[str, str] | None = None
     shares: str | None = None
     reason: str = ""
@@ -119,3 +123,8 @@ class Plan:
     tensors: Mapping[str, TensorPlan]
     warnings: tuple[str, ...] = ()
     constants: Mapping[str, ConstantPlan] = field(default_factory=dict)
+
+    @property
+    def goes_by_statistics(self) -> bool:
+        """Whether weight methods need the statistics, and not just the plan made from them."""
+        return any(tensor.features_from for tensor in self.tensors.values())

@@ -73,6 +73,8 @@ class ChannelStatistics:
         axis: the axis, as it was asked for.
         minimum, maximum: float64, shape (channels,); exact; 0.0 for a channel without values.
         sum_squares: float64, shape (channels,), exact to about 1e-13 relative. count: int64, shape (channels,).
+        products: float64, shape (channels, channels): sums over all places of the products of two channels' values
+            (the Gram matrix, whose diagonal is `sum_squares`); None where they were not asked for.
     """
 
     axis: int
@@ -80,6 +82,7 @@ class ChannelStatistics:
     maximum: npt.NDArray[np.float64]
     sum_squares: npt.NDArray[np.float64]
     count: npt.NDArray[np.int64]
+    products: npt.NDArray[np.float64] | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)

@@ -5,7 +5,12 @@ A weight method is a frozen dataclass whose fields are its options, registered b
     @weight_methods.register("rtn")
     @dataclass(frozen=True, kw_only=True, slots=True)
     class RoundToNearest:
-        def __call__(self, weight, scheme, *, min_scale=None, importance=None) -> tuple[codes, QuantParams]: ...
+        needs = Needs.NOTHING
+
+        def __call__(self, weight, scheme, *, min_scale=None, inputs=None) -> tuple[codes, QuantParams]: ...
+
+What a method needs to know of the inputs that a weight multiplies, it says in `needs`, which may depend on its options;
+calibration then observes it, the plan names the tensors it was observed on, and the rewrite hands it over.
 """
 
 from __future__ import annotations
@@ -20,11 +25,17 @@ import numpy.typing as npt
 from onnxq.errors import RecipeError, nearest
 from onnxq.registry import Registry
 from onnxq.types import shorthand
+from onnxq.types.inputs import Inputs, Needs
 from onnxq.types.scheme import QuantParams, Scheme
 
 
 class WeightMethod(Protocol):
     """Turns a float weight into codes and parameters."""
+
+    @property
+    def needs(self) -> Needs:
+        """What the method wants to know of the weight's inputs; a class attribute will do."""
+        ...
 
     def __call__(
         self,
@@ -32,7 +43,7 @@ class WeightMethod(Protocol):
         scheme: Scheme,
         *,
         min_scale: npt.NDArray[np.float32] | None = None,
-        importance: npt.NDArray[np.float32] | None = None,
+        inputs: Inputs | None = None,
     ) -> tuple[npt.NDArray[Any], QuantParams]:
         """Quantize `weight`.
 
@@ -40,8 +51,8 @@ class WeightMethod(Protocol):
             weight: float32, finite.
             scheme: what is wanted; the granularity's axis is filled in.
             min_scale: smallest scale allowed, broadcastable to the scales (keeps int32 biases in range).
-            importance: mean square of the input that each weight multiplies, broadcastable to `weight`: how much its
-                squared error counts. A method that has no use for it ignores it.
+            inputs: what it `needs`; None where the method needs nothing, and where nothing is known (embeddings,
+                weights that no data ever reached): it then does what it can without.
 
         Returns:
             Codes (of the weight's shape: int32, for floating-point types their values as float32) and the parameters.

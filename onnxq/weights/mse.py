@@ -12,6 +12,7 @@ from onnxq.errors import RecipeError
 from onnxq.numerics.affine import params_from_range, quantize, weight_range
 from onnxq.numerics.blocks import groups_as_rows, parameter_shape
 from onnxq.numerics.scale_search import best_scales, searchable
+from onnxq.types.inputs import Inputs, Needs
 from onnxq.types.scheme import QuantParams, Scheme
 from onnxq.weights import weight_methods
 
@@ -25,10 +26,18 @@ class LeastSquaredError:
         steps: scales tried for each group.
         negative_scales: allow them in symmetric schemes that use all codes (`narrow: false`). For weight-only kernels,
             which multiply by the scale whatever its sign; integer kernels and their biases want positive ones.
+        importance: weigh each error by the mean square of the input that the weight multiplies: that of the output
+            is then least if inputs are uncorrelated. Calibration data decides what counts.
     """
 
     steps: int = 24
     negative_scales: bool = False
+    importance: bool = False
+
+    @property
+    def needs(self) -> Needs:
+        """Mean squares of the inputs, where errors are weighed by them."""
+        return Needs.SQUARES if self.importance else Needs.NOTHING
 
     def __post_init__(self) -> None:
         """Check the number of steps."""
@@ -41,14 +50,16 @@ class LeastSquaredError:
         scheme: Scheme,
         *,
         min_scale: npt.NDArray[np.float32] | None = None,
-        importance: npt.NDArray[np.float32] | None = None,
+        inputs: Inputs | None = None,
     ) -> tuple[npt.NDArray[Any], QuantParams]:
         """Quantize `weight`; see WeightMethod."""
         params = params_from_range(*weight_range(weight, scheme), scheme, min_scale=min_scale)
         if searchable(scheme.dtype) and weight.size:
             shape = parameter_shape(weight.shape, scheme.granularity)
-            if importance is not None:
-                importance = groups_as_rows(np.broadcast_to(importance, weight.shape), scheme.granularity)
+            importance = None
+            if self.importance and inputs is not None:
+                each = np.broadcast_to(inputs.importance(weight.shape), weight.shape)
+                importance = groups_as_rows(each, scheme.granularity)
             scale, zero_point = best_scales(
                 groups_as_rows(weight, scheme.granularity),
                 scheme,

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
 
 from onnxq.numerics.affine import params_from_range, quantize, weight_range
+from onnxq.types.inputs import Inputs, Needs
 from onnxq.types.scheme import QuantParams, Scheme
 from onnxq.weights import weight_methods
 
@@ -18,13 +19,15 @@ from onnxq.weights import weight_methods
 class RoundToNearest:
     """Round to nearest: the range of each group is that of its values, so that nothing is clipped."""
 
+    needs: ClassVar[Needs] = Needs.NOTHING
+
     def __call__(
         self,
         weight: npt.NDArray[np.float32],
         scheme: Scheme,
         *,
         min_scale: npt.NDArray[np.float32] | None = None,
-        importance: npt.NDArray[np.float32] | None = None,
+        inputs: Inputs | None = None,
     ) -> tuple[npt.NDArray[Any], QuantParams]:
         """Quantize `weight`; see WeightMethod."""
         low, high = weight_range(weight, scheme)

@@ -15,9 +15,9 @@ from hypothesis import strategies as st
 from onnxq.calibrators import make_calibrator
 from onnxq.data.statistics_file import load_statistics, save_statistics
 from onnxq.errors import CalibrationError
-from onnxq.numerics.histogram import empty, merge, observe
+from onnxq.numerics.histogram import Accumulator, empty, merge, observe
 from onnxq.types.scheme import QuantType, Scheme
-from onnxq.types.statistics import Statistics
+from onnxq.types.statistics import Statistics, TensorStatistics
 
 
 def plain(value: Any) -> Any:
@@ -43,11 +43,18 @@ def statistics() -> Statistics:
     tensors = {
         "scores": observe(scores, batch_axis=0),
         "/block/relu": observe(np.maximum(rng.standard_normal((2, 8, 9)), 0), batch_axis=0, channel_axis=1),
+        "pairs": _pairs(rng.standard_normal((9, 4))),
         "unseen": empty(),
         "ranks": merge(observe(np.ones(3)), observe(np.ones((1, 3)))),
         "größe": observe(np.zeros((0,), np.float32)),
     }
     return Statistics(tensors=tensors, fingerprint="ab12", samples=4, synthetic=True)
+
+
+def _pairs(values: np.ndarray) -> TensorStatistics:
+    accumulator = Accumulator(channel_axis=-1, products=True)
+    accumulator.update(values)
+    return accumulator.result()
 
 
 def test_round_trip(tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnxq.errors import CalibrationError
 from onnxq.numerics.histogram import MAX_BINS, Accumulator, empty, merge, observe
-from onnxq.types.statistics import Histogram
+from onnxq.types.statistics import Histogram, TensorStatistics
 
 Array = npt.NDArray[Any]
 SUMS = {"sum", "sum_squares"}  # of moments: equal to rounding
@@ -235,3 +235,24 @@ def test_an_accumulator_goes_on_from_what_another_saw() -> None:
     resumed.add(observe(array[:2], batch_axis=0))
     resumed.update(array[2:], batch_axis=0)
     assert identity(resumed.result()) == identity(observe(array, batch_axis=0))
+
+
+@pytest.mark.parametrize(("shape", "axis"), [((40, 7), -1), ((5, 7, 3, 4), 1), ((3, 9, 7), 2)])
+def test_products_of_channels_are_the_gram_matrix(shape: tuple[int, ...], axis: int) -> None:
+    array = np.random.default_rng(3).standard_normal(shape)
+    array[(0,) * len(shape)] = np.nan
+    accumulator = Accumulator(channel_axis=axis, products=True)
+    for sample in array:
+        accumulator.update(sample[None], batch_axis=0)
+    channels = accumulator.result().channels
+    places = np.nan_to_num(np.moveaxis(array, axis, -1).reshape(-1, 7))
+    np.testing.assert_allclose(channels.products, places.T @ places, rtol=1e-12, atol=1e-12)
+    np.testing.assert_allclose(np.diagonal(channels.products), channels.sum_squares, rtol=1e-12)
+    halves = (observe_half(half, axis) for half in np.array_split(array, 2))
+    np.testing.assert_allclose(merge(*halves).channels.products, channels.products, rtol=1e-12, atol=1e-12)
+
+
+def observe_half(array: np.ndarray, axis: int) -> TensorStatistics:
+    accumulator = Accumulator(channel_axis=axis, products=True)
+    accumulator.update(array, batch_axis=0)
+    return accumulator.result()

@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 from onnxq.errors import ModelError, RecipeError
 from onnxq.numerics.affine import dequantize, params_from_range, quantize, weight_range
+from onnxq.types.inputs import Inputs
 from onnxq.types.scheme import PerBlock, PerChannel, PerTensor, QuantType, Scheme
 from onnxq.weights import make_weight_method, weight_methods
 from onnxq.weights.mse import LeastSquaredError
@@ -120,8 +121,9 @@ def test_importance_lowers_the_error_of_what_matters():
     importance[0, ::16] = 100
     scheme = Scheme(dtype=QuantType.UINT4, symmetric=False, granularity=PerBlock(axis=1, size=32))
     errors = []
-    for given in (None, importance):
-        codes, params = make_weight_method("mse")(weight, scheme, importance=given)
+    inputs = Inputs(axis=1, squares=importance[0].astype(np.float64))
+    for method in ("mse", "mse:importance=true"):
+        codes, params = make_weight_method(method)(weight, scheme, inputs=inputs)
         errors.append(np.sum(importance * (dequantize(codes, params) - weight) ** 2))
     assert errors[1] < errors[0]
 

@@ -12,8 +12,10 @@ import numpy.typing as npt
 from onnxq.errors import ModelError, PlanError
 from onnxq.numerics.affine import quantize
 from onnxq.numerics.codebook import Codebook, codebook_quantize
+from onnxq.types.inputs import Inputs
 from onnxq.types.plan import Plan, Role, TensorPlan
 from onnxq.types.scheme import PerBlock, PerChannel, QuantParams, Scheme
+from onnxq.types.statistics import ChannelStatistics, Statistics
 from onnxq.weights import make_weight_method
 
 _INT32_LIMIT = float(2**31 - 1)
@@ -22,13 +24,17 @@ _INT32_LIMIT = float(2**31 - 1)
 class Constants:
     """Codes and parameters of a plan's constants, computed one tensor at a time."""
 
-    def __init__(self, plan: Plan, read: Callable[[str], npt.NDArray[Any]]) -> None:
+    def __init__(
+        self, plan: Plan, read: Callable[[str], npt.NDArray[Any]], statistics: Statistics | None = None
+    ) -> None:
         """Keep what is needed.
 
         Args:
             plan: the plan. read: returns a float constant by tensor name.
+            statistics: that the plan was made from, for weight methods that go by them.
         """
         self._plan = plan
+        self._statistics = statistics
         self._read = read
         self._params: dict[str, QuantParams] = {}
         self._biases: dict[str, list[TensorPlan]] = {}
@@ -46,10 +52,11 @@ class Constants:
             return self._bias(tensor)
         weight = self._read(tensor.tensor).astype(np.float32, copy=False)
         method = make_weight_method(tensor.method or "rtn")
-        scheme = tensor.scheme
+        scheme, inputs = tensor.scheme, self._inputs(tensor, weight.shape)
         if transpose:
             weight, scheme = np.ascontiguousarray(weight.T), _transposed(scheme)
-        codes, params = method(weight, scheme, min_scale=self._smallest_scale(key))
+            inputs = None if inputs is None else replace(inputs, axis=1 - inputs.axis)
+        codes, params = method(weight, scheme, min_scale=self._smallest_scale(key), inputs=inputs)
         self._params[key] = params
         return codes, params
 
@@ -68,6 +75,32 @@ class Constants:
                 f"weight '{tensor.tensor}' holds NaN or infinite values; repair the model, or keep its node in float"
             )
         return codebook_quantize(weight, tensor.scheme.codebook, tensor.scheme.granularity)
+
+    def _inputs(self, tensor: TensorPlan, shape: tuple[int, ...]) -> Inputs | None:
+        """Return what the plan's statistics say of the values that a weight of this shape multiplies.
+
+        Raises:
+            PlanError: the plan goes by statistics that are not there.
+        """
+        if not tensor.features_from or tensor.feature_axis is None:
+            return None
+        seen = [self._channels(name) for name in tensor.features_from]
+        places = sum(int(each.count.max()) for each in seen)
+        squares = np.asarray(sum(each.sum_squares for each in seen) / places)
+        products = [each.products for each in seen if each.products is not None]
+        others = [extent for axis, extent in enumerate(shape) if axis != tensor.feature_axis and extent > 1]
+        whole = len(products) == len(seen) and len(others) < 2 and squares.size == shape[tensor.feature_axis]
+        return Inputs(
+            axis=tensor.feature_axis,
+            squares=squares,
+            products=np.asarray(sum(products) / places) if whole else None,
+        )
+
+    def _channels(self, name: str) -> ChannelStatistics:
+        seen = None if self._statistics is None else self._statistics.tensors.get(name)
+        if seen is None or seen.channels is None:
+            raise PlanError(f"the plan goes by statistics of '{name}' that are not given; give those it was made from")
+        return seen.channels
 
     def _smallest_scale(self, key: str) -> npt.NDArray[np.float32] | None:
         """Return the smallest weight scale for which every bias on it still fits int32, None without biases.

@@ -27,49 +27,37 @@ from onnxq.errors import PlanError
 from onnxq.graph.constants import constant_array
 from onnxq.passes import register_pass
 from onnxq.passes.emit.editor import Editor
+from onnxq.passes.emit.emitter import CONTRIB, Emitter
 from onnxq.passes.emit.integer_weights import IntegerWeights
 from onnxq.passes.emit.run_time import FLOAT, INT32, RunTimeCodes, quantize_at_run_time
 from onnxq.passes.emit.steps import Steps
 from onnxq.types.format import Format
-from onnxq.types.plan import Decision, Plan
+from onnxq.types.plan import Decision
 from onnxq.types.scheme import PerChannel, QuantParams, Scheme
 
-CONTRIB = "com.microsoft"
 _WINDOW = ("auto_pad", "dilations", "group", "kernel_shape", "pads", "strides")
 _CELL = ("activation_alpha", "activation_beta", "activations", "clip", "direction", "hidden_size", "input_forget")
 
 
 @register_pass("emit-dynamic", preserves_semantics=False)
-class EmitDynamic(ir.passes.InPlacePass):
+class EmitDynamic(Emitter):
     """Replace nodes by integer operators whose activations are quantized at run time (format dynamic)."""
 
-    def __init__(self, plan: Plan) -> None:
-        super().__init__()
-        self.plan = plan
+    form = Format.DYNAMIC
 
-    def call(self, model: ir.Model) -> ir.passes.PassResult:
-        """Rewrite the model; raises PlanError if the plan does not fit it."""
-        editor = Editor(model, self.plan, Format.DYNAMIC)
-        writer = _Writer(editor, model.opset_imports.get("", 1))
+    def write(self, editor: Editor) -> None:
+        """See `Emitter`."""
+        writer = _Writer(editor)
         for decision in editor.decisions():
             writer.carry_out(decision)
         writer.finish()
-        if writer.contrib:
-            model.opset_imports.setdefault(CONTRIB, 1)
-        return ir.passes.PassResult(model, modified=editor.changed)
 
 
 class _Writer:
-    """Writes the nodes; remembers which activation it has quantized and which weight it has stored.
+    """Writes the nodes; remembers which activation it has quantized and which weight it has stored."""
 
-    Attributes:
-        contrib: whether an operator of onnxruntime's own was written.
-    """
-
-    def __init__(self, editor: Editor, opset: int) -> None:
-        self.contrib = False
+    def __init__(self, editor: Editor) -> None:
         self._editor = editor
-        self._opset = opset
         as_it_is = {
             key
             for decision in editor.decisions()
@@ -116,7 +104,7 @@ class _Writer:
         assert x is not None
         if node.attributes.get_int("transA", 0):
             x = steps("Transpose", x, to="transposed", dtype=FLOAT, attributes={"perm": [1, 0]})
-            read = quantize_at_run_time(steps, x, self._scheme(decision), self._opset)
+            read = quantize_at_run_time(steps, x, self._scheme(decision), self._editor.opset)
         else:
             read = self._activation(decision)
         total = steps(
@@ -185,7 +173,6 @@ class _Writer:
             per_channel = isinstance(self._weights.params(key).scheme.granularity, PerChannel)
             shape = (directions, columns) if per_channel else (directions,)
             inputs += [self._weights.scale(key, shape), self._weights.zero_point(key, shape)]
-        self.contrib = True
         return steps.outputs(
             "DynamicQuantizeLSTM",
             inputs,
@@ -236,7 +223,9 @@ class _Writer:
         value = self._editor.values[tensor.tensor]
         if (value, tensor.scheme) not in self._activations:
             steps = self._steps(tensor.tensor)
-            self._activations[value, tensor.scheme] = quantize_at_run_time(steps, value, tensor.scheme, self._opset)
+            self._activations[value, tensor.scheme] = quantize_at_run_time(
+                steps, value, tensor.scheme, self._editor.opset
+            )
             self._editor.insert_behind(value, steps.nodes)
         return self._activations[value, tensor.scheme]
 

@@ -17,6 +17,7 @@ from onnxq.passes.emit.constants import Constants
 from onnxq.types.format import Format
 from onnxq.types.plan import Action, Decision, Plan, TensorPlan
 from onnxq.types.scheme import PerBlock, PerChannel, QuantParams
+from onnxq.types.statistics import Statistics
 
 
 class Editor:
@@ -25,15 +26,17 @@ class Editor:
     Attributes:
         plan: the plan. emitted: plan keys of the tensors that are quantized right behind their producers, in order.
         values: by name, as they were in the prepared model. constants: codes of the plan's constants.
-        changed: whether anything was added.
+        opset: of the ONNX operators. changed: whether anything was added.
     """
 
-    def __init__(self, model: ir.Model, plan: Plan, form: Format) -> None:
+    def __init__(self, model: ir.Model, plan: Plan, form: Format, statistics: Statistics | None = None) -> None:
         """Take stock.
 
         Args:
             model: to edit. plan: to carry out. form: whose decisions concern the emitter.
+            statistics: that the plan was made from, for weight methods that go by them.
         """
+        self.opset = model.opset_imports.get("", 1)
         self.plan = plan
         self.changed = False
         self._form = form
@@ -44,7 +47,7 @@ class Editor:
         self._taken = {name for name in self.values if name} | set(self._nodes)
         self._first = graph[0] if len(graph) else None
         self.emitted = {key: None for decision in self.decisions() for key in decision.outputs.values()}
-        self.constants = Constants(plan, self.constant)
+        self.constants = Constants(plan, self.constant, statistics)
 
     def decisions(self) -> Iterator[Decision]:
         """Yield the decisions that concern this emitter."""

@@ -14,8 +14,7 @@ from typing import Protocol
 import onnx_ir as ir
 
 from onnxq.errors import PlanError
-
-CONTRIB = "com.microsoft"
+from onnxq.passes.emit.emitter import CONTRIB
 
 Inputs = list[ir.Value | None]
 

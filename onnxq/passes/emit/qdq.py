@@ -17,27 +17,24 @@ import onnx_ir as ir
 
 from onnxq.passes import register_pass
 from onnxq.passes.emit.editor import Editor
+from onnxq.passes.emit.emitter import Emitter
 from onnxq.passes.emit.rewire import Rewirer
 from onnxq.types.format import Format
-from onnxq.types.plan import Plan, TensorPlan
+from onnxq.types.plan import TensorPlan
 
 
 @register_pass("emit-qdq", preserves_semantics=False)
-class EmitQdq(ir.passes.InPlacePass):
+class EmitQdq(Emitter):
     """Put QuantizeLinear and DequantizeLinear where the plan says (format qdq)."""
 
-    def __init__(self, plan: Plan) -> None:
-        super().__init__()
-        self.plan = plan
+    form = Format.QDQ
 
-    def call(self, model: ir.Model) -> ir.passes.PassResult:
-        """Rewrite the model; raises PlanError if the plan does not fit it."""
-        editor = Editor(model, self.plan, Format.QDQ)
+    def write(self, editor: Editor) -> None:
+        """See `Emitter`."""
         writer = _Pairs(editor)
         for decision in editor.decisions():
             writer.carry_out(decision)
         writer.finish()
-        return ir.passes.PassResult(model, modified=editor.changed)
 
 
 class _Pairs(Rewirer):

@@ -20,9 +20,10 @@ from onnxq.numerics.affine import storage_array
 from onnxq.ops import clamp_bounds, facts
 from onnxq.passes import register_pass
 from onnxq.passes.emit.editor import Editor
-from onnxq.passes.emit.kernels import CONTRIB, KERNELS, Inputs
+from onnxq.passes.emit.emitter import Emitter
+from onnxq.passes.emit.kernels import KERNELS, Inputs
 from onnxq.types.format import Format
-from onnxq.types.plan import Decision, Plan, Role, TensorPlan
+from onnxq.types.plan import Decision, Role, TensorPlan
 from onnxq.types.scheme import PerChannel, QuantParams, QuantType
 
 if TYPE_CHECKING:
@@ -30,17 +31,14 @@ if TYPE_CHECKING:
 
 
 @register_pass("emit-qoperator", preserves_semantics=False)
-class EmitQOperator(ir.passes.InPlacePass):
+class EmitQOperator(Emitter):
     """Replace nodes by the integer operators that the plan names (format qoperator)."""
 
-    def __init__(self, plan: Plan) -> None:
-        super().__init__()
-        self.plan = plan
+    form = Format.QOPERATOR
 
-    def call(self, model: ir.Model) -> ir.passes.PassResult:
-        """Rewrite the model; raises PlanError if the plan does not fit it."""
-        editor = Editor(model, self.plan, Format.QOPERATOR)
-        writer = _Writer(editor, model.opset_imports.get("", 1))
+    def write(self, editor: Editor) -> None:
+        """See `Emitter`."""
+        writer = _Writer(editor)
         decisions = list(editor.decisions())
         for decision in decisions:
             if decision.kernel is None:
@@ -49,22 +47,13 @@ class EmitQOperator(ir.passes.InPlacePass):
             if decision.kernel is not None:
                 writer.carry_out(decision, decision.kernel)
         writer.finish()
-        if writer.contrib:
-            model.opset_imports.setdefault(CONTRIB, 1)
-        return ir.passes.PassResult(model, modified=editor.changed)
 
 
 class _Writer:
-    """Writes integer operators; remembers the codes and parameters of every tensor that it has met.
+    """Writes integer operators; remembers the codes and parameters of every tensor that it has met."""
 
-    Attributes:
-        contrib: whether an operator of onnxruntime's own was written.
-    """
-
-    def __init__(self, editor: Editor, opset: int) -> None:
-        self.contrib = False
+    def __init__(self, editor: Editor) -> None:
         self.editor = editor
-        self._opset = opset
         self._codes: dict[str, ir.Value] = {}
         self._constant_params: dict[str, QuantParams] = {}
         self._parameters: dict[str, tuple[ir.Value, ir.Value]] = {}
@@ -119,7 +108,7 @@ class _Writer:
         else:
             self._check_inputs(decision, node)
             inputs, domain = kernel.inputs(operands), kernel.domain
-            attributes = kernel.attributes_for(node, self._opset)
+            attributes = kernel.attributes_for(node, self.editor.opset)
         while inputs and inputs[-1] is None:
             inputs.pop()
         written = ir.Node(
@@ -133,7 +122,6 @@ class _Writer:
             metadata_props=dict(node.metadata_props),
         )
         self.editor.insert_behind(node.outputs[0], [written])
-        self.contrib = self.contrib or domain == CONTRIB
         self._old[node] = None
         for slot, value in enumerate(written.outputs):
             if slot not in outputs:

@@ -20,33 +20,35 @@ from onnxq.numerics.affine import dequantize
 from onnxq.numerics.codebook import codebook_dequantize
 from onnxq.passes import register_pass
 from onnxq.passes.emit.editor import Editor
+from onnxq.passes.emit.emitter import Emitter
 from onnxq.passes.emit.rewire import Rewirer
 from onnxq.passes.emit.steps import Steps
 from onnxq.types.format import Format
 from onnxq.types.plan import Action, Plan, TensorPlan
 from onnxq.types.scheme import PerToken, Scheme
+from onnxq.types.statistics import Statistics
 
 
 @register_pass("simulate", preserves_semantics=False)
-class Simulate(ir.passes.InPlacePass):
+class Simulate(Emitter):
     """Round values to what their codes stand for, in float arithmetic, whatever the format."""
 
-    def __init__(self, plan: Plan) -> None:
-        super().__init__()
+    form = Format.QDQ
+
+    def __init__(self, plan: Plan, statistics: Statistics | None = None) -> None:
+        """See `Emitter`."""
         formed = [
             replace(decision, format=Format.QDQ) if decision.action is Action.QUANTIZE else decision
             for decision in plan.decisions
         ]
-        self.plan = replace(plan, decisions=tuple(formed))
+        super().__init__(replace(plan, decisions=tuple(formed)), statistics)
 
-    def call(self, model: ir.Model) -> ir.passes.PassResult:
-        """Rewrite the model; raises PlanError if the plan does not fit it."""
-        editor = Editor(model, self.plan, Format.QDQ)
+    def write(self, editor: Editor) -> None:
+        """See `Emitter`."""
         writer = _Rounded(editor)
         for decision in editor.decisions():
             writer.carry_out(decision)
         writer.finish()
-        return ir.passes.PassResult(model, modified=editor.changed)
 
 
 class _Rounded(Rewirer):

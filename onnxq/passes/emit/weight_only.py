@@ -20,11 +20,10 @@ from onnxq.passes import register_pass
 from onnxq.passes.emit.chain import Chain, take_apart
 from onnxq.passes.emit.codebooks import Codebooks
 from onnxq.passes.emit.editor import Editor
+from onnxq.passes.emit.emitter import CONTRIB, Emitter
 from onnxq.passes.emit.matrices import Matrices, Stored
 from onnxq.types.format import Format
-from onnxq.types.plan import Decision, Plan
-
-CONTRIB = "com.microsoft"
+from onnxq.types.plan import Decision
 
 # Activations are rounded to 8 bits inside the kernel, 45 dB below them: less than 4-bit weights lose. On CPUs its other
 # levels are up to 50 times slower than float.
@@ -32,35 +31,24 @@ _ACCURACY_LEVEL = 4
 
 
 @register_pass("emit-weight-only", preserves_semantics=False)
-class EmitWeightOnly(ir.passes.InPlacePass):
+class EmitWeightOnly(Emitter):
     """Store weights as codes where the plan says (format weight-only)."""
 
-    def __init__(self, plan: Plan) -> None:
-        super().__init__()
-        self.plan = plan
+    form = Format.WEIGHT_ONLY
 
-    def call(self, model: ir.Model) -> ir.passes.PassResult:
-        """Rewrite the model; raises PlanError if the plan does not fit it."""
-        editor = Editor(model, self.plan, Format.WEIGHT_ONLY)
+    def write(self, editor: Editor) -> None:
+        """See `Emitter`."""
         writer = _Writer(editor)
         # Products before what looks rows up in the same weight: theirs is the form that a shared one is stored in.
         for decision in sorted(editor.decisions(), key=lambda entry: entry.kernel != "MatMulNBits"):
             writer.carry_out(decision)
         writer.finish()
-        if writer.contrib:
-            model.opset_imports.setdefault(CONTRIB, 1)
-        return ir.passes.PassResult(model, modified=editor.changed)
 
 
 class _Writer:
-    """Rewires nodes; remembers which form of which weight it has made.
-
-    Attributes:
-        contrib: whether an operator of onnxruntime's own was written.
-    """
+    """Rewires nodes; remembers which form of which weight it has made."""
 
     def __init__(self, editor: Editor) -> None:
-        self.contrib = False
         self._editor = editor
         self._matrices = Matrices(editor)
         self._codebooks = Codebooks(editor)
@@ -111,7 +99,6 @@ class _Writer:
             self._replaced[addend] = None
             product = chain.result
             chain.add("Add", [product, addend if beta == 1.0 else chain.add("Mul", [addend, chain.number(beta)])])
-        self.contrib = True
         chain.replace()
 
     def _lookup(self, node: ir.Node, decision: Decision) -> None:
@@ -123,7 +110,6 @@ class _Writer:
         attributes = {"bits": matrix.bits, "block_size": matrix.block, "gather_axis": 0, "quantize_axis": 1}
         inputs = [codes, node.inputs[1], matrix.scale, matrix.zero_point]
         chain.add("GatherBlockQuantized", inputs, attributes, domain=CONTRIB, heir=True)
-        self.contrib = True
         chain.replace()
 
     def _portable_lookup(self, node: ir.Node, decision: Decision) -> None:

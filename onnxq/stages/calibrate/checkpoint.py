@@ -73,6 +73,6 @@ def job_key(model: str, source: Source, tensors: Sequence[str], options: Options
         model,
         source.sha256 or source.description,
         f"{source.samples} {source.batch_size} {options.subsample}",
-        *sorted(f"{name} {options.channel_axes.get(name)}" for name in tensors),
+        *sorted(f"{name} {options.channel_axes.get(name)} {name in options.products}" for name in tensors),
     ]
     return hashlib.sha256("\0".join(parts).encode("utf-8", "surrogatepass")).hexdigest()

@@ -54,10 +54,12 @@ class Options:
 
     Attributes:
         channel_axes: the axis to keep per-channel statistics for, by tensor.
+        products: those of these tensors of which the products of every two channels are kept, too.
         subsample: look at every n-th value of a sample only; 1 for all.
     """
 
     channel_axes: Mapping[str, int]
+    products: frozenset[str] = frozenset()
     subsample: int = 1
 
 
@@ -79,7 +81,7 @@ def observe_work(
         CalibrationError: the model cannot run on a batch; says which.
         Stopped: `stop` returned True.
     """
-    seen = {name: Observed(options.channel_axes.get(name), options.subsample) for name in taps.tensors}
+    seen = {name: Observed(name, options) for name in taps.tensors}
     room = room or Room(0)
     for batch, portion in zip(work.batches, work.portions, strict=True):
         for part in slices(batch, portion.rows):
@@ -118,10 +120,11 @@ def slices(batch: Batch, rows: int) -> Iterator[Batch]:
 class Observed:
     """What is known of one tensor so far."""
 
-    def __init__(self, channel_axis: int | None, subsample: int) -> None:
-        self._accumulator = Accumulator(channel_axis=channel_axis)
+    def __init__(self, name: str, options: Options) -> None:
+        channel_axis = options.channel_axes.get(name)
+        self._accumulator = Accumulator(channel_axis=channel_axis, products=name in options.products)
         # Channels cannot be told apart in a part of the values.
-        self._subsample = 1 if channel_axis is not None else subsample
+        self._subsample = 1 if channel_axis is not None else options.subsample
         self._shapes: list[Shapes | None] = []
 
     def update(self, array: npt.NDArray[Any], samples: int) -> None:

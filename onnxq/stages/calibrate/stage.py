@@ -41,6 +41,7 @@ def calibrate(
     source: Source,
     *,
     channel_axes: Mapping[str, int] | None = None,
+    products: Collection[str] = (),
     threads: int = 0,
     progress: Progress | None = None,
     memory: int | None = None,
@@ -59,6 +60,7 @@ def calibrate(
         tensors: names of values of the main graph, graph inputs included.
         source: the samples.
         channel_axes: tensors to keep per-channel statistics for, and their channel axis.
+        products: those of them to keep the products of every two channels of, too: channels x channels numbers each.
         threads: processor cores to use, 0 for all; with an executor, cores of each worker (0 for one).
         progress: told of samples done, and of waves.
         memory: bytes that tapped tensors may take; None for a third of the free memory.
@@ -78,7 +80,7 @@ def calibrate(
         model=model,
         fingerprint=fingerprint(model),
         source=source,
-        options=Options(channel_axes=dict(channel_axes or {}), subsample=subsample or 1),
+        options=Options(channel_axes=dict(channel_axes or {}), products=frozenset(products), subsample=subsample or 1),
         progress=progress or Silent(),
         executor=executor,
         checkpoint=checkpoint,

@@ -4,6 +4,15 @@ from __future__ import annotations
 
 from onnxq.stages.plan.candidates import needed_opset
 from onnxq.stages.plan.choose_format import choose_format
-from onnxq.stages.plan.decide import make_plan, needed_tensors, observed_tensors
+from onnxq.stages.plan.decide import make_plan, needed_tensors, observed_features, observed_tensors
+from onnxq.stages.plan.inputs import missing
 
-__all__ = ["choose_format", "make_plan", "needed_opset", "needed_tensors", "observed_tensors"]
+__all__ = [
+    "choose_format",
+    "make_plan",
+    "missing",
+    "needed_opset",
+    "needed_tensors",
+    "observed_features",
+    "observed_tensors",
+]

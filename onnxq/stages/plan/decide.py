@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from onnxq.calibrators import make_calibrator
@@ -11,6 +11,7 @@ from onnxq.graph.fingerprint import fingerprint
 from onnxq.ops import known_operators
 from onnxq.stages.plan.candidates import Candidate, Kept, examine
 from onnxq.stages.plan.float_types import with_float_types
+from onnxq.stages.plan.inputs import Features, WeightInputs
 from onnxq.stages.plan.observed import compared, without_unfit
 from onnxq.stages.plan.placement import Placement, place
 from onnxq.stages.plan.rules import check_rules
@@ -29,14 +30,20 @@ if TYPE_CHECKING:
 
 def observed_tensors(model: ir.Model, recipe: Recipe, target: Target) -> frozenset[str]:
     """Return the names of the tensors whose statistics a plan would need: calibration observes these and no others."""
-    names: set[str] = set()
-    for entry in examine(model, recipe, target):
+    examined = list(examine(model, recipe, target))
+    names = set(WeightInputs(examined).features)
+    for entry in examined:
         if isinstance(entry, Candidate) and entry.wish.format.static:
             names.update(_name(entry.node.inputs[slot]) for slot in entry.activations)
             names.update(_name(entry.node.outputs[slot]) for slot in entry.fact.output_slots(entry.node))
         elif isinstance(entry, Kept) and entry.clamp:
             names.add(_name(entry.node.outputs[0]))
     return frozenset(names)
+
+
+def observed_features(model: ir.Model, recipe: Recipe, target: Target) -> Mapping[str, Features]:
+    """Return what weight methods want to know of single features of tensors, by name; {} where they want nothing."""
+    return WeightInputs(examine(model, recipe, target)).features
 
 
 def needed_tensors(model: ir.Model, statistics: Statistics, recipe: Recipe, target: Target) -> frozenset[str]:
@@ -49,13 +56,14 @@ def needed_tensors(model: ir.Model, statistics: Statistics, recipe: Recipe, targ
         model: prepared. statistics: of all `observed_tensors`; of some no more than `shapes` need be known.
         recipe, target: what is wanted, and where it runs.
     """
-    examined, placement, _ = _placed(model, statistics, recipe, target)
-    tensors = Tensors(model, statistics, _any_range, placement, examined)
+    examined, inputs, placement, _ = _placed(model, statistics, recipe, target)
+    tensors = Tensors(model, statistics, _any_range, placement, examined, inputs=inputs)
     names = set()
     for entry in examined:
         _decide(entry, placement, tensors, target)
-        if isinstance(entry, Candidate) and entry.name in placement.codes:
-            names.update(compared(entry))
+        if isinstance(entry, Candidate) and (entry.name in placement.codes or not entry.wish.format.static):
+            names.update(compared(entry) if entry.wish.format.static else ())
+            names.update(name for slot in entry.weights for name in inputs.tensors(entry, slot))
     return frozenset(
         names | {plan.tensor for plan in tensors.planned().values() if plan.params is not None and plan.shares is None}
     )
@@ -71,8 +79,8 @@ def make_plan(model: ir.Model, statistics: Statistics, recipe: Recipe, target: T
         RecipeError: a rule names an operator or node that does not exist, or the calibrator is unknown.
     """
     calibrator = make_calibrator(recipe.calibrator.name, recipe.calibrator.options)
-    examined, placement, warnings = _placed(model, statistics, recipe, target)
-    tensors = Tensors(model, statistics, calibrator, placement, examined)
+    examined, inputs, placement, warnings = _placed(model, statistics, recipe, target)
+    tensors = Tensors(model, statistics, calibrator, placement, examined, inputs=inputs)
     decisions = tuple(_decide(entry, placement, tensors, target) for entry in examined)
     plan = Plan(
         format=recipe.format,
@@ -87,15 +95,16 @@ def make_plan(model: ir.Model, statistics: Statistics, recipe: Recipe, target: T
 
 def _placed(
     model: ir.Model, statistics: Statistics, recipe: Recipe, target: Target
-) -> tuple[list[Candidate | Kept], Placement, tuple[str, ...]]:
-    """Return every node as far as statistics allow it to run on codes, those that do, and warnings about the rules."""
+) -> tuple[list[Candidate | Kept], WeightInputs, Placement, tuple[str, ...]]:
+    """Return every node as far as statistics allow it to run on codes, the weights' inputs, those that do, warnings."""
     examined = list(examine(model, recipe, target))
+    inputs = WeightInputs(examined)
     warnings = tuple(check_rules(recipe, [(entry.op, entry.name) for entry in examined], known_operators()))
     _check_possible(examined, recipe)
     examined = list(without_unfit(examined, statistics))
     everywhere = recipe.placement == "everywhere"
     examined = list(without_costly(examined, statistics, target.timing, everywhere=everywhere))
-    return examined, place(examined, statistics, target.timing, everywhere=everywhere), warnings
+    return examined, inputs, place(examined, statistics, target.timing, everywhere=everywhere), warnings
 
 
 def _any_range(statistics: TensorStatistics, scheme: Scheme) -> Range:

@@ -46,7 +46,7 @@ def _against(entry: Candidate | Kept, statistics: Statistics) -> Reason | None:
 def _unfit(value: ir.Value | None, statistics: Statistics) -> Reason | None:
     name = "" if value is None or value.name is None else value.name
     seen = statistics.tensors.get(name)
-    if seen is not None and _only_surveyed(seen):
+    if seen is not None and only_surveyed(seen):
         return None
     if seen is None or seen.count + seen.nan + seen.pos_inf + seen.neg_inf == 0:
         return Reason(code="not-observed", text=f"tensor '{name}' never held a value during calibration")
@@ -74,7 +74,7 @@ def compared(entry: Candidate) -> list[str]:
     return [value.name for value in (*read, *written) if value is not None and value.name is not None]
 
 
-def _only_surveyed(seen: TensorStatistics) -> bool:
+def only_surveyed(seen: TensorStatistics) -> bool:
     """Whether no more than its extents is known of a tensor, which then speaks neither for nor against anything."""
     return not seen.samples and not seen.count and seen.shapes is not None
 
@@ -82,7 +82,7 @@ def _only_surveyed(seen: TensorStatistics) -> bool:
 def _lost(read: list[ir.Value | None], written: list[ir.Value], statistics: Statistics) -> Reason | None:
     """Reason against joining tensors of very different ranges under one scale."""
     whole = statistics.tensors[written[0].name or ""]
-    if _only_surveyed(whole):
+    if only_surveyed(whole):
         return None
     step = (max(whole.maximum, 0.0) - min(whole.minimum, 0.0)) / 255
     for value in read:

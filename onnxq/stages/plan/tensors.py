@@ -10,6 +10,8 @@ from onnxq.calibrators import Calibrator
 from onnxq.graph.constants import moved_tensor
 from onnxq.ops import clamp_bounds, facts, op_key
 from onnxq.stages.plan.candidates import Candidate, Kept
+from onnxq.stages.plan.inputs import WeightInputs
+from onnxq.stages.plan.observed import only_surveyed
 from onnxq.stages.plan.parameters import activation_params
 from onnxq.stages.plan.placement import Placement
 from onnxq.stages.plan.storage import with_axis
@@ -35,11 +37,14 @@ class Tensors:
         calibrator: Calibrator,
         placement: Placement,
         examined: Sequence[Candidate | Kept],
+        *,
+        inputs: WeightInputs,
     ) -> None:
         self.warnings: list[str] = []
         self._per_channel = model.opset_imports.get("", _PER_CHANNEL_OPSET) >= _PER_CHANNEL_OPSET
         self._statistics = statistics
         self._calibrator = calibrator
+        self._inputs = inputs
         self._on_codes = {
             entry.node: entry for entry in examined if isinstance(entry, Candidate) and entry.name in placement.codes
         }
@@ -221,7 +226,21 @@ class Tensors:
         plan = TensorPlan(
             name=name, tensor=name, role=Role.WEIGHT, scheme=scheme, method=entry.wish.method, reason="constant"
         )
+        multiplied = self._inputs.of(entry, slot)
+        if multiplied is not None:
+            names = tuple(each for each in multiplied[0] if self._knows(each))
+            plan = replace(
+                plan,
+                features_from=names,
+                feature_axis=multiplied[1] if names else None,
+                reason=f"constant; errors weighed by {_listed(names)}" if names else "constant; no input was observed",
+            )
         return self._add(plan, entry.name)
+
+    def _knows(self, name: str) -> bool:
+        """Tell whether a tensor's features were observed, or may still be, where it was only surveyed so far."""
+        seen = self._statistics.tensors.get(name)
+        return seen is not None and (only_surveyed(seen) or self._inputs.features[name].seen_in(seen))
 
     def _bias(self, entry: Candidate, activation: str, weight: str) -> str:
         """Plan a bias: int32 with the product of its node's two scales, so that the kernel adds it to its sums."""
@@ -251,6 +270,11 @@ class Tensors:
             if self._planned.setdefault(key, named) == named:
                 return key
         raise AssertionError(f"two tensors of '{node}' want the same plan key '{plan.name}@{node}'")
+
+
+def _listed(names: Sequence[str]) -> str:
+    shown = ", ".join(f"'{name}'" for name in names[:2])
+    return shown if len(names) <= 2 else f"{shown} and {len(names) - 2} more"
 
 
 def _defined_range(producer: ir.Node | None) -> Range | None:

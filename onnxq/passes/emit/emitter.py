@@ -1,0 +1,43 @@
+"""What emitters have in common: a plan to carry out, the statistics it refers to, and the runtime's own operators."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from typing import ClassVar
+
+import onnx_ir as ir
+
+from onnxq.passes.emit.editor import Editor
+from onnxq.types.format import Format
+from onnxq.types.plan import Plan
+from onnxq.types.statistics import Statistics
+
+CONTRIB = "com.microsoft"
+
+
+class Emitter(ir.passes.InPlacePass):
+    """Carries out the decisions of one format.
+
+    Attributes:
+        form: the format.
+    """
+
+    form: ClassVar[Format]
+
+    def __init__(self, plan: Plan, statistics: Statistics | None = None) -> None:
+        """Take a plan, and the statistics that it was made from: weight methods may go by them."""
+        super().__init__()
+        self.plan = plan
+        self.statistics = statistics
+
+    @abstractmethod
+    def write(self, editor: Editor) -> None:
+        """Rewrite the model that `editor` edits."""
+
+    def call(self, model: ir.Model) -> ir.passes.PassResult:
+        """Rewrite the model; raises PlanError if the plan does not fit it."""
+        editor = Editor(model, self.plan, self.form, self.statistics)
+        self.write(editor)
+        if any(node.domain == CONTRIB for node in model.graph):
+            model.opset_imports.setdefault(CONTRIB, 1)
+        return ir.passes.PassResult(model, modified=editor.changed)

@@ -1,0 +1,100 @@
+"""Which values each weight is multiplied with, and what calibration is to observe of them for the weight methods."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from functools import cache
+from typing import TYPE_CHECKING
+
+from onnxq.graph.constants import untransposed
+from onnxq.stages.plan.candidates import Candidate, Kept
+from onnxq.types.inputs import Needs
+from onnxq.types.statistics import TensorStatistics
+from onnxq.weights import make_weight_method
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Features:
+    """What to observe of a tensor: its features lie along `axis`; whether products of every two are wanted."""
+
+    axis: int
+    products: bool
+
+    def seen_in(self, statistics: TensorStatistics) -> bool:
+        """Tell whether statistics hold that."""
+        channels = statistics.channels
+        if channels is None or channels.axis != self.axis:
+            return False
+        return bool(channels.count.any()) and (channels.products is not None or not self.products)
+
+
+class WeightInputs:
+    """Weights and their inputs, a weight and its transposed copies being one.
+
+    Attributes:
+        features: what to observe, by tensor name; empty where no weight method asks for anything.
+    """
+
+    def __init__(self, examined: Iterable[Candidate | Kept]) -> None:
+        self.features: dict[str, Features] = {}
+        self._readers: dict[ir.Value, dict[str, int]] = {}
+        for entry in examined:
+            needs = _needs(entry)
+            if isinstance(entry, Candidate) and needs is not Needs.NOTHING:
+                self._add(entry, needs)
+
+    def tensors(self, entry: Candidate, slot: int) -> tuple[str, ...]:
+        """Return the tensors whose features a weight's method goes by."""
+        return (self.of(entry, slot) or ((), 0))[0]
+
+    def of(self, entry: Candidate, slot: int) -> tuple[tuple[str, ...], int] | None:
+        """Return the tensors that a weight multiplies, and its axis along which their features lie.
+
+        None where the method needs nothing; no tensors where the weight multiplies nothing, or turned and as it is.
+        """
+        value = entry.node.inputs[slot]
+        if value is None or _needs(entry) is Needs.NOTHING:
+            return None
+        root, order = untransposed(value)
+        readers = self._readers.get(root, {})
+        axes = set(readers.values())
+        if len(axes) != 1:
+            return (), 0
+        return tuple(sorted(readers)), order.index(axes.pop())
+
+    def _add(self, entry: Candidate, needs: Needs) -> None:
+        node, fact = entry.node, entry.fact
+        if fact.weight not in entry.weights or fact.feature_axis is None or fact.reduction_axis is None:
+            return
+        value, source = node.inputs[fact.weight], node.inputs[entry.activations[0]] if entry.activations else None
+        if value is None or value.shape is None or source is None or source.shape is None or not source.name:
+            return
+        wanted = Features(axis=fact.feature_axis(node, len(source.shape)), products=needs is Needs.PRODUCTS)
+        known = self.features.get(source.name, wanted)
+        if known.axis != wanted.axis:  # one tensor, one axis: the first reader's
+            return
+        self.features[source.name] = Features(axis=wanted.axis, products=wanted.products or known.products)
+        root, order = untransposed(value)
+        self._readers.setdefault(root, {})[source.name] = order[fact.reduction_axis(node, len(value.shape))]
+
+
+def missing(features: Mapping[str, Features], name: str, statistics: TensorStatistics | None) -> bool:
+    """Tell whether a tensor was not observed, or not as weight methods want it."""
+    if statistics is None or not statistics.samples:
+        return True
+    return name in features and not features[name].seen_in(statistics)
+
+
+def _needs(entry: Candidate | Kept) -> Needs:
+    if not isinstance(entry, Candidate) or not entry.weights or entry.wish.weights.codebook is not None:
+        return Needs.NOTHING
+    return _method_needs(entry.wish.method)
+
+
+@cache
+def _method_needs(method: str) -> Needs:
+    return make_weight_method(method).needs

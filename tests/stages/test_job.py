@@ -1,0 +1,43 @@
+"""Statistics that are given: used where they hold what the recipe goes by, refused where they do not."""
+
+import numpy as np
+import onnx_ir as ir
+import pytest
+from onnxq import calibrate, quantize
+from onnxq.errors import CalibrationError
+from onnxq.graph.text import model_from_text
+from tests.quantizing import text
+
+MODEL = text(
+    "a = MatMul (x, w) t = Tanh (a) y = MatMul (t, v)",
+    "float[8,64] x",
+    "float[8,32] y",
+    "float[64,48] w, float[48,32] v",
+)
+WEIGHED = {"format": "weight-only", "weights": {"method": "mse:importance=true"}}
+
+
+@pytest.fixture
+def model():
+    return model_from_text(MODEL)
+
+
+@pytest.fixture
+def data():
+    return [{"x": np.random.default_rng(seed).standard_normal((8, 64)).astype(np.float32)} for seed in range(3)]
+
+
+def test_statistics_of_the_same_recipe_give_the_same_model_without_the_data(model, data, tmp_path):
+    file = tmp_path / "model.stats.npz"
+    calibrate(model, file, calibration=data, **WEIGHED)
+    once = quantize(model, calibration=data, check=False, **WEIGHED).model
+    again = quantize(model, statistics=file, check=False, **WEIGHED).model
+    assert ir.to_proto(once) == ir.to_proto(again)
+
+
+def test_statistics_without_the_features_that_a_method_goes_by_are_refused(model, data):
+    found = calibrate(model, calibration=data, format="qdq", placement="everywhere")
+    assert {"x", "t"} <= found.tensors.keys()
+    with pytest.raises(CalibrationError, match=r"lack 2 tensors that this recipe goes by \('t', 'x', ...\)"):
+        quantize(model, statistics=found, **WEIGHED)
+    assert quantize(model, statistics=found, check=False, format="qdq").model is not None
