@@ -58,7 +58,7 @@ def needed_tensors(model: ir.Model, statistics: Statistics, recipe: Recipe, targ
     """
     examined, inputs, placement, _ = _placed(model, statistics, recipe, target)
     tensors = Tensors(model, statistics, _any_range, placement, examined, inputs=inputs)
-    names = set()
+    names: set[str] = set()
     for entry in examined:
         _decide(entry, placement, tensors, target)
         if isinstance(entry, Candidate) and (entry.name in placement.codes or not entry.wish.format.static):
