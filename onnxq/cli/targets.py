@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import sys
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -19,10 +20,19 @@ Name = Annotated[
     str | None,
     typer.Argument(metavar="TARGET", help="Show what this target runs; without: list the targets.", show_default=False),
 ]
+Probe = Annotated[
+    bool,
+    typer.Option(
+        "--probe", help="Prove the rows of TARGET (cpu) anew on the installed onnxruntime; exit code 1 if one changed."
+    ),
+]
 
 
-def command(name: Name = None, as_json: Json = False) -> None:
-    """List the targets, or the operators that one of them runs in low precision."""
+def command(name: Name = None, probe: Probe = False, as_json: Json = False) -> None:
+    """List the targets, or the operators that one of them runs in low precision, and how that is known."""
+    if probe:
+        _prove(name or "cpu", as_json=as_json)
+        return
     from onnxq.cli.terminal import show, show_json
     from onnxq.targets import targets
 
@@ -33,6 +43,30 @@ def command(name: Name = None, as_json: Json = False) -> None:
         show(_overview(chosen))
     else:
         show(_overview(chosen), "", _defaults(chosen[0]), "", _rows(chosen[0]))
+
+
+def _prove(name: str, *, as_json: bool) -> None:
+    """Print what became of a target's rows; leaves with code 1 if one does not hold."""
+    from onnxq.cli.table import table
+    from onnxq.cli.terminal import complain, show, show_json
+    from onnxq.stages.reprove import reprove
+    from onnxq.types.plain import plain
+
+    proof = reprove(name)
+    if as_json:
+        show_json(plain(proof))
+    else:
+        complain(f"{len(proof.results)} claims of target {name}: {proof.how}", title="probe")
+        rows = [
+            (entry.op, entry.form, entry.activations or "", entry.weights or "", entry.expected, entry.found)
+            for entry in proof.changed
+        ]
+        if rows:
+            show(table(["operator", "format", "activations", "weights", "the row says", "found"], rows))
+        elif proof.results:
+            show("all hold")
+    if proof.changed:
+        sys.exit(1)
 
 
 def _plain(target: Target) -> dict[str, Any]:
@@ -57,8 +91,11 @@ def _kinds(granularities: Iterable[type]) -> list[str]:
 def _overview(chosen: Iterable[Target]) -> Table:
     from onnxq.cli.table import table
 
-    rows = [(target.name, target.summary, ", ".join(target.defaults), len(target.rows)) for target in chosen]
-    return table(["target", "what it is", "formats", "rows>"], rows)
+    rows = [
+        (target.name, target.summary, ", ".join(target.defaults), len(target.rows), target.timing.source)
+        for target in chosen
+    ]
+    return table(["target", "what it is", "formats", "rows>", "times are"], rows)
 
 
 def _defaults(target: Target) -> Table:
@@ -78,7 +115,7 @@ def _rows(target: Target) -> Table:
             ", ".join(sorted(row.formats)),
             ", ".join(sorted(row.activations)),
             ", ".join(sorted(row.weights)),
-            "; ".join(filter(None, (row.condition, row.slower))),
+            "; ".join(filter(None, (row.condition, row.slower, row.hazard))),
             row.evidence,
         )
         for row in target.rows

@@ -63,6 +63,9 @@ class Job:
 
     def __post_init__(self) -> None:
         self.target = targets.get(self.recipe.target)
+        if self.target.stands_for:  # the plan and its recipe are to mean the same on every machine
+            self.target = targets.get(self.target.stands_for)
+            self.recipe = self.recipe.model_copy(update={"target": self.target.name})
         make_calibrator(self.recipe.calibrator.name, self.recipe.calibrator.options)
         for choice in (self.recipe.weights, *(rule.weights for rule in self.recipe.rules)):
             if choice is not None and choice.method is not None:

@@ -62,22 +62,7 @@ def _run(
     text: str, row: Row, target: Target, form: Format, *, activations: QuantType | None, weights: QuantType | None
 ) -> str:
     """Quantize a probe's model with the given types and return the operator that runs in the row's place."""
-    choice: dict[str, object] = {
-        "format": form,
-        "placement": "everywhere",
-        "calibrator": "minmax",
-        "portable": not row.contrib,
-    }
-    if activations is not None:
-        read = {"dtype": activations, "granularity": _one_of(row.activation_granularities, PerTensor)}
-        choice["activations"] = read if row.symmetric is None else {**read, "symmetric": row.symmetric}
-    if weights is not None:
-        choice["weights"] = {"dtype": weights, "symmetric": weights.signed}
-        if row.codebook:
-            choice["weights"] = {"dtype": weights, "codebook": weights.bits}
-        if form is not Format.WEIGHT_ONLY:
-            choice["weights"]["granularity"] = _one_of(row.granularities, PerChannel)  # type: ignore[index]
-    recipe = Recipe.parse({**choice, "target": target.name})
+    recipe = probe_recipe(row, target, form, activations=activations, weights=weights)
     model = model_from_text(text)
     seen = TensorStatistics(histogram=None, minimum=-1.0, maximum=1.0, count=1)
     statistics = Statistics(tensors=dict.fromkeys(observed_tensors(model, recipe, target), seen))
@@ -95,6 +80,28 @@ def _run(
         return row.kernel if row.kernel in op_counts(optimized) else f"{row.op} in float"
     ran = runs_as(quantized, optimized)[planned[0]]
     return ran.op.rpartition("::")[2] if ran.integer else f"{ran.op} in float"
+
+
+def probe_recipe(
+    row: Row, target: Target, form: Format, *, activations: QuantType | None, weights: QuantType | None
+) -> Recipe:
+    """Return the recipe that quantizes a probe's model as a row says, with the given types."""
+    choice: dict[str, object] = {
+        "format": form,
+        "placement": "everywhere",
+        "calibrator": "minmax",
+        "portable": not row.contrib,
+    }
+    if activations is not None:
+        read = {"dtype": activations, "granularity": _one_of(row.activation_granularities, PerTensor)}
+        choice["activations"] = read if row.symmetric is None else {**read, "symmetric": row.symmetric}
+    if weights is not None:
+        choice["weights"] = {"dtype": weights, "symmetric": weights.signed}
+        if row.codebook:
+            choice["weights"] = {"dtype": weights, "codebook": weights.bits}
+        if form is not Format.WEIGHT_ONLY:
+            choice["weights"]["granularity"] = _one_of(row.granularities, PerChannel)  # type: ignore[index]
+    return Recipe.parse({**choice, "target": target.name})
 
 
 def _one_of(granularities: tuple[type, ...], usual: type) -> str:

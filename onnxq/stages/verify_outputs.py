@@ -10,7 +10,7 @@ import numpy as np
 
 from onnxq.data.source import Source
 from onnxq.numerics.metrics import Comparison, argmax_agreement
-from onnxq.runtime.processor import saturates
+from onnxq.runtime.saturation import adds_pairs
 from onnxq.runtime.session import Session
 from onnxq.stages.progress import Progress
 from onnxq.types.plan import Plan, Role
@@ -106,10 +106,10 @@ def served_differs(outputs: tuple[OutputError, ...], plan: Plan) -> list[str]:
 def _why(plan: Plan) -> str:
     used = {(tensor.role, tensor.scheme.dtype) for tensor in plan.tensors.values()}
     mixed = {(Role.ACTIVATION, QuantType.UINT8), (Role.WEIGHT, QuantType.INT8)} <= used
-    if mixed and saturates():
+    if mixed and adds_pairs():
         return (
-            "this processor has no VNNI, so uint8 x int8 products are added in 16 bits and saturate; uint8 weights are "
-            "exact, and slower"
+            "this processor has no VNNI, so uint8 x int8 products are added in 16 bits and saturate; --target cpu-avx2 "
+            "chooses weights that do not"
         )
     return "the runtime's fused kernels compute something else than the graph says; cause unknown"
 

@@ -2,7 +2,8 @@
 
 A row holds for a QDQ group: DequantizeLinear on every activation and weight, the operator, and QuantizeLinear on its
 output. `onnxq.stages.probe` proves a row by quantizing its one-operator model and reading back the graph that
-onnxruntime made of it. A new target is one new file that adds to `targets`.
+onnxruntime made of it; `onnxq.stages.probe_sums` proves whether its kernel saturates. A new target is one new file that
+adds to `targets`.
 """
 
 from __future__ import annotations
@@ -55,6 +56,9 @@ class Row:
         probe: ONNX text of a float model, this operator first, that must run it as `kernel` once quantized.
         float_probe: the same for `float_kernel`.
         evidence: how the row is known.
+        pairs: of a kernel that adds the products of neighbouring weights in 16 bits, which saturate: the axes of the
+            weight that it runs along, slowest first, from node and rank of the weight. None: the kernel is exact.
+        hazard: what the kernel computes otherwise than its operator says, and what is done about it, in words.
     """
 
     op: str
@@ -81,6 +85,8 @@ class Row:
     probe: str = ""
     float_probe: str = ""
     evidence: str = ""
+    pairs: Callable[[ir.Node, int], tuple[int, ...]] | None = None
+    hazard: str = ""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -125,6 +131,8 @@ class Target:
         name, summary: for the user. provider: onnxruntime's name of the execution provider.
         defaults: schemes for each format that there is. timing: see there. rows: what runs as low-precision kernels.
         floats: the operators that it computes in a shorter float type than float32, for each such type.
+        stands_for: name of the target that this one is another name of ("cpu" on a machine with VNNI: "cpu-vnni"), ""
+            for itself. Recipes, plans and reports keep that name, so that they mean the same on every machine.
     """
 
     name: str
@@ -134,6 +142,7 @@ class Target:
     timing: Timing
     rows: tuple[Row, ...]
     floats: Mapping[FloatType, frozenset[str]] = field(default_factory=dict)
+    stands_for: str = ""
 
     def rows_for(self, op: str, form: Format, *, portable: bool = False) -> tuple[Row, ...]:
         """Return the rows of one operator in one format, best first; () if it always runs in float."""

@@ -19,7 +19,6 @@ if TYPE_CHECKING:
 
 _EIGHT = frozenset({QuantType.UINT8, QuantType.INT8})
 _QDQ, _QOPERATOR = frozenset({Format.QDQ}), frozenset({Format.QOPERATOR})
-_EVIDENCE = "probed onnxruntime==1.31.1 x86-64"
 
 
 def _gemm(node: ir.Node, _: Scheme) -> str | None:
@@ -68,7 +67,6 @@ def _row(
         float_ns=float_ns,
         quantized_ns=quantized_ns,
         probe=_one_op(body, inputs, weights),
-        evidence=_EVIDENCE,
     )
 
 
@@ -101,9 +99,7 @@ def _linear(
     **row: Any,
 ) -> tuple[Row, ...]:
     """Rows of an operator with weights, for each pair of types that a format can write; `contrib` of the kernel."""
-    common = Row(
-        activations=_EIGHT, weights=_EIGHT, refuses=refuses, condition=only, evidence=_EVIDENCE, formats=_QDQ, **row
-    )
+    common = Row(activations=_EIGHT, weights=_EIGHT, refuses=refuses, condition=only, formats=_QDQ, **row)
     u8, s8 = frozenset({QuantType.UINT8}), frozenset({QuantType.INT8})
     written = replace(common, formats=_QOPERATOR, contrib=contrib, largest_rank_per_channel=None)
     # What QDQ fuses, onnxruntime converts to types it has kernels for; written out, int8 x uint8 is not among them.

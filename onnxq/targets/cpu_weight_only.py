@@ -17,7 +17,6 @@ from onnxq.types.scheme import PerBlock, PerChannel, PerTensor, QuantType, Schem
 if TYPE_CHECKING:
     import onnx_ir as ir
 
-_EVIDENCE = "probed onnxruntime==1.31.1 x86-64"
 _BLOCKS = (16, 32, 64, 128, 256)
 _TWO = frozenset({QuantType.INT2, QuantType.UINT2})
 _SHORT = frozenset({QuantType.INT3, QuantType.INT4, QuantType.UINT4})
@@ -156,7 +155,6 @@ _PRODUCTS = tuple(
             refuses=_product,
             condition="one matrix; blocks of 16, 32, 64, 128 or 256; transA = 0",
             probe=_PROBES[op],
-            evidence=_EVIDENCE,
         ),
         Row(
             op=op,
@@ -170,7 +168,6 @@ _PRODUCTS = tuple(
             opset=_opset,
             fused="MatMulNBits",
             probe=_PROBES[op],
-            evidence=_EVIDENCE,
         ),
     )
 )
@@ -187,7 +184,6 @@ _LOOKUPS = (
         refuses=_block_lookup,
         condition="rows of a matrix; blocks of a power of two from 16",
         probe=_LOOKUP,
-        evidence=_EVIDENCE,
     ),
     Row(
         op="Gather",
@@ -200,7 +196,6 @@ _LOOKUPS = (
         condition="rows of a matrix",
         opset=_lookup_opset,
         probe=_LOOKUP,
-        evidence=_EVIDENCE,
     ),
 )
 
@@ -217,7 +212,6 @@ _UNPACKED = tuple(
         defaults=_EIGHT_BITS,
         opset=_opset,
         probe=_text(body, inputs, weights),
-        evidence=_EVIDENCE,
     )
     for op, body, inputs, weights in (
         ("MatMul", "y = MatMul (x, w)", "float[2,8,64] x", "float[2,64,24] w"),

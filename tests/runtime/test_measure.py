@@ -3,7 +3,6 @@ import time
 import numpy as np
 import onnx_ir as ir
 import pytest
-from onnxq.runtime import processor
 from onnxq.runtime.kernels import installed_kernels
 from onnxq.runtime.profile import profile_nodes
 from onnxq.runtime.session import open_session
@@ -94,19 +93,3 @@ def test_installed_kernels_are_the_runtimes_own():
     assert any(kernel.op == "com.microsoft::QLinearAdd" for kernel in kernels)
     assert any(kernel.op == "Relu" and kernel.until is not None for kernel in kernels)
     assert installed_kernels("NoSuchProvider") == ()
-
-
-@pytest.mark.parametrize(
-    ("machine", "flags", "expected"),
-    [
-        ("x86_64", {"avx2"}, True),
-        ("x86_64", {"avx2", "avx512_vnni"}, False),
-        ("AMD64", {"avx2", "avx_vnni"}, False),
-        ("x86_64", set(), None),
-        ("aarch64", set(), False),
-    ],
-)
-def test_which_processors_saturate(monkeypatch, machine, flags, expected):
-    monkeypatch.setattr(processor.platform, "machine", lambda: machine)
-    monkeypatch.setattr(processor, "_flags", lambda: frozenset(flags))
-    assert processor.saturates() is expected

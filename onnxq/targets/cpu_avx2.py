@@ -1,0 +1,91 @@
+"""onnxruntime's CPU execution provider on x86-64 with AVX2 or AVX-512, but without VNNI or AMX.
+
+There PMADDUBSW multiplies u8 by s8 and adds pairs of neighbouring products in 16 bits, which saturate (Intel 64 and
+IA-32 Architectures Software Developer's Manual, volume 2). Which pairs these are was found by running every kernel with
+all activations but two at zero: 2k and 2k + 1 along what is summed over; a convolution runs along kernel height, kernel
+width, channels of the group, and pairs reach across the ends of these. Kernels that add no pairs: depthwise
+convolutions (one channel in and one out for each group), and all those with uint8 weights. In format qdq int8
+activations become uint8 when the model is loaded, and saturate alike; in the other formats they do not, and are slow.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from onnxq.targets import Row, Timing, targets
+from onnxq.targets.cpu_common import ROWS, RUNTIME, cpu_target
+from onnxq.types.format import Format
+from onnxq.types.scheme import QuantType, Scheme
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
+
+_U8, _S8 = frozenset({QuantType.UINT8}), frozenset({QuantType.INT8})
+_HAZARD = "adds pairs of products in 16 bits; weights are chosen so that none saturates"
+_SLOW = "int8 activations run on kernels 3 to 10 times as slow as float without VNNI; take uint8"
+
+
+def _pairs(node: ir.Node, rank: int) -> tuple[int, ...]:
+    """Return the axes of a weight in the order in which kernels run along them."""
+    if node.op_type == "Conv":
+        return (*range(2, rank), 1)
+    if node.op_type == "Gemm":
+        return (1 if node.attributes.get_int("transB", 0) else 0,)
+    return (2,) if node.op_type == "LSTM" else (max(rank - 2, 0),)
+
+
+def _depthwise(node: ir.Node, _: Scheme) -> str | None:
+    weight = node.inputs[1]
+    if weight is None or weight.shape is None or weight.shape[1] != 1:
+        return "not depthwise"
+    return None if weight.shape[0] == node.attributes.get_int("group", 1) else "several channels out for each group"
+
+
+def _without_vnni(row: Row) -> Iterator[Row]:
+    """Yield what a row becomes: kernels that saturate, and exact ones, apart."""
+    if row.op not in ("MatMul", "Gemm", "Conv", "LSTM") or not row.activations:
+        yield row
+        return
+    static, both = Format.QDQ in row.formats, row.activations
+    if row.kernel == "ConvInteger":  # only int8 x uint8 saturates, where activations would have to be held in bounds
+        yield replace(row, activations=both & _U8 if row.weights == _U8 else both)
+        return
+    mixed = both if static else both & _U8
+    if row.op == "Conv" and row.weights & _S8:
+        probe = row.probe.replace("Conv (x, w)", "Conv <group = 8> (x, w)").replace("[8,8,3,3]", "[8,1,3,3]")
+        yield replace(
+            row,
+            activations=mixed,
+            weights=_S8,
+            refuses=_depthwise,
+            condition="depthwise: one channel in and out for each group",
+            probe=probe,
+        )
+    if mixed and row.weights & _S8:
+        yield replace(row, activations=mixed, weights=_S8, pairs=_pairs, hazard=_HAZARD)
+    if mixed and row.weights - _S8:
+        yield replace(row, activations=mixed, weights=row.weights - _S8)
+    if both - mixed:
+        yield replace(row, activations=both - mixed, slower=_SLOW)
+
+
+AVX2 = cpu_target(
+    "cpu-avx2",
+    "CPU with AVX2 or AVX-512, no VNNI: u8 x s8 products are added in pairs that saturate",
+    tuple(found for row in ROWS for found in _without_vnni(row) if found.activations or not row.activations),
+    Timing(
+        quantize=0.07,
+        dequantize=0.11,
+        float_mac=1 / 60,
+        quantized_mac=1 / 125,
+        quantized_output=0.5,
+        run_time_quantize=0.12,
+        run_time_output=0.1,
+        run_time_node=300.0,
+        source="those of cpu-vnni; products at 2.1 times the speed of float, as measured on AVX2 without VNNI",
+    ),
+    f"probed {RUNTIME} avx2 (valgrind's processor)",
+)
+targets.add(AVX2.name, AVX2)

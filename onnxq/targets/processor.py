@@ -1,0 +1,78 @@
+"""What this machine's processor has that decides which integer kernels onnxruntime picks."""
+
+from __future__ import annotations
+
+import functools
+import platform
+from dataclasses import dataclass
+from pathlib import Path
+
+# Linux' names of instruction sets in /proc/cpuinfo -> ours. Others decide nothing about 8-bit kernels.
+_FLAGS = {
+    "avx2": "avx2",
+    "avx512bw": "avx512",
+    "avx512_vnni": "avx512-vnni",
+    "avx_vnni": "avx-vnni",
+    "amx_int8": "amx-int8",
+    "asimd": "neon",
+    "asimddp": "dotprod",
+    "i8mm": "i8mm",
+}
+_EXACT = frozenset({"avx512-vnni", "avx-vnni", "amx-int8"})
+_ARCHITECTURES = {"x86_64": "x86-64", "amd64": "x86-64", "aarch64": "arm64", "arm64": "arm64"}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Processor:
+    """A processor.
+
+    Attributes:
+        name: model name, for the user. architecture: "x86-64", "arm64", or what the system calls it.
+        features: the instruction sets above that it has; None where the system does not tell.
+    """
+
+    name: str
+    architecture: str
+    features: frozenset[str] | None
+
+    @property
+    def target(self) -> str:
+        """The CPU target that stands for it.
+
+        An x86-64 processor of which nothing is known counts as one without VNNI: what is planned for that is exact on
+        every other too.
+        """
+        if self.architecture == "arm64":
+            return "cpu-arm64"
+        return "cpu-vnni" if _EXACT & (self.features or frozenset()) else "cpu-avx2"
+
+    def __str__(self) -> str:
+        """`AMD EPYC (x86-64: avx2, avx512, avx512-vnni)`."""
+        known = "features unknown" if self.features is None else ", ".join(sorted(self.features)) or "no vector units"
+        return f"{self.name} ({self.architecture}: {known})"
+
+
+@functools.cache
+def this_processor() -> Processor:
+    """Return the processor of this machine, as /proc/cpuinfo describes it where there is one."""
+    machine = platform.machine().lower()
+    architecture = _ARCHITECTURES.get(machine, machine)
+    try:
+        text = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return Processor(name=platform.processor() or machine, architecture=architecture, features=None)
+    return read_cpuinfo(text, architecture)
+
+
+def read_cpuinfo(text: str, architecture: str) -> Processor:
+    """Return the processor that the text of /proc/cpuinfo describes."""
+    entries: dict[str, str] = {}
+    for line in text.splitlines():
+        key, _, value = line.partition(":")
+        entries.setdefault(key.strip().lower(), value.strip())
+    flags = entries.get("flags", entries.get("features"))
+    return Processor(
+        name=entries.get("model name", architecture),
+        architecture=architecture,
+        features=None if flags is None else frozenset(_FLAGS[flag] for flag in flags.split() if flag in _FLAGS),
+    )

@@ -1,0 +1,72 @@
+"""What rows say of saturation is what the runtime does: on this processor, and on one without VNNI where emulated."""
+
+import json
+import shutil
+import subprocess
+
+import pytest
+from onnxq.errors import RecipeError
+from onnxq.runtime.saturation import adds_pairs, emulated_without_vnni
+from onnxq.stages import reprove as reproving
+from onnxq.stages.probe import ProbeResult
+from onnxq.stages.probe_sums import EXACT, PAIRS, probe_sums
+from onnxq.targets import targets
+from onnxq.targets.processor import this_processor
+
+PROBE = """
+import json, sys
+from onnxq.stages.probe_sums import probe_sums
+from onnxq.targets import targets
+results = probe_sums(targets.get("cpu-avx2"))
+json.dump([[r.op, r.form, r.activations, r.weights, r.expected, r.found] for r in results], sys.stdout)
+"""
+
+
+def test_the_processor_does_what_its_target_says():
+    assert adds_pairs() is any(row.pairs is not None for row in targets.get("cpu").rows)
+
+
+@pytest.mark.parametrize(
+    "result", list(probe_sums(targets.get("cpu"))), ids=lambda r: f"{r.op}-{r.form}-{r.activations}-{r.weights}"
+)
+def test_sums_here_are_what_the_row_says(result):
+    assert result.found == result.expected
+
+
+@pytest.mark.timeout(600)
+@pytest.mark.skipif(
+    shutil.which("valgrind") is None or this_processor().architecture != "x86-64",
+    reason="valgrind, which has AVX2 and no VNNI, is not installed",
+)
+def test_sums_without_vnni_are_what_the_rows_say():
+    command = emulated_without_vnni("json.tool")
+    assert command is not None
+    command = [*command[: command.index("-m")], "-c", PROBE]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    results = json.loads(done.stdout)
+    assert [row for row in results if row[4] != row[5]] == []
+    assert {row[5] for row in results} == {EXACT, PAIRS}
+
+
+def test_only_signed_weights_saturate():
+    found = {(row.op, tuple(row.weights)) for row in targets.get("cpu-avx2").rows if row.pairs is not None}
+    assert found == {(op, ("int8",)) for op in ("MatMul", "Gemm", "Conv", "LSTM")}
+
+
+def test_a_row_that_does_not_hold_is_named(monkeypatch):
+    wrong = ProbeResult(
+        op="Conv", form="qdq", activations=None, weights=None, expected="QLinearConv", found="Conv in float"
+    )
+    monkeypatch.setattr(reproving, "probe", lambda target: iter([wrong]))
+    monkeypatch.setattr(reproving, "probe_sums", lambda target: iter([]))
+    assert reproving.reprove("cpu").changed == (wrong,)
+
+
+def test_what_is_not_installed_is_said_to_be_unproven():
+    assert "no CUDAExecutionProvider" in reproving.reprove("cuda").how
+    assert reproving.reprove("cuda").results == ()
+
+
+def test_an_unknown_target_is_named_with_the_nearest():
+    with pytest.raises(RecipeError, match="did you mean 'cpu-vnni'"):
+        reproving.reprove("cpu-vnmi")
