@@ -31,6 +31,18 @@ def scopes(model: ir.Model) -> Iterator[ir.Graph]:
         yield from graph.subgraphs()
 
 
+def bodies(model: ir.Model) -> dict[ir.Graph, ir.Node | None]:
+    """Return the main graph (with None) and every graph in it with the node that holds it, outer ones first."""
+    found: dict[ir.Graph, ir.Node | None] = {model.graph: None}
+    todo = [model.graph]
+    while todo:
+        for node in todo.pop():
+            held = {graph: node for _, graph in subgraphs(node)}
+            found |= held
+            todo += held
+    return found
+
+
 def subgraphs(node: ir.Node) -> Iterator[tuple[str, ir.Graph]]:
     """Yield the graphs that a node holds, each with its attribute's name (`cases_0` where it holds several)."""
     import onnx_ir as ir

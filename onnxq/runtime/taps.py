@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from onnxq.errors import CalibrationError, nearest
+from onnxq.graph.hoist import hoist, is_repeated, why_hidden
+from onnxq.graph.walk import bodies
 from onnxq.runtime.session import Session, open_session
 
 if TYPE_CHECKING:
@@ -26,40 +28,49 @@ class Taps:
 
         Args:
             model: left as it is.
-            tensors: names of values of the main graph: node outputs, graph inputs.
+            tensors: names of graph inputs, node outputs, and inputs of bodies of Loop and Scan.
             optimize: whether onnxruntime optimizes around the taps.
             threads: intra-op threads, 0 for all cores.
 
         Raises:
-            CalibrationError: no such tensor.
+            CalibrationError: no such tensor, or one that cannot be tapped where it is.
             ModelError: onnxruntime cannot load the model.
         """
         self.tensors = in_graph_order(model, tensors)
         values = _values(model, self.tensors)
-        self._inputs = tuple(name for name in self.tensors if values[name].is_graph_input())
-        inner = [name for name in self.tensors if name not in self._inputs]
+        asked = set(model.graph.inputs)
+        self._inputs = tuple(name for name in self.tensors if values[name] in asked)
+        self._inner = {name for name in self.tensors if values[name].graph is not model.graph}
+        made = [name for name in self.tensors if name not in self._inputs]
         # numpy has no name for these, and the runtime will not hand them out.
-        foreign = [name for name in inner if _is_foreign(values[name].dtype)]
-        self._outputs = dict(zip(inner, inner, strict=True)) | {name: f"{name}//float" for name in foreign}
+        foreign = [name for name in made if name not in self._inner and _is_foreign(values[name].dtype)]
+        self._outputs = {name: f"{name}//all" if name in self._inner else name for name in made}
+        self._outputs |= {name: f"{name}//float" for name in foreign}
         self._session: Session | None = None
-        if inner:
-            shown = _widened(model, foreign) if foreign else model
+        if made:
+            shown = _hoisted(model, self._inner, "") if self._inner else model
+            shown = _widened(shown, foreign) if foreign else shown
             outputs = list(self._outputs.values())
             # The runtime's plan of its memory counts values that outlive the run twice.
             self._session = open_session(
                 shown, optimize=optimize, threads=threads, outputs=outputs, memory_pattern=False
             )
 
-    def run(self, feeds: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """Run once and return the tapped tensors, bfloat16 as float32; a tapped graph input is a copy of what was fed.
+    def run(self, feeds: Mapping[str, np.ndarray]) -> dict[str, list[np.ndarray]]:
+        """Run once and return what the tapped tensors held, each time that they were computed.
+
+        A tensor of the main graph is computed once, one of a body as often as the body ran. bfloat16 comes as float32;
+        a tapped graph input is a copy of what was fed.
 
         Raises:
             ModelError: the runtime cannot run the model on these arrays.
         """
-        taken = {name: feeds[name].copy() for name in self._inputs}
+        taken = {name: [feeds[name].copy()] for name in self._inputs}
         if self._session is not None:
-            found = self._session.run(feeds)
-            taken |= {name: found.pop(output) for name, output in self._outputs.items()}
+            found: dict[str, Any] = self._session.run(feeds)
+            for name, output in self._outputs.items():
+                array = found.pop(output)
+                taken[name] = array if name in self._inner else [array]
         return taken
 
 
@@ -79,11 +90,11 @@ def in_graph_order(model: ir.Model, tensors: Collection[str]) -> tuple[str, ...]
 
 def tensor_shapes(
     model: ir.Model, tensors: Collection[str], runs: Iterable[Mapping[str, np.ndarray]]
-) -> list[dict[str, tuple[int, ...]]]:
-    """Return the shape that each tensor has in each of some runs.
+) -> list[dict[str, list[tuple[int, ...]]]]:
+    """Return the shapes that each tensor has in each of some runs, one for every time that it is computed.
 
-    Read off the inferred shapes where these suffice; where not, the model runs and tells the shapes alone, so that the
-    tensors need not be alive together.
+    Read off the inferred shapes where these suffice; where not, and for what bodies compute, the model runs and tells
+    the shapes alone, so that the tensors need not be alive together.
 
     Args:
         model: the model. tensors: as `in_graph_order` returns them. runs: for each run an array for every input.
@@ -96,34 +107,80 @@ def tensor_shapes(
     found = []
     for feeds in runs:
         extents = _extents(model, feeds)
-        shapes = {name: _inferred(value, extents) for name, value in values.items()}
-        if None in shapes.values():
+        inferred = {
+            name: _inferred(value, extents) if value.graph is model.graph else None for name, value in values.items()
+        }
+        shapes = {name: [shape] for name, shape in inferred.items() if shape is not None}
+        left = [name for name in values if name not in shapes]
+        if left:
             session = session or _shape_session(model, tensors)
-            told = session.run(feeds, [f"{name}//shape" for name, shape in shapes.items() if shape is None])
-            shapes |= {name.removesuffix("//shape"): tuple(shape.tolist()) for name, shape in told.items()}
-        found.append({name: shape for name, shape in shapes.items() if shape is not None})
+            outputs = {name: f"{name}//shape" if values[name].graph is model.graph else f"{name}//all" for name in left}
+            told: dict[str, Any] = session.run(feeds, list(outputs.values()))
+            for name, output in outputs.items():
+                each = [told[output]] if values[name].graph is model.graph else told[output]
+                # What comes out of Scan is stacked: one shape a row.
+                rows = (row for shape in each for row in (shape if shape.ndim > 1 else [shape]))
+                shapes[name] = [tuple(row.tolist()) for row in rows]
+        found.append({name: shapes[name] for name in values})
     return found
 
 
-def tensor_bytes(model: ir.Model, shapes: Mapping[str, Sequence[int]]) -> dict[str, int]:
+def tensor_bytes(model: ir.Model, shapes: Mapping[str, Iterable[Sequence[int]]]) -> dict[str, int]:
     """Return how many bytes tensors of these shapes take, by name; 4 for a value whose type is not known."""
     dtypes = {name: value.dtype for name, value in _values(model, shapes).items()}
     return {
-        name: math.prod(shape) * max(1, int(4 if (dtype := dtypes[name]) is None else dtype.itemsize))
-        for name, shape in shapes.items()
+        name: sum(map(math.prod, each)) * max(1, int(4 if (dtype := dtypes[name]) is None else dtype.itemsize))
+        for name, each in shapes.items()
     }
 
 
+def are_repeated(model: ir.Model, tensors: Collection[str]) -> bool:
+    """Tell whether any of the tensors may be computed several times in one run."""
+    repeated = is_repeated(model)
+    return any(value.graph in repeated for value in _values(model, tensors).values())
+
+
 def _shape_session(model: ir.Model, tensors: Collection[str]) -> Session:
-    """Return a session whose outputs are the tensors' shapes, `<name>//shape`."""
+    """Return a session whose outputs are the tensors' shapes: `<name>//shape`, of those of bodies `<name>//all`."""
+    values = _values(model, tensors)
+    inner = {name for name in tensors if values[name].graph is not model.graph}
+    probe = _hoisted(model, inner, "Shape") if inner else model.clone()
+    for name, value in _values(probe, [name for name in tensors if name not in inner]).items():
+        _beside(value, "Shape", f"{name}//shape")
+    outputs = [f"{name}//all" if name in inner else f"{name}//shape" for name in tensors]
+    return open_session(probe, optimize=False, threads=1, outputs=outputs)
+
+
+def _hoisted(model: ir.Model, tensors: Collection[str], op: str) -> ir.Model:
+    """Return a copy where `<name>//all` is the sequence of all values of a body's tensor, `op` applied to each.
+
+    Raises:
+        CalibrationError: a tensor cannot be brought out of its body.
+    """
+    copy = model.clone()
+    hidden = why_hidden(copy)
+    wanted = {}
+    for name, value in _values(copy, tensors).items():
+        if value.graph in hidden:
+            raise CalibrationError(f"'{name}': {hidden[value.graph]}; keep its node in float")
+        wanted[f"{name}//all"] = _beside(value, op, f"{name}//{op}") if op else value
+    hoist(copy, wanted)
+    return copy
+
+
+def _beside(value: ir.Value, op: str, name: str, attributes: Mapping[str, Any] | None = None) -> ir.Value:
+    """Add an operator that reads `value`, in its graph; return its output."""
     import onnx_ir as ir
 
-    probe = model.clone()
-    for name, value in _values(probe, tensors).items():
-        node = ir.node("Shape", [value])
-        node.outputs[0].name = f"{name}//shape"
-        probe.graph.append(node)
-    return open_session(probe, optimize=False, threads=1, outputs=[f"{name}//shape" for name in tensors])
+    node = ir.node(op, [value], attributes=attributes)
+    result = node.outputs[0]
+    result.name = name
+    if op == "Shape":
+        result.type = ir.TensorType(ir.DataType.INT64)
+    graph = value.graph
+    assert isinstance(graph, ir.Graph)
+    graph.append(node)
+    return result
 
 
 def _is_foreign(dtype: ir.DataType | None) -> bool:
@@ -136,9 +193,7 @@ def _widened(model: ir.Model, names: Collection[str]) -> ir.Model:
 
     copy = model.clone()
     for name, value in _values(copy, names).items():
-        node = ir.node("Cast", [value], attributes={"to": int(ir.DataType.FLOAT)})
-        node.outputs[0].name = f"{name}//float"
-        copy.graph.append(node)
+        _beside(value, "Cast", f"{name}//float", {"to": int(ir.DataType.FLOAT)})
     return copy
 
 
@@ -148,10 +203,15 @@ def _values(model: ir.Model, tensors: Collection[str]) -> dict[str, ir.Value]:
 
 
 def _known(model: ir.Model) -> dict[str, ir.Value]:
-    """Return what the main graph is fed with or computes, in order."""
+    """Return what the model is fed with or computes, in graph order; the first of a name where several have one."""
     asked = [value for value in model.graph.inputs if value.name not in model.graph.initializers]
-    computed = [value for node in model.graph for value in node.outputs]
-    return {value.name: value for value in (*asked, *computed) if value.name}
+    found = {value.name: value for value in asked if value.name}
+    for graph in bodies(model):
+        computed = [value for node in graph for value in node.outputs]
+        for value in computed if graph is model.graph else (*graph.inputs, *computed):
+            if value.name:
+                found.setdefault(value.name, value)
+    return found
 
 
 def _extents(model: ir.Model, feeds: Mapping[str, np.ndarray]) -> dict[str, int]:

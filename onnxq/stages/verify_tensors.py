@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from onnxq.data.source import Source
-from onnxq.graph.walk import top_level
+from onnxq.graph.hoist import why_hidden
+from onnxq.graph.walk import bodies, nodes
 from onnxq.numerics.affine import dequantize
 from onnxq.numerics.metrics import Comparison
 from onnxq.runtime.taps import Taps
@@ -51,7 +52,8 @@ def tensor_errors(
     """Return the SQNR of each output of each quantized node, optimizer off, in plan order.
 
     Where a node's output is quantized, its dequantized value counts. Tensors that the reference has no counterpart of,
-    and those of subgraphs, which cannot be tapped, are left out.
+    those of scopes that they cannot be brought out of, and those that were never computed, or not as often and in the
+    same shapes by both models, are left out.
 
     Args:
         reference: float model with the plan's tensor names. quantized: what was made of it.
@@ -65,15 +67,22 @@ def tensor_errors(
         expected = Taps(reference, [pair.tensor for pair in group], optimize=False, threads=threads)
         actual = Taps(quantized, [pair.quantized for pair in group], optimize=False, threads=threads)
         sums = [Comparison() for _ in group]
-        held = 1
+        held, compared, astray = 1, set[str](), set[str]()
         for batch in batches:
             x, y = expected.run(batch.feeds), actual.run(batch.feeds)
             for pair, entry in zip(group, sums, strict=True):
-                entry.add(x[pair.tensor], pair.dequantized(y[pair.quantized]))
-            held = max(held, 2 * sum(array.nbytes for array in x.values()))
+                before, after = x[pair.tensor], y[pair.quantized]
+                if [array.shape for array in before] != [array.shape for array in after]:
+                    astray.add(pair.tensor)  # rounding led the quantized model into another branch
+                    continue
+                for one, other in zip(before, after, strict=True):
+                    entry.add(one, pair.dequantized(other))
+                    compared.add(pair.tensor)
+            held = max(held, 2 * sum(array.nbytes for each in x.values() for array in each))
         errors += [
             TensorError(node=pair.node, tensor=pair.tensor, sqnr=entry.sqnr_db)
             for pair, entry in zip(group, sums, strict=True)
+            if pair.tensor in compared - astray
         ]
         size = max(1, min(_GROWTH * size, _MEMORY * len(group) // held))
         progress.advance(len(group))
@@ -81,8 +90,7 @@ def tensor_errors(
 
 
 def _pairs(reference: ir.Model, quantized: ir.Model, plan: Plan) -> Iterator[_Pair]:
-    known = {value.name for node in reference.graph for value in node.outputs}
-    written = {value.name for node in quantized.graph for value in node.outputs}
+    known, written = _visible(reference), _visible(quantized)
     find = _Makers(reference, quantized)
     for decision in plan.decisions:
         if decision.format is Format.DYNAMIC:
@@ -105,17 +113,24 @@ def _pairs(reference: ir.Model, quantized: ir.Model, plan: Plan) -> Iterator[_Pa
                 params = tensor.params
             elif not _is_float(value):
                 continue  # codes of a clamp behind this node, which has a decision of its own
-            if name in known and stand_in is not None and stand_in.name:
+            if name in known and stand_in is not None and stand_in.name in written:
                 yield _Pair(node=decision.node, tensor=name or "", quantized=stand_in.name, params=params)
+
+
+def _visible(model: ir.Model) -> set[str]:
+    """Return the names of the values that nodes make, but for those that cannot be tapped where they are."""
+    hidden = why_hidden(model)
+    made = (value for graph in bodies(model) if graph not in hidden for node in graph for value in node.outputs)
+    return {value.name for value in made if value.name}
 
 
 class _Makers:
     """Finds the node of the quantized model that does the work of a float node."""
 
     def __init__(self, reference: ir.Model, quantized: ir.Model) -> None:
-        self._reference = dict(top_level(reference))
+        self._reference = dict(nodes(reference))
         self._paths = {node: path for path, node in self._reference.items()}
-        self._quantized = dict(top_level(quantized))
+        self._quantized = dict(nodes(quantized))
 
     def __call__(self, path: str) -> ir.Node | None:
         """Return the node itself, or where integer operators left a clamp out, the one whose codes do its work."""

@@ -9,10 +9,12 @@ import pytest
 from onnxq.data import open_source, signature, synthetic
 from onnxq.errors import CalibrationError, RecipeError
 from onnxq.graph.fingerprint import fingerprint
+from onnxq.graph.text import model_from_text
 from onnxq.runtime.taps import Taps
 from onnxq.stages.calibrate import calibrate, findings
 from onnxq.stages.calibrate import checkpoint as checkpoint_module
 from onnxq.types.statistics import Histogram
+from tests.quantizing import text
 
 # Elementwise, so that every sample's values are the same bits in any batch.
 TEXT = """
@@ -169,8 +171,8 @@ def test_no_more_runs_are_alive_than_lanes(model, monkeypatch):
         pass
 
     def counted(self, feeds):
-        found = {name: array.view(Array) for name, array in run(self, feeds).items()}
-        for array in found.values():
+        found = {name: [array.view(Array) for array in each] for name, each in run(self, feeds).items()}
+        for (array,) in found.values():
             alive.add(_Hashable(array))
         most[0] = max(most[0], len(alive))
         return found
@@ -345,3 +347,10 @@ def test_no_samples_and_no_such_tensor(model):
 
 def test_nothing_to_observe(model):
     assert calibrate(model, [], source_of(model)).tensors == {}
+
+
+def test_a_batch_of_fixed_size_is_never_split():
+    model = model_from_text(text("y = MatMul (x, w)", "float[4,32] x", "float[4,16] y", "float[32,16] w"))
+    data = [{"x": np.ones((4, 32), np.float32)}]
+    found = calibrate(model, ["y"], open_source(data, signature(model)), memory=1)
+    assert found.samples == 4

@@ -46,8 +46,8 @@ class Codebooks:
         bits = self._editor.tensor(key).scheme.dtype.bits
         if key not in self._tables:
             codes, codebook = self._editor.constants.codebook(key)
-            packed = self._editor.initializer(f"{key}/indices", pack(codes, bits))
-            table = self._editor.initializer(f"{key}/codebook", codebook.table.reshape(-1))
+            packed = self._editor.initializer(f"{key}/indices", pack(codes, bits), of=key)
+            table = self._editor.initializer(f"{key}/codebook", codebook.table.reshape(-1), of=key)
             self._tables[key] = packed, table, codes.shape[-1]
         packed, table, columns = self._tables[key]
         index = chain.add("Gather", [packed, rows], heir=True)
@@ -61,15 +61,15 @@ class Codebooks:
         granularity = scheme.granularity
         groups = to_groups(codes, granularity)
         steps = Steps(self._editor, key, self._constants)
-        stored = self._editor.initializer(f"{key}/indices", storage_array(groups, scheme.dtype))
-        table = self._editor.initializer(f"{key}/codebook", codebook.table.reshape(-1))
+        stored = self._editor.initializer(f"{key}/indices", storage_array(groups, scheme.dtype), of=key)
+        table = self._editor.initializer(f"{key}/codebook", codebook.table.reshape(-1), of=key)
         grouped = ir.Shape(groups.shape)
         index = steps("Cast", stored, to="index", dtype=_INDEX, shape=grouped, attributes={"to": _INDEX})
         count = codebook.table.size // codebook.table.shape[-1]
         if count > 1:
             begins = np.arange(count, dtype=np.int32) * np.int32(codebook.table.shape[-1])
             begins = spread(begins.reshape(parameter_shape(shape, granularity)), shape, granularity)
-            begin = self._editor.initializer(f"{key}/begins", np.ascontiguousarray(begins))
+            begin = self._editor.initializer(f"{key}/begins", np.ascontiguousarray(begins), of=key)
             index = steps("Add", index, begin, to="place", dtype=_INDEX, shape=grouped)
         value = steps("Gather", table, index, to="decoded", dtype=ir.DataType.FLOAT, shape=grouped)
         if isinstance(granularity, PerBlock):

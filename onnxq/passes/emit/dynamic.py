@@ -115,7 +115,7 @@ class _Writer:
             self._column_zero_point(key, params),
             to="accumulated",
             dtype=INT32,
-            node=decision.node,
+            node=node.name,
         )
         if read.shift is not None:
             sums = self._weights.sums(key, -2 if perm is None else -1)
@@ -146,12 +146,12 @@ class _Writer:
             to="accumulated",
             dtype=INT32,
             attributes={name: value for name, value in node.attributes.items() if name in _WINDOW},
-            node=decision.node,
+            node=node.name,
         )
         channels = (int(weight.shape[0]), *column)  # type: ignore[arg-type]
         per_channel = isinstance(params.scheme.granularity, PerChannel)
         scale = params.scale.reshape(channels) if per_channel else params.scale
-        result = _scaled(steps, total, read, self._weights.named(f"{key}/scale", scale))
+        result = _scaled(steps, total, read, self._weights.named(f"{key}/scale", scale, of=key))
         bias = node.inputs[2] if len(node.inputs) > 2 else None
         if bias is not None:
             values = constant_array(bias)
@@ -178,7 +178,7 @@ class _Writer:
             inputs,
             [(f"output_{slot}" if out.name else "", FLOAT, out.shape) for slot, out in enumerate(node.outputs)],
             {name: value for name, value in node.attributes.items() if name in _CELL},
-            node=decision.node,
+            node=node.name,
             domain=CONTRIB,
         )
 
@@ -197,7 +197,7 @@ class _Writer:
             dtype=codes.dtype,
             shape=shape,
             attributes={"axis": axis},
-            node=decision.node,
+            node=node.name,
         )
         live = bool(params.zero_point.any())
         if not isinstance(params.scheme.granularity, PerChannel):
@@ -212,7 +212,7 @@ class _Writer:
             if math.prod(values.shape) and (values == values.flat[0]).all():
                 own: ir.Value = steps.constant(values.flat[0])
             else:
-                table = self._weights.named(f"{key}/{name}", values.reshape(beside))
+                table = self._weights.named(f"{key}/{name}", values.reshape(beside), of=key)
                 own = steps("Gather", table, indices, to=f"{name}s", dtype=FLOAT, attributes={"axis": 0})
             value = steps(op, value, own, to=op.lower(), dtype=FLOAT, shape=shape)
         return [value]

@@ -1,16 +1,22 @@
-"""What every emitter needs to edit a graph: its nodes and values by name, free names, constants on codes."""
+"""What every emitter needs to edit a graph: its nodes and values by name, free names, constants on codes.
+
+A model is edited scope by scope, inner ones first: what an inner scope makes of a value reads it as it then is in the
+outer one.
+"""
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
 from onnxq.errors import PlanError
 from onnxq.graph.constants import moved_tensor
-from onnxq.graph.walk import top_level
+from onnxq.graph.walk import bodies, nodes
 from onnxq.numerics.affine import storage_array
 from onnxq.ops import op_key
 from onnxq.passes.emit.constants import Constants
@@ -20,8 +26,62 @@ from onnxq.types.scheme import PerBlock, PerChannel, QuantParams
 from onnxq.types.statistics import Statistics
 
 
+def editors(model: ir.Model, plan: Plan, form: Format, statistics: Statistics | None = None) -> Iterator[Editor]:
+    """Yield an editor for each graph of a model in which there is something to do, inner ones first.
+
+    Args:
+        model: to edit. plan: to carry out. form: whose decisions concern the emitter.
+        statistics: that the plan was made from, for weight methods that go by them.
+
+    Raises:
+        PlanError: the plan names a node that the model does not have.
+    """
+    common = _Common(model)
+    by_graph: dict[object, list[Decision]] = {}
+    for decision in plan.decisions:
+        if decision.action is Action.QUANTIZE and decision.format is form:
+            by_graph.setdefault(common.node(decision).graph, []).append(decision)
+    for graph in reversed(bodies(model)):
+        if graph in by_graph:
+            yield Editor(graph, plan, by_graph[graph], common, statistics)
+
+
+class _Common:
+    """What the editors of a model share.
+
+    Attributes:
+        opset: of the ONNX operators. nodes: by path name. values: by name, as they were in the prepared model.
+        taken: names in use.
+        crossing: values that other scopes than their own read. stored: what was made of those, by place and content.
+    """
+
+    def __init__(self, model: ir.Model) -> None:
+        self.opset = model.opset_imports.get("", 1)
+        self.nodes = dict(nodes(model))
+        self.values: dict[str | None, ir.Value] = {}
+        for graph in bodies(model):
+            held = (*graph.inputs, *graph.initializers.values(), *(value for node in graph for value in node.outputs))
+            self.values.update((value.name, value) for value in held)
+        self.taken = {name for name in self.values if name} | set(self.nodes)
+        self.taken |= {node.name for node in self.nodes.values() if node.name}
+        self.crossing = {
+            name
+            for name, value in self.values.items()
+            if any(use.node.graph is not value.graph for use in value.uses())
+        }
+        self.stored: dict[object, ir.Value] = {}
+
+    def node(self, decision: Decision) -> ir.Node:
+        node = self.nodes.get(decision.node)
+        if node is None or op_key(node) != decision.op:
+            raise PlanError(
+                f"the plan names node '{decision.node}' ({decision.op}), which the model does not have; plan again"
+            )
+        return node
+
+
 class Editor:
-    """Edits the main graph of a model as a plan says.
+    """Edits one graph of a model as a plan says.
 
     Attributes:
         plan: the plan. emitted: plan keys of the tensors that are quantized right behind their producers, in order.
@@ -29,33 +89,34 @@ class Editor:
         opset: of the ONNX operators. changed: whether anything was added.
     """
 
-    def __init__(self, model: ir.Model, plan: Plan, form: Format, statistics: Statistics | None = None) -> None:
+    def __init__(
+        self,
+        graph: ir.Graph,
+        plan: Plan,
+        decisions: Sequence[Decision],
+        common: _Common,
+        statistics: Statistics | None = None,
+    ) -> None:
         """Take stock.
 
         Args:
-            model: to edit. plan: to carry out. form: whose decisions concern the emitter.
+            graph: to edit. plan: to carry out. decisions: those about nodes of the graph. common: of all editors.
             statistics: that the plan was made from, for weight methods that go by them.
         """
-        self.opset = model.opset_imports.get("", 1)
+        self.opset = common.opset
         self.plan = plan
         self.changed = False
-        self._form = form
-        self._graph = graph = model.graph
-        self._nodes = dict(top_level(model))
-        self.values = {value.name: value for value in (*graph.inputs, *graph.initializers.values())}
-        self.values |= {value.name: value for node in graph for value in node.outputs}
-        self._taken = {name for name in self.values if name} | set(self._nodes)
+        self._graph = graph
+        self._decisions = decisions
+        self._common = common
+        self.values = common.values
         self._first = graph[0] if len(graph) else None
-        self.emitted = {key: None for decision in self.decisions() for key in decision.outputs.values()}
+        self.emitted = {key: None for decision in decisions for key in decision.outputs.values()}
         self.constants = Constants(plan, self.constant, statistics)
 
     def decisions(self) -> Iterator[Decision]:
-        """Yield the decisions that concern this emitter."""
-        return (
-            decision
-            for decision in self.plan.decisions
-            if decision.action is Action.QUANTIZE and decision.format is self._form
-        )
+        """Yield the decisions that concern this editor."""
+        return iter(self._decisions)
 
     def node(self, decision: Decision) -> ir.Node:
         """Return the node that a decision is about.
@@ -63,11 +124,7 @@ class Editor:
         Raises:
             PlanError: there is none, or an input that the plan quantizes is empty.
         """
-        node = self._nodes.get(decision.node)
-        if node is None or op_key(node) != decision.op:
-            raise PlanError(
-                f"the plan names node '{decision.node}' ({decision.op}), which the model does not have; plan again"
-            )
+        node = self._common.node(decision)
         for slot in decision.inputs:
             if slot >= len(node.inputs) or node.inputs[slot] is None:
                 raise PlanError(f"the plan quantizes input {slot} of '{decision.node}', which is empty; plan again")
@@ -108,29 +165,45 @@ class Editor:
     def codes_and_params(self, key: str) -> tuple[ir.Value, QuantParams]:
         """Store the codes of a planned constant; return them and their parameters."""
         codes, params = self.constants.codes(key)
-        return self.initializer(f"{key}/quantized", storage_array(codes, params.scheme.dtype)), params
+        return self.initializer(f"{key}/quantized", storage_array(codes, params.scheme.dtype), of=key), params
 
     def parameters(self, key: str, params: QuantParams) -> tuple[ir.Value, ir.Value]:
         """Store scale and zero point of a tensor, named after its key."""
         return (
-            self.initializer(f"{key}/scale", params.scale),
-            self.initializer(f"{key}/zero_point", storage_array(params.zero_point, params.scheme.dtype)),
+            self.initializer(f"{key}/scale", params.scale, of=key),
+            self.initializer(f"{key}/zero_point", storage_array(params.zero_point, params.scheme.dtype), of=key),
         )
 
     def dequantized(self, key: str) -> ir.Node:
         """Store codes and parameters of a planned constant; return their DequantizeLinear, still to be inserted."""
         codes, params = self.codes_and_params(key)
-        scale, zero_point = self.initializer(f"{key}/scale", params.scale), None
+        scale, zero_point = self.initializer(f"{key}/scale", params.scale, of=key), None
         if params.zero_point.any():
-            zero_point = self.initializer(f"{key}/zero_point", storage_array(params.zero_point, params.scheme.dtype))
+            stored = storage_array(params.zero_point, params.scheme.dtype)
+            zero_point = self.initializer(f"{key}/zero_point", stored, of=key)
         return self.dequantize(codes, scale, zero_point, f"{key}/dequantized", params)
 
-    def initializer(self, name: str, array: npt.NDArray[Any]) -> ir.Value:
-        """Store an array under `name`, or a variant of it that is still free."""
+    def initializer(self, name: str, array: npt.NDArray[Any], *, of: str | None = None) -> ir.Value:
+        """Store an array under `name`, or a variant of it that is still free.
+
+        Args:
+            name: wanted. array: of any type.
+            of: plan key of the constant it is made from. Where several scopes read that one, the array is stored in its
+                scope, once for all of them.
+        """
+        graph, place = self._graph, None
+        source = None if of is None else self.values[self.tensor(of).tensor]
+        if source is not None and source.name in self._common.crossing and isinstance(source.graph, ir.Graph):
+            graph = source.graph
+            place = graph, array.dtype.name, array.shape, hashlib.sha256(np.ascontiguousarray(array).data).digest()
+            if place in self._common.stored:
+                return self._common.stored[place]
         name = self.name(name)
         value = ir.val(name, const_value=ir.tensor(array, name=name))
-        self._graph.register_initializer(value)
+        graph.register_initializer(value)
         self.changed = True
+        if place is not None:
+            self._common.stored[place] = value
         return value
 
     def quantize(self, source: ir.Value, scale: ir.Value, zero_point: ir.Value, output: str) -> ir.Node:
@@ -158,9 +231,9 @@ class Editor:
         self.changed = True
 
     def insert_behind(self, value: ir.Value, nodes: Sequence[ir.Node]) -> None:
-        """Insert nodes, in order, where `value` is first known."""
+        """Insert nodes, in order, where `value` is first known in this graph."""
         producer = value.producer()
-        if producer is not None:
+        if producer is not None and producer.graph is self._graph:
             self._graph.insert_after(producer, nodes)
         elif self._first is not None:
             self._graph.insert_before(self._first, nodes)
@@ -187,20 +260,20 @@ class Editor:
             node = value.producer()
             if value.uses() or value.is_graph_input() or value.is_graph_output():
                 continue
-            if value.is_initializer():
-                self._graph.initializers.pop(value.name or "", None)
-            elif node is not None and node.graph is self._graph and moved_tensor(value) is not None:
+            if value.is_initializer() and value.graph is not None:
+                value.graph.initializers.pop(value.name or "", None)
+            elif node is not None and node.graph is not None and moved_tensor(value) is not None:
                 read = dict.fromkeys(source for source in node.inputs if source is not None)
-                self.remove([node])
+                node.graph.remove(node, safe=True)
                 self.drop_unread(read)
 
     def name(self, wanted: str) -> str:
         """Return `wanted`, or the first numbered variant that the graph does not use yet; it is then taken."""
         name, number = wanted, 0
-        while name in self._taken:
+        while name in self._common.taken:
             number += 1
             name = f"{wanted}_{number}"
-        self._taken.add(name)
+        self._common.taken.add(name)
         return name
 
     def _linear(self, op: str, inputs: list[ir.Value], output: str, attributes: Mapping[str, Any]) -> ir.Node:

@@ -7,7 +7,8 @@ from typing import ClassVar
 
 import onnx_ir as ir
 
-from onnxq.passes.emit.editor import Editor
+from onnxq.graph.walk import nodes
+from onnxq.passes.emit.editor import Editor, editors
 from onnxq.types.format import Format
 from onnxq.types.plan import Plan
 from onnxq.types.statistics import Statistics
@@ -32,12 +33,14 @@ class Emitter(ir.passes.InPlacePass):
 
     @abstractmethod
     def write(self, editor: Editor) -> None:
-        """Rewrite the model that `editor` edits."""
+        """Rewrite the graph that `editor` edits."""
 
     def call(self, model: ir.Model) -> ir.passes.PassResult:
         """Rewrite the model; raises PlanError if the plan does not fit it."""
-        editor = Editor(model, self.plan, self.form, self.statistics)
-        self.write(editor)
-        if any(node.domain == CONTRIB for node in model.graph):
+        changed = False
+        for editor in editors(model, self.plan, self.form, self.statistics):
+            self.write(editor)
+            changed = changed or editor.changed
+        if any(node.domain == CONTRIB for _, node in nodes(model)):
             model.opset_imports.setdefault(CONTRIB, 1)
-        return ir.passes.PassResult(model, modified=editor.changed)
+        return ir.passes.PassResult(model, modified=changed)

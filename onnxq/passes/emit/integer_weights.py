@@ -56,13 +56,14 @@ class IntegerWeights:
     def scale(self, key: str, shape: Sequence[int] | None = None, factor: float = 1.0) -> ir.Value:
         """Return the stored scale of a weight, in another shape where one is given, times `factor`."""
         scale = self.params(key).scale * np.float32(factor)
-        return self.named(f"{key}/scale", scale if shape is None else np.broadcast_to(scale, shape))
+        return self.named(f"{key}/scale", scale if shape is None else np.broadcast_to(scale, shape), of=key)
 
     def zero_point(self, key: str, shape: Sequence[int] | None = None) -> ir.Value:
         """Return the stored zero point of a weight, in another shape where one is given."""
         params = self.params(key)
         values = storage_array(params.zero_point, params.scheme.dtype)
-        return self.named(f"{key}/zero_point", values if shape is None else np.broadcast_to(values, shape))
+        values = values if shape is None else np.broadcast_to(values, shape)
+        return self.named(f"{key}/zero_point", values, of=key)
 
     def sums(self, key: str, axis: int) -> ir.Value:
         """Return the stored int32 sums of a weight's codes, zero points taken off, along its axis -1 or -2.
@@ -76,18 +77,19 @@ class IntegerWeights:
             shape[params.scheme.granularity.axis or 0] = -1
             zero_point = zero_point.reshape(shape)
         sums = (self._array(key).astype(np.int32) - zero_point).sum(axis=axis, keepdims=True, dtype=np.int32)
-        return self.named(f"{key}/sums", sums.reshape(-1) if sums.ndim == 2 else np.swapaxes(sums, axis, -2))
+        sums = sums.reshape(-1) if sums.ndim == 2 else np.swapaxes(sums, axis, -2)
+        return self.named(f"{key}/sums", sums, of=key)
 
     def shape(self, key: str) -> tuple[int, ...]:
         """Return the shape of a weight."""
         return self._array(key).shape
 
-    def named(self, name: str, array: npt.NDArray[Any]) -> ir.Value:
-        """Store an array; equal ones are stored once."""
+    def named(self, name: str, array: npt.NDArray[Any], *, of: str | None = None) -> ir.Value:
+        """Store an array; equal ones are stored once. `of`: plan key of the weight that it belongs to, if any."""
         array = np.ascontiguousarray(array).reshape(array.shape)
         place = _place(array)
         if place not in self._stored:
-            self._stored[place] = self._editor.initializer(name, array)
+            self._stored[place] = self._editor.initializer(name, array, of=of)
         return self._stored[place]
 
     def _array(self, key: str) -> npt.NDArray[Any]:
@@ -105,7 +107,7 @@ class IntegerWeights:
             turned = self._stored.get(_place(np.ascontiguousarray(array.T)))
             if turned is not None:
                 return self._transpose(turned, (1, 0), steps)
-        return self.named(f"{key}/quantized", array)
+        return self.named(f"{key}/quantized", array, of=key)
 
     def _transpose(self, codes: ir.Value, order: tuple[int, ...], steps: Steps) -> ir.Value:
         if (codes.name or "", order) not in self._turned:

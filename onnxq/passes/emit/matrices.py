@@ -76,7 +76,7 @@ class Matrices:
         padding = [(0, 0), (0, blocks * matrix.block - columns)]
         padded = np.pad(matrix.codes, padding, constant_values=matrix.middle)
         packed = pack(padded.reshape(rows, blocks, matrix.block), matrix.bits)
-        stored = self._store(f"{key}/quantized", packed)
+        stored = self._store(key, "quantized", packed)
         self._rows.setdefault((rows, _hash(packed)), stored)
         return self._complete(key, matrix, stored)
 
@@ -84,7 +84,7 @@ class Matrices:
         """Return a table for GatherBlockQuantized, codes as [rows, bytes of a row] or as stored for a product."""
         matrix = self.codes(key, by_row=True, largest=None)
         packed = pack(matrix.codes, matrix.bits)
-        stored = self._rows.get((len(packed), _hash(packed))) or self._store(f"{key}/quantized", packed)
+        stored = self._rows.get((len(packed), _hash(packed))) or self._store(key, "quantized", packed)
         return self._complete(key, matrix, stored)
 
     def for_portable_lookup(self, key: str) -> Stored:
@@ -97,9 +97,9 @@ class Matrices:
         signed = matrix.bits == 8 and not (matrix.zero_point != matrix.middle).any()
         codes = (matrix.codes ^ 128).view(np.int8) if signed else pack(matrix.codes, matrix.bits)
         return Stored(
-            codes=self._store(f"{key}/quantized", codes),
-            scale=self._store(f"{key}/scale", matrix.scale),
-            zero_point=None if signed else self._store(f"{key}/zero_point", matrix.zero_point),
+            codes=self._store(key, "quantized", codes),
+            scale=self._store(key, "scale", matrix.scale),
+            zero_point=None if signed else self._store(key, "zero_point", matrix.zero_point),
             rows=rows,
             columns=columns,
             bits=matrix.bits,
@@ -135,10 +135,10 @@ class Matrices:
         zero_point = None
         if (matrix.zero_point != matrix.middle).any():
             packed = pack(matrix.zero_point, matrix.bits)
-            zero_point = self._store(f"{key}/zero_point", packed)
+            zero_point = self._store(key, "zero_point", packed)
         return Stored(
             codes=codes,
-            scale=self._store(f"{key}/scale", matrix.scale),
+            scale=self._store(key, "scale", matrix.scale),
             zero_point=zero_point,
             rows=matrix.codes.shape[0],
             columns=matrix.codes.shape[1],
@@ -146,11 +146,11 @@ class Matrices:
             block=matrix.block,
         )
 
-    def _store(self, name: str, array: npt.NDArray[Any]) -> ir.Value:
+    def _store(self, key: str, part: str, array: npt.NDArray[Any]) -> ir.Value:
         """Return the initializer that holds these bytes in this shape, made on first use."""
         place = (array.dtype.name, array.shape, _hash(array))
         if place not in self._stored:
-            self._stored[place] = self._editor.initializer(name, array)
+            self._stored[place] = self._editor.initializer(f"{key}/{part}", array, of=key)
         return self._stored[place]
 
 

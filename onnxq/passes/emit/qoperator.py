@@ -117,7 +117,7 @@ class _Writer:
             inputs,
             attributes,
             outputs=[self._output(node, slot, outputs) for slot in range(len(node.outputs))],
-            name=decision.node,
+            name=node.name,
             doc_string=node.doc_string,
             metadata_props=dict(node.metadata_props),
         )

@@ -74,9 +74,10 @@ class _Rounded(Rewirer):
         """Store what a constant's codes stand for."""
         if tensor.scheme.codebook is not None:
             values = codebook_dequantize(*self.editor.constants.codebook(tensor.name))
-            return self.editor.initializer(f"{tensor.name}/dequantized", values)
+            return self.editor.initializer(f"{tensor.name}/dequantized", values, of=tensor.name)
         codes, params = self.editor.constants.codes(tensor.name)
-        return self.editor.initializer(f"{tensor.name}/dequantized", dequantize(codes, params))
+        values = dequantize(codes, params)
+        return self.editor.initializer(f"{tensor.name}/dequantized", values, of=tensor.name)
 
 
 def _round_at_run_time(steps: Steps, scheme: Scheme, source: ir.Value) -> None:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from onnxq.data.batch import Batch
-from onnxq.runtime.taps import tensor_bytes, tensor_shapes
+from onnxq.runtime.taps import are_repeated, tensor_bytes, tensor_shapes
 from onnxq.stages.calibrate.observe import Portion
 from onnxq.types.statistics import Statistics
 
@@ -59,8 +59,8 @@ class Layout:
     sample_bytes: int
     sample_size: int | None
 
-    def portion(self, batch: Batch, *, free: bool) -> Portion:
-        """Return in which portions `batch` runs; `free`: it is ours to split as we like.
+    def portion(self, batch: Batch, *, free: bool, whole: bool = False) -> Portion:
+        """Return in which portions `batch` runs; `free`: it is ours to split as we like, `whole`: it must not be split.
 
         Raises:
             Outgrown: not even one sample may run.
@@ -72,7 +72,7 @@ class Layout:
             raise Outgrown(batch)
         limit = self.room // self.lanes
         rows = min(batch.samples, max(1, (min(limit, RUN_BYTES) if free else limit) // expected))
-        return Portion(rows=rows, sample_bytes=expected)
+        return Portion(rows=batch.samples if whole else rows, sample_bytes=expected)
 
 
 def lay_out(
@@ -94,11 +94,13 @@ def lay_out(
         cores: processor cores to use.
         surveyed: extents of the tensors for the largest sample of all; None if that is not known.
     """
+    if surveyed is not None and are_repeated(model, tensors):
+        surveyed = None  # it knows how large they get, but not how often they are computed
     if surveyed is None:
         (shapes,) = tensor_shapes(model, tensors, [batch.feeds])
         sample = {name: size / batch.samples for name, size in tensor_bytes(model, shapes).items()}
     else:
-        largest = {name: [high for _, high in surveyed.tensors[name].shapes or ()] for name in tensors}
+        largest = {name: [[high for _, high in surveyed.tensors[name].shapes or ()]] for name in tensors}
         sample = {name: float(size) for name, size in tensor_bytes(model, largest).items()}
     waves = _waves(sample, memory)
     most = max(sum(sample[name] for name in wave) for wave in waves)

@@ -96,12 +96,14 @@ def _observe_run(taps: Taps, batch: Batch, seen: dict[str, Observed], room: Room
     try:
         arrays = taps.run(batch.feeds)
         while arrays:  # each array is given up as soon as it was looked at
-            name, array = arrays.popitem()
-            seen[name].update(array, batch.samples)
-            done = min(array.nbytes, taken)
-            del array
-            taken -= done
-            room.leave(done)
+            name, each = arrays.popitem()
+            while each:
+                array = each.pop()
+                seen[name].update(array, batch.samples)
+                done = min(array.nbytes, taken)
+                del array
+                taken -= done
+                room.leave(done)
     except ModelError as error:
         raise CalibrationError(f"{batch.where}: {error}") from error
     finally:

@@ -189,6 +189,7 @@ class _Job:
     def _works(self, batches: Iterator[Batch], layout: Layout, skip: int) -> Iterator[Work]:
         """Yield the batches in pieces of work, the first `skip` samples left out."""
         enough = self._enough()
+        how = {"free": self.source.chooses_size, "whole": self.source.signature.fixed_batch is not None}
         held: list[tuple[Batch, Portion]] = []
         for batch in batches:
             if skip > 0:
@@ -196,7 +197,7 @@ class _Job:
                 continue
             if skip < 0:
                 raise CalibrationError("the data is not what it was before the interruption; delete the checkpoint")
-            held.append((batch, layout.portion(batch, free=self.source.chooses_size)))
+            held.append((batch, layout.portion(batch, **how)))
             full = len(held) == _PIECE_BATCHES or _bytes(held) >= _PIECE_BYTES
             if full or sum(each.samples for each, _ in held) >= enough:
                 yield _work(held)

@@ -31,15 +31,16 @@ def survey(model: ir.Model, tensors: Collection[str], source: Source) -> Statist
     wanted = in_graph_order(model, tensors)
     largest = _largest(source)
     for batch, shapes in zip(largest, tensor_shapes(model, wanted, [each.feeds for each in largest]), strict=True):
-        for name, shape in shapes.items():
-            seen = tuple(
-                (1, 1) if axis == 0 and extent == batch.samples else (extent, extent)
-                for axis, extent in enumerate(shape)
-            )
-            found[name] = merge_shapes(found[name], seen) if name in found else seen
-    known = {
-        name: TensorStatistics(histogram=None, minimum=0.0, maximum=0.0, count=0, shapes=shapes)
-        for name, shapes in found.items()
+        for name, each in shapes.items():
+            for shape in each:
+                seen = tuple(
+                    (1, 1) if axis == 0 and extent == batch.samples else (extent, extent)
+                    for axis, extent in enumerate(shape)
+                )
+                found[name] = merge_shapes(found[name], seen) if name in found else seen
+    known = {  # of a branch that these samples did not take, nothing is known yet
+        name: TensorStatistics(histogram=None, minimum=0.0, maximum=0.0, count=0, shapes=found.get(name) or ())
+        for name in wanted
     }
     return Statistics(tensors=known, fingerprint=fingerprint(model), synthetic=source.synthetic)
 

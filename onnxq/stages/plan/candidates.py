@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from onnxq.graph.constants import constant_tensor, moved_tensor
+from onnxq.graph.hoist import why_hidden
 from onnxq.graph.walk import nodes
 from onnxq.ops import OpFact, facts, op_key
 from onnxq.stages.plan.rules import Wish, wish_for
@@ -32,6 +33,7 @@ class Candidate:
         name: unique name. node: the node. op: `domain::op_type`. fact, row: what is known of it. wish: what is wanted.
         activations: input slots with values computed at run time. constants: activation slots with constants.
         weights: slots of constant weights. bias: slot of a constant bias to quantize, None if there is none.
+        hidden: whether it lies where values cannot be observed.
     """
 
     name: str
@@ -44,6 +46,7 @@ class Candidate:
     constants: tuple[int, ...] = ()
     weights: tuple[int, ...] = ()
     bias: int | None = None
+    hidden: bool = False
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -61,8 +64,17 @@ class Kept:
 
 def examine(model: ir.Model, recipe: Recipe, target: Target) -> Iterator[Candidate | Kept]:
     """Yield every node of the model, subgraphs included, as candidate or kept, in graph order."""
+    hidden = why_hidden(model)
     for name, node in nodes(model):
-        yield _examine(name, node, model, recipe, target)
+        entry = _examine(name, node, model, recipe, target)
+        why = hidden.get(node.graph)  # type: ignore[arg-type]
+        if why is not None and isinstance(entry, Candidate) and entry.wish.format.static:
+            reason = Reason(code="hidden", text=f"{why}, and format {entry.wish.format} needs ranges")
+            yield Kept(name=name, node=node, op=entry.op, reason=reason, rule=entry.wish.rule, wish=entry.wish)
+        elif why is not None:
+            yield replace(entry, hidden=True) if isinstance(entry, Candidate) else replace(entry, clamp=False)
+        else:
+            yield entry
 
 
 def needed_opset(model: ir.Model, recipe: Recipe, target: Target) -> int:
@@ -87,8 +99,6 @@ def _examine(
             name=name, node=node, op=op, reason=Reason(code=code, text=text), rule=wish.rule, wish=wish, clamp=clamp
         )
 
-    if node.graph is not model.graph:
-        return kept("subgraph", "inside the body of a control-flow operator, which is left as it is")
     if wish.keep:
         return kept("rule", f"rule {wish.rule} of the recipe keeps it in float")
     fact = facts.get(op) if op in facts else None

@@ -12,7 +12,7 @@ from onnxq.ops import known_operators
 from onnxq.stages.plan.candidates import Candidate, Kept, examine
 from onnxq.stages.plan.float_types import with_float_types
 from onnxq.stages.plan.inputs import Features, WeightInputs
-from onnxq.stages.plan.observed import compared, without_unfit
+from onnxq.stages.plan.observed import compared, never_ran, without_unfit
 from onnxq.stages.plan.placement import Placement, place
 from onnxq.stages.plan.rules import check_rules
 from onnxq.stages.plan.run_time import without_costly
@@ -88,7 +88,7 @@ def make_plan(model: ir.Model, statistics: Statistics, recipe: Recipe, target: T
         fingerprint=fingerprint(model),
         decisions=decisions,
         tensors=tensors.planned(),
-        warnings=(*warnings, *tensors.warnings),
+        warnings=(*warnings, *tensors.warnings, *never_ran(model, examined)),
     )
     return with_float_types(plan, model, recipe, target)
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from onnxq.graph.constants import untransposed
 from onnxq.stages.plan.candidates import Candidate, Kept
+from onnxq.stages.plan.observed import only_surveyed
 from onnxq.types.inputs import Needs
 from onnxq.types.statistics import TensorStatistics
 from onnxq.weights import make_weight_method
@@ -68,6 +69,8 @@ class WeightInputs:
 
     def _add(self, entry: Candidate, needs: Needs) -> None:
         node, fact = entry.node, entry.fact
+        if entry.hidden:
+            return
         if fact.weight not in entry.weights or fact.feature_axis is None or fact.reduction_axis is None:
             return
         value, source = node.inputs[fact.weight], node.inputs[entry.activations[0]] if entry.activations else None
@@ -83,10 +86,10 @@ class WeightInputs:
 
 
 def missing(features: Mapping[str, Features], name: str, statistics: TensorStatistics | None) -> bool:
-    """Tell whether a tensor was not observed, or not as weight methods want it."""
-    if statistics is None or not statistics.samples:
+    """Tell whether a tensor was not observed, or not as weight methods want it; one that was never computed is not."""
+    if statistics is None or only_surveyed(statistics):
         return True
-    return name in features and not features[name].seen_in(statistics)
+    return bool(statistics.samples) and name in features and not features[name].seen_in(statistics)
 
 
 def _needs(entry: Candidate | Kept) -> Needs:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
+from onnxq.graph.walk import bodies, subgraphs
 from onnxq.stages.plan.candidates import Candidate, Kept
 from onnxq.targets import Output
 from onnxq.types.plan import Reason
@@ -13,6 +15,7 @@ from onnxq.types.statistics import Statistics, TensorStatistics
 if TYPE_CHECKING:
     import onnx_ir as ir
 
+_UNSEEN = "not-observed"
 _FEWEST_LEVELS = 16  # of 256: a joined tensor that would keep fewer steps than 4 bits is better left in float
 
 
@@ -49,7 +52,7 @@ def _unfit(value: ir.Value | None, statistics: Statistics) -> Reason | None:
     if seen is not None and only_surveyed(seen):
         return None
     if seen is None or seen.count + seen.nan + seen.pos_inf + seen.neg_inf == 0:
-        return Reason(code="not-observed", text=f"tensor '{name}' never held a value during calibration")
+        return Reason(code=_UNSEEN, text=f"tensor '{name}' never held a value during calibration")
     if seen.nan:
         return Reason(code="nan", text=f"tensor '{name}' held NaN during calibration ({seen.nan} values)")
     if seen.pos_inf or seen.neg_inf:
@@ -60,6 +63,25 @@ def _unfit(value: ir.Value | None, statistics: Statistics) -> Reason | None:
         )
         return Reason(code="mask", text=text)
     return None
+
+
+def never_ran(model: ir.Model, examined: Sequence[Candidate | Kept]) -> list[str]:
+    """Return a warning for each branch that calibration never took, the branches inside it counted with it."""
+    owners = bodies(model)
+    titles = {graph: f"{part} of '{entry.name}'" for entry in examined for part, graph in subgraphs(entry.node)}
+    kept = Counter(entry.node.graph for entry in examined if isinstance(entry, Kept) and entry.reason.code == _UNSEEN)
+    kept.pop(model.graph, None)
+    counts = Counter[str]()
+    for graph, number in kept.items():
+        top, owner = graph, owners[graph]  # type: ignore[index]
+        while owner is not None and owner.graph in kept:
+            top, owner = owner.graph, owners[owner.graph]  # type: ignore[index]
+        counts[titles[top]] += number  # type: ignore[index]
+    return [
+        f"{title} never ran during calibration: {number} {'node stays' if number == 1 else 'nodes stay'} in float; "
+        "calibrate with samples that take it"
+        for title, number in counts.items()
+    ]
 
 
 _JOINS = frozenset({"Concat", "Where"})

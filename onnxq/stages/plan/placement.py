@@ -84,6 +84,8 @@ def absorbable(examined: Sequence[Candidate | Kept]) -> list[tuple[Kept, Candida
         producer = None if value is None else candidates.get(value.producer())  # type: ignore[arg-type]
         if producer is None or value is None or value.is_graph_output() or len(value.uses()) != 1:
             continue
+        if producer.node.graph is not entry.node.graph:
+            continue
         # A symmetric zero point cannot stand at the clamp's bound, and an operator that only moves codes cannot clamp.
         if producer.wish.activations.symmetric or producer.fact.rearranges or len(producer.node.outputs) != 1:
             continue
@@ -110,21 +112,24 @@ def _flows(
     for value in values:
         producer = value.producer()
         made = candidates.get(producer) or clamps.get(producer) if producer is not None else None
-        consumers, float_reader = [], value.is_graph_output()
+        if any(use.node in clamps for use in value.uses()):
+            continue  # between a node and the clamp it absorbs nothing is converted
+        consumers: dict[object, dict[str, None]] = {value.graph: {}}
+        float_reader = value.is_graph_output()
         for use in value.uses():
             reader = candidates.get(use.node)
             if reader is not None and use.idx in reader.activations:
-                consumers.append(reader.name)
-            elif use.node in clamps:
-                break  # between a node and the clamp it absorbs nothing is converted
+                consumers.setdefault(use.node.graph, {})[reader.name] = None
+                float_reader = float_reader or use.node.graph is not value.graph
             else:
                 float_reader = True
-        else:
-            count = sizes.count(value)
+        count = sizes.count(value)
+        for graph, names in consumers.items():  # codes stay in their scope: into a body a value goes as float
+            home = graph is value.graph
             flows.append(
                 Flow(
-                    producer=None if made is None or made.name not in items else made.name,
-                    consumers=tuple(dict.fromkeys(consumers)),
+                    producer=made.name if home and made is not None and made.name in items else None,
+                    consumers=tuple(names),
                     float_reader=float_reader,
                     quantize=count * timing.quantize,
                     dequantize=count * timing.dequantize,

@@ -53,7 +53,7 @@ def _against(examined: Sequence[Candidate | Kept], sizes: Sizes, timing: Timing)
                 continue
             source = entry.node.inputs[entry.activations[0]]
             assert source is not None
-            group = (source, entry.wish.activations)
+            group = (source, entry.node.graph, entry.wish.activations)
             groups.setdefault(group, {})[entry.name] = in_float - on_codes
             costs[group] = read * timing.run_time_quantize
     for shared, savings in groups.items():

@@ -117,7 +117,8 @@ class Tensors:
         entry = self._on_codes.get(node)
         if entry is None:
             return False
-        return entry.row.output is Output.REQUIRED or bool(self._readers(node.outputs[0]))
+        readers = (reader for reader in self._readers(node.outputs[0]) if reader.node.graph is node.graph)
+        return entry.row.output is Output.REQUIRED or any(readers)
 
     def _readers(self, value: ir.Value) -> list[Candidate]:
         """Return the nodes on codes that read a value as an activation, in graph order."""
