@@ -10,6 +10,7 @@ from onnxq.graph.constants import constant_tensor, moved_tensor
 from onnxq.graph.hoist import why_hidden
 from onnxq.graph.walk import nodes
 from onnxq.ops import OpFact, facts, op_key
+from onnxq.stages.plan.fitting import choose
 from onnxq.stages.plan.rules import Wish, wish_for
 from onnxq.stages.plan.storage import no_gain
 from onnxq.targets import Row, Target
@@ -126,24 +127,27 @@ def _examine(
     problem = _problem(node, fact, weight, bias)
     if problem is not None:
         return kept(*problem)
-    refusals = []
-    for row in rows:
-        why = _refusal(row, node, wish, weight is not None) or _wrong_axis(node, fact, weight, wish)
-        if why is None:
-            return Candidate(
-                name=name,
-                node=node,
-                op=op,
-                fact=fact,
-                row=row,
-                wish=wish,
-                activations=running,
-                constants=tuple(slot for slot in slots if slot not in running and slot != weight),
-                weights=() if weight is None else (weight,),
-                bias=bias,
-            )
-        refusals.append(why)
-    return kept("condition", f"{op} on target {target.name}: {'; '.join(dict.fromkeys(refusals))}")
+    row = choose(
+        rows,
+        node,
+        wish,
+        weighted=weight is not None,
+        refuses=lambda row: _wrong_axis(node, fact, weight, wish),
+    )
+    if not isinstance(row, Row):
+        return kept(row[0], f"{op} on target {target.name}: {row[1]}")
+    return Candidate(
+        name=name,
+        node=node,
+        op=op,
+        fact=fact,
+        row=row,
+        wish=wish,
+        activations=running,
+        constants=tuple(slot for slot in slots if slot not in running and slot != weight),
+        weights=() if weight is None else (weight,),
+        bias=bias,
+    )
 
 
 def _about_constants(node: ir.Node) -> str:
@@ -169,23 +173,6 @@ def _problem(node: ir.Node, fact: OpFact, weight: int | None, bias: int | None) 
     if tuple(tensor.shape) != (channels,):
         return "bias-shape", f"its bias '{name}' has shape {list(tensor.shape)}, integer kernels take [{channels}]"
     return None
-
-
-def _refusal(row: Row, node: ir.Node, wish: Wish, weighted: bool) -> str | None:
-    """Return why a row does not hold for a node, None if it does."""
-    activations, weights = wish.activations, wish.weights
-    if wish.format is not Format.WEIGHT_ONLY:
-        if activations.dtype not in row.activations:
-            return f"no kernel for {activations.dtype} activations"
-        if not isinstance(activations.granularity, row.activation_granularities):
-            return f"no kernel for {activations.granularity.kind} activations"
-        if row.symmetric is not None and row.symmetric is not activations.symmetric:
-            return f"no kernel for {'symmetric' if activations.symmetric else 'asymmetric'} activations"
-    if weighted and weights.dtype not in row.weights:
-        return f"{row.kernel} takes no {weights.dtype} weights"
-    if weighted and not isinstance(weights.granularity, row.granularities):
-        return f"{row.kernel} takes no {weights.granularity.kind} weights"
-    return row.refuses(node, weights) if row.refuses is not None else None
 
 
 def _wrong_axis(node: ir.Node, fact: OpFact, weight: int | None, wish: Wish) -> str | None:
@@ -233,20 +220,13 @@ def _examine_weighted(
             return kept("type", f"{found} tensor{where}: only float32 is quantized")
     if running and all(constant_tensor(node.inputs[slot]) is not None for slot in running):
         return kept("constant", "computes from constants only")
-    refusals = []
-    spaced = wish.weights.codebook is None
-    for row in (row for row in rows if row.codebook is not spaced):
-        why = _refusal(row, node, wish, True) or _missing(row, wish.weights, opset)
-        grown = None if wish.format is not Format.WEIGHT_ONLY else no_gain(node, fact, weights, wish.weights)
-        if why is None and grown is not None:
-            return kept("no-gain", grown)
-        if why is None:
-            return Candidate(
-                name=name, node=node, op=op, fact=fact, row=row, wish=wish, activations=running, weights=weights
-            )
-        refusals.append(why)
-    why = "; ".join(dict.fromkeys(refusals)) or "takes no codebook; give it weights of a dtype"
-    return kept("condition", f"{op} on target {target.name}: {why}")
+    row = choose(rows, node, wish, weighted=True, refuses=lambda row: _missing(row, wish.weights, opset))
+    if not isinstance(row, Row):
+        return kept(row[0], f"{op} on target {target.name}: {row[1]}")
+    grown = None if wish.format is not Format.WEIGHT_ONLY else no_gain(node, fact, weights, wish.weights)
+    if grown is not None:
+        return kept("no-gain", grown)
+    return Candidate(name=name, node=node, op=op, fact=fact, row=row, wish=wish, activations=running, weights=weights)
 
 
 def _missing(row: Row, weights: Scheme, opset: int | None) -> str | None:

@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from onnxq.calibrators import make_calibrator
-from onnxq.errors import RecipeError
 from onnxq.graph.fingerprint import fingerprint
 from onnxq.ops import known_operators
 from onnxq.stages.plan.candidates import Candidate, Kept, examine
@@ -14,6 +13,7 @@ from onnxq.stages.plan.float_types import with_float_types
 from onnxq.stages.plan.inputs import Features, WeightInputs
 from onnxq.stages.plan.observed import compared, never_ran, without_unfit
 from onnxq.stages.plan.placement import Placement, place
+from onnxq.stages.plan.possible import check_possible
 from onnxq.stages.plan.rules import check_rules
 from onnxq.stages.plan.run_time import without_costly
 from onnxq.stages.plan.tensors import Tensors
@@ -29,8 +29,13 @@ if TYPE_CHECKING:
 
 
 def observed_tensors(model: ir.Model, recipe: Recipe, target: Target) -> frozenset[str]:
-    """Return the names of the tensors whose statistics a plan would need: calibration observes these and no others."""
+    """Return the names of the tensors whose statistics a plan would need: calibration observes these and no others.
+
+    Raises:
+        RecipeError: a rule names an operator or node that does not exist, or no node can have the schemes wanted.
+    """
     examined = list(examine(model, recipe, target))
+    _check(examined, recipe)
     names = set(WeightInputs(examined).features)
     for entry in examined:
         if isinstance(entry, Candidate) and entry.wish.format.static:
@@ -99,32 +104,23 @@ def _placed(
     """Return every node as far as statistics allow it to run on codes, the weights' inputs, those that do, warnings."""
     examined = list(examine(model, recipe, target))
     inputs = WeightInputs(examined)
-    warnings = tuple(check_rules(recipe, [(entry.op, entry.name) for entry in examined], known_operators()))
-    _check_possible(examined, recipe)
+    warnings = _check(examined, recipe)
     examined = list(without_unfit(examined, statistics))
     everywhere = recipe.placement == "everywhere"
     examined = list(without_costly(examined, statistics, target.timing, everywhere=everywhere))
     return examined, inputs, place(examined, statistics, target.timing, everywhere=everywhere), warnings
 
 
+def _check(examined: Sequence[Candidate | Kept], recipe: Recipe) -> tuple[str, ...]:
+    """Return warnings about a recipe; raises RecipeError where it wants what does not exist or cannot be had."""
+    warnings = check_rules(recipe, [(entry.op, entry.name) for entry in examined], known_operators())
+    check_possible(examined, recipe)
+    return warnings
+
+
 def _any_range(statistics: TensorStatistics, scheme: Scheme) -> Range:
     """Stand in for a calibrator where only the names of the tensors matter."""
     return Range(low=-1.0, high=1.0)
-
-
-def _check_possible(examined: Sequence[Candidate | Kept], recipe: Recipe) -> None:
-    """Refuse weights that no node of the model can have as the recipe wants them.
-
-    Raises:
-        RecipeError: there are none; names a node and what would do.
-    """
-    wanted = [choice for choice in (recipe.weights, *(rule.weights for rule in recipe.rules)) if choice is not None]
-    if not any(choice.model_fields_set - {"method"} for choice in wanted):
-        return
-    entries = [entry for entry in examined if entry.wish is not None and entry.wish.format is Format.WEIGHT_ONLY]
-    refused = [entry for entry in entries if isinstance(entry, Kept) and entry.reason.code == "condition"]
-    if refused and not any(isinstance(entry, Candidate) for entry in entries):
-        raise RecipeError(f"no weight can be as the recipe wants it: '{refused[0].name}': {refused[0].reason.text}")
 
 
 def _decide(entry: Candidate | Kept, placement: Placement, tensors: Tensors, target: Target) -> Decision:

@@ -339,7 +339,7 @@ def test_weights_too_small_to_gain_stay_in_float():
     ("weights", "said"),
     [
         ({"granularity": "per-block(24)"}, "no kernel for blocks of 24; take 16, 32, 64, 128 or 256"),
-        ({"dtype": "int16", "symmetric": True}, "takes no int16 weights"),
+        ({"dtype": "int16", "symmetric": True}, "no kernel for int16 weights; take int2"),
         ({"granularity": {"kind": "per-block", "size": 32, "axis": 1}}, "blocks along axis 1 have no kernel"),
     ],
 )

@@ -1,0 +1,61 @@
+"""Which kernels take the types and granularities that are wanted, or what would do instead."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING
+
+from onnxq.stages.plan.rules import Wish
+from onnxq.targets import Row
+from onnxq.types.format import Format
+from onnxq.types.scheme import PerBlock, PerChannel, PerTensor, PerToken
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
+
+NO_SCHEME = "scheme"
+"""Code of the reason of nodes that stay in float because no kernel takes the types or granularities wanted."""
+
+_KINDS = {PerTensor: "per-tensor", PerChannel: "per-channel", PerBlock: "per-block", PerToken: "per-token"}
+
+
+def choose(
+    rows: Sequence[Row], node: ir.Node, wish: Wish, *, weighted: bool, refuses: Callable[[Row], str | None]
+) -> Row | tuple[str, str]:
+    """Return the first row that holds, or code and text of the reason why none does.
+
+    Args:
+        rows: best first. node: what is to run. wish: what is wanted; weighted: of weights, too.
+        refuses: why a row does not hold, besides what the row itself says of the node.
+    """
+    left = tuple(row for row in rows if row.codebook is (wish.weights.codebook is not None))
+    for what, wanted, taken in _parts(wish, weighted) if left else ():
+        found = tuple(row for row in left if wanted in taken(row))
+        if not found:
+            instead = f"; take {' or '.join(sorted({each for row in left for each in taken(row)}))}"
+            if what == "activations":
+                instead += f"; format {Format.WEIGHT_ONLY} leaves activations in float"
+            return NO_SCHEME, f"no kernel for {wanted} {what}{instead}"
+        left = found
+    reasons: dict[str, None] = {}
+    for row in left:
+        why = (row.refuses(node, wish.weights) if row.refuses is not None else None) or refuses(row)
+        if why is None:
+            return row
+        reasons[why] = None
+    return "condition", "; ".join(reasons) or "takes no codebook; give it weights of a dtype"
+
+
+def _parts(wish: Wish, weighted: bool) -> Iterator[tuple[str, str, Callable[[Row], set[str]]]]:
+    """Yield what is wanted: of what, its name, and which names a row takes."""
+    activations, weights = wish.activations, wish.weights
+    if wish.format is not Format.WEIGHT_ONLY:
+        yield "activations", activations.dtype, lambda row: set(row.activations)
+        kind = activations.granularity.kind
+        yield "activations", kind, lambda row: {_KINDS[each] for each in row.activation_granularities}
+        symmetry = {None: {"symmetric", "asymmetric"}, True: {"symmetric"}, False: {"asymmetric"}}
+        named = "symmetric" if activations.symmetric else "asymmetric"
+        yield "activations", named, lambda row: symmetry[row.symmetric]
+    if weighted:
+        yield "weights", weights.dtype, lambda row: set(row.weights)
+        yield "weights", weights.granularity.kind, lambda row: {_KINDS[each] for each in row.granularities}

@@ -1,0 +1,67 @@
+"""What can be had nowhere is refused before any data is read, with the node and what would do."""
+
+import numpy as np
+import onnxq
+import pytest
+from onnxq.errors import RecipeError
+from onnxq.graph.text import model_from_text
+from tests.quantizing import text
+
+MODEL = text(
+    "h = MatMul (x, w) r = Relu (h) y = Gemm (r, v)",
+    "float[64,256] x",
+    "float[64,256] y",
+    "float[256,256] w, float[256,256] v",
+)
+
+
+def unread():
+    raise AssertionError("the data was read")
+    yield
+
+
+REFUSED = {
+    "16-bit activations, qdq": ({"activations": "uint16"}, "no kernel for uint16 activations; take int8 or uint8"),
+    "16-bit activations, qoperator": (
+        {"format": "qoperator", "activations": "int16"},
+        "no kernel for int16 activations; take int8 or uint8; format weight-only leaves activations in float",
+    ),
+    "16-bit activations, dynamic": (
+        {"format": "dynamic", "activations": "uint16"},
+        "no kernel for uint16 activations; take int8 or uint8",
+    ),
+    "rows, qdq": ({"activations": "per-token"}, "no kernel for per-token activations; take per-tensor"),
+    "blocks, qdq": ({"weights": "per-block(32)"}, "no kernel for per-block weights; take per-channel or per-tensor"),
+    "4-bit weights, dynamic": ({"format": "dynamic", "weights": "int4"}, "no kernel for int4 weights; take int8"),
+    "blocks of 24": (
+        {"format": "weight-only", "weights": "int4,per-block(24)"},
+        "no kernel for blocks of 24; take 16, 32, 64, 128 or 256",
+    ),
+    "one rule": (
+        {"rules": [{"match": {"op": "Gemm"}, "activations": "int16"}]},
+        "no node can have what rule 0 wants: 'Gemm_2': Gemm on target cpu: no kernel for int16 activations",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_refused_before_any_work(case):
+    options, said = REFUSED[case]
+    with pytest.raises(RecipeError) as caught:
+        onnxq.quantize(model_from_text(MODEL), calibration=unread(), **options)
+    assert said in str(caught.value)
+    assert "'MatMul_0'" in str(caught.value) or "'Gemm_2'" in str(caught.value)
+
+
+def test_a_rule_that_may_match_nothing_leaves_its_nodes_in_float():
+    rules = [{"match": {"op": "Gemm"}, "activations": "int16", "optional": True}]
+    data = [{"x": np.random.default_rng(0).standard_normal((64, 256)).astype(np.float32)}]
+    plan = onnxq.plan(model_from_text(MODEL), calibration=data, rules=rules)
+    assert {entry.node: entry.reason.code for entry in plan.decisions}["Gemm_2"] == "scheme"
+
+
+def test_what_some_nodes_can_have_is_given_to_those():
+    graph = text("a = MatMul (x, w) y = Tanh (a)", "float[64,256] x", "float[64,256] y", "float[256,256] w")
+    data = [{"x": np.random.default_rng(0).standard_normal((64, 256)).astype(np.float32)}]
+    plan = onnxq.plan(model_from_text(graph), calibration=data, activations="uint8", weights="int8")
+    assert [entry.reason.code for entry in plan.decisions] == ["integer-kernel", "no-kernel"]
