@@ -4,6 +4,7 @@ import numpy as np
 import onnx_ir as ir
 import onnxq
 import pytest
+from onnxq.errors import RecipeError
 from onnxq.types.plan import Action
 from tests.quantizing import quantize_text, text
 
@@ -38,13 +39,14 @@ def test_only_operators_with_kernels_are_written(granularity):
 
 def test_asymmetric_schemes_are_refused():
     source = text("y = MatMul (x, w)", "float[5,64] x", "float[5,6] y", "float[64,6] w")
-    for options in (
-        {"activations": {"symmetric": False}},
-        {"activations": {"dtype": "uint8"}},
-        {"weights": {"symmetric": False}},
+    for activations, said in (
+        ({"symmetric": False}, "no kernel for asymmetric activations; take symmetric"),
+        ({"dtype": "uint8"}, "no kernel for uint8 activations; take int8"),
     ):
-        done = quantize_text(source, target="cuda", format="dynamic", **options)
-        assert done.reasons() == {"MatMul_0": "condition"}
+        with pytest.raises(RecipeError, match=f"'MatMul_0'.* {said}"):
+            quantize_text(source, target="cuda", format="dynamic", activations=activations)
+    done = quantize_text(source, target="cuda", format="dynamic", weights={"symmetric": False})
+    assert done.reasons() == {"MatMul_0": "condition"}
 
 
 def test_a_report_says_that_the_model_was_not_run_there():
