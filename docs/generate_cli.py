@@ -51,7 +51,7 @@ def _command(name: str, command: Any) -> str:
 
 
 def _option(option: Any) -> str:
-    names = ", ".join(option.opts)
+    names = ", ".join((*option.opts, *option.secondary_opts))
     value = "" if option.is_flag else f" {option.metavar}"
     default = f" Default: {option.default}." if option.default and not option.is_flag else ""
     return f"- `{names}{value}`: {option.help}{default}"

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from onnxq.data.statistics_file import save_statistics
 from onnxq.errors import VerificationError
-from onnxq.passes.emit.drop_inferred import declared_values
 from onnxq.stages.calibrate.executors import engine
+from onnxq.stages.guard.quality import dropped
 from onnxq.stages.inspect import inspect as run_inspect
 from onnxq.stages.job import Data, Job
 from onnxq.stages.load import load
@@ -19,7 +19,6 @@ from onnxq.stages.make_report import make_report
 from onnxq.stages.plan import make_plan
 from onnxq.stages.progress import Progress
 from onnxq.stages.report_json import report_to_json
-from onnxq.stages.rewrite import rewrite
 from onnxq.stages.rewrite import simulate as run_simulate
 from onnxq.stages.save import Written, check_writable, save, to_proto
 from onnxq.types.inspection import Inspection
@@ -71,7 +70,9 @@ def quantize(
             calibration file where there is one, else the calibration data.
         statistics: of an earlier calibration, or the path of its file, instead of running the calibration data again.
         memory, executor: as for `calibrate`.
-        force: overwrite existing files. check: run both models and compare them.
+        force: overwrite existing files.
+        check: run both models and compare them; False: nor is there a guard (`guard`, see the recipe), which measures
+            whether quantizing pays and puts back in float what does not.
         verify_each: check the model after every pass, and compare outputs around passes that must not change them.
         dump_after: pass name and file: write the model as it is after that pass.
         reproducer_dir: folder for a reproducer when a pass fails. progress: told what is going on.
@@ -87,20 +88,15 @@ def quantize(
         output = Path(output)
         check_writable(output, force, [report_path(output)])
     job.data = calibration
-    prepared = job.prepare(_for_emit(dump_after, False), reproducer_dir, verify_each=verify_each)
+    job.prepare(_for_emit(dump_after, False), reproducer_dir, verify_each=verify_each)
     found = job.statistics(statistics, memory=memory, executor=executor)
-    with job.timed("plan"):
-        made = make_plan(prepared.model, found, job.recipe, job.target)
-    with job.timed("rewrite"):
-        quantized, records = rewrite(
-            prepared.model,
-            made,
-            statistics=found,
-            declared=declared_values(job.model),
-            dump_after=_for_emit(dump_after, True),
-        )
-    verification = job.verify(quantized, made, evaluation) if check else None
-    report = make_report(job, made, quantized, found=found, verification=verification, records=records)
+    make = job.maker(found, dump_after=_for_emit(dump_after, True))
+    draft, guarding = make(job.recipe), None
+    if check and job.recipe.guard:
+        draft, guarding = job.guard(draft, make, evaluation)
+    quantized = draft.model
+    verification = job.verify(quantized, draft.plan, evaluation) if check else None
+    report = make_report(job, draft, found=found, verification=verification, guarding=guarding)
     _enforce(report)
     if output is None:
         return replace(report, model=_like(model, quantized))
@@ -235,16 +231,19 @@ def report_path(output: Path) -> Path:
 
 
 def _enforce(report: Report) -> None:
-    """Raise VerificationError if an output is worse than the recipe allows."""
-    least = report.recipe.get("min_sqnr")
-    if report.verification is None or least is None:
+    """Raise VerificationError if an output or the metric is worse than the recipe allows."""
+    least, most = report.recipe.get("min_sqnr"), report.recipe.get("max_drop")
+    if report.verification is None:
         return
     for output in report.verification.outputs:
-        if not output.sqnr_served >= least:
+        if least is not None and output.sqnr_served < least:
             message = (
                 f"output '{output.name}' is {output.sqnr_served:.1f} dB as served, below the {least:g} dB asked for"
             )
             raise VerificationError(f"{message}; nothing was written", report)
+    fallen = None if most is None else dropped(report.verification.metric, most)
+    if fallen is not None:
+        raise VerificationError(f"{fallen}; nothing was written", report)
 
 
 def _like(given: object, quantized: ir.Model) -> Any:

@@ -75,7 +75,8 @@ def test_plugins_are_found_and_used(site):
         model = model_from_text('<ir_version: 9, opset_import: ["" : 17]> '
             'g (float[4,8] x) => (float[4,6] y) <float[8,6] w> { y = MatMul (x, w) }')
         data = [{"x": np.linspace(-1, 1, 32, dtype=np.float32).reshape(4, 8)}]
-        report = onnxq.quantize(model, calibration=data, calibrator="half", passes="drop-doc,fix-names,infer-shapes")
+        report = onnxq.quantize(model, calibration=data, calibrator="half", guard=False,
+                                passes="drop-doc,fix-names,infer-shapes")
         scale = float(report.plan.tensors["x"].params.scale)
         assert abs(scale - 1 / 255) < 1e-6, scale
         assert [record["name"] for record in report.passes][0] == "drop-doc"

@@ -74,9 +74,23 @@ OPTIONS: dict[str, Any] = {
     ),
     "passes": _option(str, _CHOICES, "NAME,...", "Prepare the model with these passes instead; see `onnxq passes`."),
     "target": _option(str, JUDGED, "NAME", "Where the model will be served; see `onnxq targets`."),
-    "threads": _option(int, JUDGED, "N", "Threads that it is served with, 0 for all cores."),
+    "threads": _option(
+        int, JUDGED, "N", "Threads that it is served with, 0 for all cores. Without: one as well as all."
+    ),
     "metric": _option(str, JUDGED, "MODULE:FUNCTION", "Score both models with a function of your own."),
-    "min_sqnr": _option(float, JUDGED, "DB", "Fail, and write nothing, where an output is worse than this."),
+    "min_sqnr": _option(
+        float, JUDGED, "DB", "Every output must be as good as this: the worst nodes stay in float until it is."
+    ),
+    "max_drop": _option(float, JUDGED, "X", "The metric, or accuracy, may fall by no more: as --min-sqnr."),
+    "guard": _flag(
+        JUDGED,
+        "Measure, and put back in float what takes longer quantized, breaks those limits, or the runtime leaves in "
+        "float anyway; --no-guard: fail, and write nothing, where a limit is broken.",
+        "--guard/--no-guard",
+    ),
+    "prefer": _option(
+        str, JUDGED, "NAME", "speed: what takes longer goes back to float. size: it stays quantized, with a warning."
+    ),
 }
 
 

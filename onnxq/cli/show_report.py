@@ -15,6 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from onnxq.api import report_path
+from onnxq.types.guarding import Guarding, Verdict
 from onnxq.types.plan import Action, Decision
 from onnxq.types.report import Kernels, Latency, MetricResult, OutputError, Report, TensorError
 
@@ -36,6 +37,8 @@ def report_parts(report: Report) -> Iterator[RenderableType]:
         title = f"Outputs, quantized against float, {_count(verification.samples, 'sample')}"
         yield _section(title, _outputs(verification.outputs))
     yield _section("Nodes", _nodes(report.plan.decisions))
+    if report.guard is not None:
+        yield _section("Guard", _guard(report.guard))
     if verification is not None and verification.tensors:
         yield _section("Largest errors, by node (optimizer off)", _worst(verification.tensors))
     if verification is not None and verification.kernels is not None:
@@ -129,6 +132,17 @@ def _nodes(decisions: Iterable[Decision]) -> RenderableType:
         for code, group in sorted(codes.items(), key=lambda item: -len(item[1])):
             table.add_row(str(len(group)), Text(f"  {code}"), _why(group, explain=action is Action.KEEP))
     return table
+
+
+def _guard(guard: Guarding) -> RenderableType:
+    table = Table.grid(padding=(0, 2))
+    table.add_column(justify="right", no_wrap=True)
+    table.add_column(overflow="fold")
+    for step in guard.steps:
+        if step.taken:
+            table.add_row(Text(_count(len(step.nodes), "node")), f"back in float, {step.why}: {step.text}")
+    message = Text(guard.message, _GOOD if guard.verdict is Verdict.KEPT else "yellow")
+    return Group(message, table) if table.rows else message
 
 
 def _why(group: list[Decision], *, explain: bool) -> RenderableType:

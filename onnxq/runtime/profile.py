@@ -6,12 +6,13 @@ import json
 import statistics
 import tempfile
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from onnxq.runtime.session import open_session
+from onnxq.runtime.readback import WEIGHTS_BESIDE
+from onnxq.runtime.session import CPU, open_session
 
 if TYPE_CHECKING:
     import numpy as np
@@ -47,19 +48,30 @@ def profile_nodes(
     runs: int = 10,
     optimize: bool = True,
     threads: int = 1,
+    providers: Sequence[str] = CPU,
+    optimized_path: Path | None = None,
 ) -> tuple[NodeTime, ...]:
     """Run a model under the profiler and return the time of each node, in the order they run.
 
     Args:
-        model, optimize, threads: see `open_session`.
+        model, optimize, threads, providers: see `open_session`.
         feeds: an array for each input.
         runs: runs that count; one more before them warms up.
+        optimized_path: where to write the optimized model, whose nodes are timed; its weights go beside it.
 
     Raises:
         ModelError: the runtime cannot load or run the model.
     """
     with tempfile.TemporaryDirectory(prefix="onnxq-") as folder:
-        session = open_session(model, optimize=optimize, threads=threads, profile=Path(folder) / "profile")
+        session = open_session(
+            model,
+            optimize=optimize,
+            threads=threads,
+            providers=providers,
+            profile=Path(folder) / "profile",
+            optimized_path=optimized_path,
+            config=None if optimized_path is None else WEIGHTS_BESIDE,
+        )
         for _ in range(runs + 1):
             session.run(feeds)
         events = json.loads(session.end_profiling().read_text(encoding="utf-8"))

@@ -18,7 +18,7 @@ DQ_OPS = frozenset({"DequantizeLinear"})
 
 # These rewrite float and integer convolutions to blocked and channels-last layouts, with new names all over.
 _LAYOUT = ("NchwcTransformer", "NhwcTransformer")
-_CONFIG = {
+WEIGHTS_BESIDE = {
     "session.optimized_model_external_initializers_file_name": "optimized.data",
     "session.optimized_model_external_initializers_min_size_in_bytes": "1024",
 }
@@ -48,7 +48,7 @@ def optimized_graph(
             model,
             threads=threads,
             optimized_path=path,
-            config=_CONFIG,
+            config=WEIGHTS_BESIDE,
             disabled=() if layout else _LAYOUT,
         )
         return ir.load(path)

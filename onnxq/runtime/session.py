@@ -51,6 +51,11 @@ def versions() -> dict[str, str]:
     }
 
 
+def available_providers() -> tuple[str, ...]:
+    """Return the execution providers of the installed onnxruntime."""
+    return tuple(onnxruntime().get_available_providers())
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Session:
     """A model ready to run.

@@ -46,6 +46,15 @@ class Timing:
         near = self.seconds <= _WITHIN * self.seconds.min(axis=0)
         return bool((near.sum(axis=0) >= _TIMES).all())
 
+    @property
+    def noise(self) -> float:
+        """Relative difference between sessions that may be chance: from the fastest run to the third fastest."""
+        import numpy as np
+
+        ordered = np.sort(self.seconds, axis=0)
+        third = ordered[min(_TIMES, len(ordered)) - 1]
+        return float((third / ordered[0] - 1).max())
+
     def best_ms(self, session: int) -> float:
         """Time of one session's fastest run, in milliseconds."""
         return float(self.seconds[:, session].min()) * 1e3

@@ -14,12 +14,18 @@ from onnxq.data import Source, open_source, signature, synthetic
 from onnxq.data.statistics_file import load_statistics
 from onnxq.errors import CalibrationError
 from onnxq.graph.fingerprint import fingerprint
+from onnxq.passes.emit.drop_inferred import declared_values
 from onnxq.passes.verifier import Verifier
-from onnxq.runtime.session import CPU, run_model
+from onnxq.runtime.session import CPU, available_providers, run_model
+from onnxq.runtime.stopwatch import Stopwatch
 from onnxq.stages.calibrate import calibrate, findings, survey
+from onnxq.stages.draft import Draft, Make
+from onnxq.stages.guard import guard
+from onnxq.stages.guard.quality import Limits
 from onnxq.stages.load import load
 from onnxq.stages.plan import (
     choose_format,
+    make_plan,
     missing,
     needed_opset,
     needed_tensors,
@@ -28,14 +34,16 @@ from onnxq.stages.plan import (
 )
 from onnxq.stages.prepare import Prepared, prepare
 from onnxq.stages.progress import Progress
-from onnxq.stages.verify import verify
-from onnxq.stages.verify_metric import load_metric
+from onnxq.stages.rewrite import rewrite
+from onnxq.stages.verify import timed_batch, verify
+from onnxq.stages.verify_metric import Metric, load_metric
 from onnxq.targets import targets
 from onnxq.types.format import Format
+from onnxq.types.guarding import Guarding, Verdict
 from onnxq.types.plan import Plan
 from onnxq.types.recipe import Recipe
 from onnxq.types.report import Verification
-from onnxq.types.statistics import Statistics, TensorStatistics
+from onnxq.types.statistics import Statistics
 from onnxq.weights import make_weight_method
 
 if TYPE_CHECKING:
@@ -134,12 +142,8 @@ class Job:
         self.beside = None if isinstance(given, Statistics) else str(given)
         if found.fingerprint != fingerprint(self.prepared.model):
             raise CalibrationError(f"{where} were taken of another model or preparation; calibrate this model")
-        model = self.prepared.model
-        lacking = observed_tensors(model, self.recipe, self.target) - found.tensors.keys()
-        if not lacking:
-            features = observed_features(model, self.recipe, self.target)
-            needed = needed_tensors(model, found, self.recipe, self.target)
-            lacking = frozenset(name for name in needed if missing(features, name, found.tensors.get(name)))
+        lacking = observed_tensors(self.prepared.model, self.recipe, self.target) - found.tensors.keys()
+        lacking = lacking or self._lacking(found, self.recipe)
         if lacking:
             shown = ", ".join(f"'{name}'" for name in sorted(lacking)[:3])
             message = f"{where} lack {len(lacking)} tensors that this recipe goes by ({shown}, ...)"
@@ -158,31 +162,122 @@ class Job:
         if not wanted:  # nothing is quantized by calibration: the data need not be run
             return Statistics(fingerprint=fingerprint(model))
         source = self.samples()
-        features = observed_features(model, self.recipe, self.target)
-        how |= {
-            "progress": self.progress,
-            "subsample": self.recipe.subsample,
-            "channel_axes": {name: each.axis for name, each in features.items()},
-            "products": [name for name, each in features.items() if each.products],
-        }
         with self.timed("calibrate"):
             if not source.repeatable:
-                found = calibrate(model, wanted, source, **how)
+                found = calibrate(model, wanted, source, **self._observing(self.recipe), **how)
             else:
-                found = survey(model, wanted, source)
-                observed: dict[str, TensorStatistics] = {}
-                while unseen := needed_tensors(model, found, self.recipe, self.target) - observed.keys():
-                    more = calibrate(model, unseen, source, surveyed=found, **how)
-                    observed |= more.tensors
-                    found = replace(more, tensors={**found.tensors, **observed})
+                found = self.complete(survey(model, wanted, source), self.recipe, **how)
         self.warnings += (*source.warnings, *findings(found))
         self.ranges_from = source.description
         return found
 
+    def complete(self, found: Statistics, recipe: Recipe, **how: Any) -> Statistics:
+        """Return statistics with those added that the plan of a recipe goes by and that were not observed yet.
+
+        Args:
+            found: of this model, with at least the extents of all that could run on codes.
+            recipe: the job's, or one with more rules. how: keyword arguments of the calibrate stage.
+
+        Raises:
+            CalibrationError: something is missing, and the data cannot be read again.
+        """
+        assert self.prepared is not None
+        tried: set[str] = set()
+        while lacking := self._lacking(found, recipe) - tried:
+            tried |= lacking
+            if self.opened is None or not self.opened.repeatable:
+                shown = ", ".join(f"'{name}'" for name in sorted(lacking)[:3])
+                message = f"the statistics lack {len(lacking)} tensors ({shown}, ...)"
+                raise CalibrationError(f"{message}; calibrate with the same recipe")
+            observing = self._observing(recipe)
+            more = calibrate(self.prepared.model, lacking, self.opened, surveyed=found, **observing, **how)
+            found = replace(more, tensors={**found.tensors, **more.tensors})
+        return found
+
+    def _observing(self, recipe: Recipe) -> dict[str, Any]:
+        """Return the keyword arguments of the calibrate stage that a recipe asks for."""
+        assert self.prepared is not None
+        features = observed_features(self.prepared.model, recipe, self.target)
+        return {
+            "progress": self.progress,
+            "subsample": recipe.subsample,
+            "channel_axes": {name: each.axis for name, each in features.items()},
+            "products": [name for name, each in features.items() if each.products],
+        }
+
+    def _lacking(self, found: Statistics, recipe: Recipe) -> frozenset[str]:
+        """Return the tensors that the plan of a recipe goes by and that were not observed as it needs them."""
+        assert self.prepared is not None
+        model = self.prepared.model
+        if not observed_tensors(model, recipe, self.target):
+            return frozenset()
+        features = observed_features(model, recipe, self.target)
+        needed = needed_tensors(model, found, recipe, self.target)
+        return frozenset(name for name in needed if missing(features, name, found.tensors.get(name)))
+
+    def maker(self, found: Statistics, *, dump_after: tuple[str, Path] | None = None) -> Make:
+        """Return what plans a recipe for the prepared model and carries the plan out.
+
+        Args:
+            found: statistics; where another recipe needs more, it is observed. dump_after: as for `rewrite`.
+        """
+        assert self.prepared is not None
+        prepared, declared = self.prepared.model, declared_values(self.model)
+
+        def make(recipe: Recipe) -> Draft:
+            nonlocal found
+            found = self.complete(found, recipe)
+            with self.timed("plan"):
+                made = make_plan(prepared, found, recipe, self.target)
+            with self.timed("rewrite"):
+                quantized, records = rewrite(prepared, made, statistics=found, declared=declared, dump_after=dump_after)
+            return Draft(recipe=recipe, plan=made, model=quantized, records=records)
+
+        return make
+
+    def guard(self, draft: Draft, make: Make, evaluation: Data | None) -> tuple[Draft, Guarding]:
+        """Return the best draft between the one given and the float model, and what was done; see `guard`."""
+        assert self.prepared is not None
+        source = self.evaluation(evaluation)
+        recipe, here = self.recipe, self.target.provider in available_providers()
+        limited = recipe.min_sqnr is not None or recipe.max_drop is not None
+        before, began = dict(self.seconds), perf_counter()
+        result, guarding = guard(
+            draft,
+            make,
+            original=self.model,
+            prepared=self.prepared.model,
+            threads=recipe.serving,
+            prefer=recipe.prefer,
+            read_back=self.target.provider in CPU,
+            quality=Limits(
+                self.model,
+                self.prepared.model,
+                source,
+                min_sqnr=recipe.min_sqnr,
+                max_drop=recipe.max_drop,
+                metric=self._metric(),
+                threads=recipe.serving[0],
+            )
+            if limited
+            else None,
+            measure=Stopwatch(
+                timed_batch(source).feeds,
+                names=self.prepared.model,
+                providers=tuple(dict.fromkeys((self.target.provider, *CPU))),
+            )
+            if here
+            else None,
+        )
+        self.seconds = {**before, "guard": perf_counter() - began}  # of which plan and rewrite took parts
+        self.recipe = result.recipe
+        if guarding.verdict is not Verdict.KEPT:
+            self.warnings.append(guarding.message)
+        return result, guarding
+
     def verify(self, quantized: ir.Model, made: Plan, evaluation: Data | None) -> Verification:
         """Compare what was made with the job's model, on the evaluation data."""
-        source = self._evaluation(evaluation)
-        metric = None if self.recipe.metric is None else load_metric(self.recipe.metric)
+        source, metric = self.evaluation(evaluation), self._metric()
         with self.timed("verify"):
             found = verify(
                 self.model,
@@ -190,7 +285,7 @@ class Job:
                 source,
                 made,
                 reference=None if self.prepared is None else self.prepared.model,
-                threads=self.recipe.threads,
+                threads=self.recipe.serving[0],
                 metric=metric,
                 progress=self.progress,
             )
@@ -199,7 +294,11 @@ class Job:
         elsewhere = f"compared and timed on {CPU[0]}, not on {self.target.provider}, where the model will be served"
         return replace(found, warnings=(*found.warnings, elsewhere))
 
-    def _evaluation(self, given: Data | None) -> Source:
+    def _metric(self) -> Metric | None:
+        return None if self.recipe.metric is None else load_metric(self.recipe.metric)
+
+    def evaluation(self, given: Data | None) -> Source:
+        """Return the data to judge models on: what was given, named, or found beside the calibration data, or that."""
         data: Any = given if given is not None else self.recipe.evaluation
         near = self.recipe.calibration or self.beside
         if data is None and near is not None and Path(near).with_name(NEIGHBOUR).is_file():

@@ -3,40 +3,36 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from onnxq.graph.tensors import tensors, total_bytes
-from onnxq.passes.manager import PassRecord
 from onnxq.runtime.session import versions
+from onnxq.stages.draft import Draft
 from onnxq.stages.job import Job
 from onnxq.stages.load import load
-from onnxq.types.plan import Action, Plan
+from onnxq.types.guarding import Guarding
+from onnxq.types.plan import Action
 from onnxq.types.report import Report, Verification
 from onnxq.types.statistics import Statistics
-
-if TYPE_CHECKING:
-    import onnx_ir as ir
 
 
 def make_report(
     job: Job,
-    made: Plan,
-    quantized: ir.Model,
+    draft: Draft,
     *,
     found: Statistics,
     verification: Verification | None,
-    records: Sequence[PassRecord],
+    guarding: Guarding | None,
 ) -> Report:
     """Gather what a job did.
 
     Args:
-        job: with its prepared model. made: the plan. quantized: what was made by it.
+        job: with its prepared model. draft: the result, with its recipe and plan.
         found: the statistics that the plan is based on. verification: None where the models were not run.
-        records: of the passes that carried out the plan.
+        guarding: what a guard did, None if there was none.
     """
+    made = draft.plan
     assert job.prepared is not None
     path = Path(job.source) if isinstance(job.source, str | Path) else None
     hashes = {} if path is None else {"source": _sha256(path)}
@@ -50,21 +46,23 @@ def make_report(
         source=None if path is None else str(path),
         output=None,
         float_bytes=total_bytes(job.model) if path is None else _size(path),
-        quantized_bytes=total_bytes(quantized),
+        quantized_bytes=total_bytes(draft.model),
         plan=made,
-        recipe=job.recipe.plain(),
+        # What a guard would decide is decided: replayed, the recipe gives this model whatever the clocks say.
+        recipe=draft.recipe.model_copy(update={"guard": False}).plain(),
         verification=verification,
         warnings=tuple(dict.fromkeys((*job.warnings, *made.warnings, *checked))),
         versions=versions(),
         hashes=hashes,
         seconds=dict(job.seconds),
-        passes=tuple(asdict(record) for record in (*job.prepared.records, *records)),
+        passes=tuple(asdict(record) for record in (*job.prepared.records, *draft.records)),
         calibration={
             "source": job.ranges_from,
             "samples": found.samples,
             "tensors": len(found.tensors),
             "synthetic": found.synthetic,
         },
+        guard=guarding,
     )
 
 

@@ -6,23 +6,25 @@ import contextlib
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
+from onnxq.data.batch import Batch
 from onnxq.data.source import Source
-from onnxq.runtime.mapping import runs_as
-from onnxq.runtime.readback import DQ_OPS, op_counts, optimized_graph
 from onnxq.runtime.session import Session, open_session
 from onnxq.runtime.timing import time_interleaved
 from onnxq.stages.progress import Progress, Silent
+from onnxq.stages.read_kernels import read_kernels
 from onnxq.stages.verify_metric import Metric, accuracy, score
 from onnxq.stages.verify_outputs import output_errors, served_differs
 from onnxq.stages.verify_tensors import tensor_errors
-from onnxq.types.plan import Action, Decision, Plan
+from onnxq.types.plan import Plan
 from onnxq.types.report import Kernels, Latency, MetricResult, Verification
 
 if TYPE_CHECKING:
     import onnx_ir as ir
 
 # Enough to rank the tensors; each costs as much memory as all tapped tensors of a run.
-_TENSOR_SAMPLES = 4
+TENSOR_SAMPLES = 4
+# Outputs are compared on this many.
+MAX_SAMPLES = 128
 
 
 def verify(
@@ -34,7 +36,7 @@ def verify(
     reference: ir.Model | None = None,
     threads: int = 1,
     metric: Metric | None = None,
-    max_samples: int = 128,
+    max_samples: int = MAX_SAMPLES,
     latency_budget: float = 2.0,
     progress: Progress | None = None,
 ) -> Verification:
@@ -62,7 +64,7 @@ def verify(
     if source is None:
         return Verification(outputs=(), kernels=kernels)
     float_served, quantized_served = (open_session(model, threads=threads) for model in (float_model, quantized))
-    some, few = source.head(max_samples), source.head(_TENSOR_SAMPLES)
+    some, few = source.head(max_samples), source.head(TENSOR_SAMPLES)
     with _step(progress, some.samples, "compare outputs"):
         expected, plain = (open_session(model, optimize=False, threads=threads) for model in (float_model, quantized))
         outputs, samples, warnings = output_errors(expected, plain, quantized_served, some, progress)
@@ -90,35 +92,6 @@ def verify(
     )
 
 
-def read_kernels(float_model: ir.Model, quantized: ir.Model, plan: Plan, *, threads: int = 1) -> Kernels:
-    """Read back what the runtime makes of both models, and which planned kernels did not come about.
-
-    Raises:
-        ModelError: the runtime cannot load one of the models.
-    """
-    found = runs_as(quantized, optimized_graph(quantized, threads=threads, layout=False))
-    unfused = {
-        decision.node: f"{found[decision.node].op} in float"
-        for decision in plan.decisions
-        if decision.action is Action.QUANTIZE
-        and decision.kernel is not None
-        and decision.kernel not in DQ_OPS
-        and not _looked_up(decision, plan)
-        and decision.node in found
-        and not found[decision.node].integer
-    }
-    return Kernels(
-        float_ops=op_counts(optimized_graph(float_model, threads=threads)),
-        quantized_ops=op_counts(optimized_graph(quantized, threads=threads)),
-        unfused=unfused,
-    )
-
-
-def _looked_up(decision: Decision, plan: Plan) -> bool:
-    """Tell whether a node reads weights from a codebook: it is meant to run in float."""
-    return any(plan.tensors[key].scheme.codebook is not None for key in decision.inputs.values())
-
-
 def _unfused(kernels: Kernels) -> list[str]:
     nodes = list(kernels.unfused)
     if not nodes:
@@ -136,10 +109,14 @@ def _step(progress: Progress, total: int | None, description: str) -> Iterator[N
         progress.finish()
 
 
-def _latency(served: Sequence[Session], source: Source, threads: int, budget: float) -> tuple[Latency, bool]:
+def timed_batch(source: Source) -> Batch:
+    """Return the batch that models are timed on: the source's first, of one sample where it leaves the size open."""
     batch = next(iter(source.batches()))
-    if source.batch_size is None and source.signature.has_batch_axis:
-        batch = batch.rows(0, 1)
+    return batch.rows(0, 1) if source.batch_size is None and source.signature.has_batch_axis else batch
+
+
+def _latency(served: Sequence[Session], source: Source, threads: int, budget: float) -> tuple[Latency, bool]:
+    batch = timed_batch(source)
     timing = time_interleaved(served, batch.feeds, budget=budget)
     first = next(iter(batch.feeds.values()), None)
     latency = Latency(

@@ -92,11 +92,16 @@ class WeightChoice(SchemeChoice):
         return super().over(Scheme(dtype=index_type(bits), symmetric=False, granularity=granularity, codebook=bits))
 
 
+def matches(name: str, pattern: str) -> bool:
+    """Tell whether a node is called as a name or pattern of a rule says; a name with brackets stands for itself too."""
+    return name == pattern or fnmatch.fnmatchcase(name, pattern)
+
+
 class Match(_Model):
-    """Which nodes a rule is about: an operator type or several, a node name or pattern (`*`, `?`, `[..]`), or both."""
+    """Which nodes a rule is about: operator types, node names or patterns (`*`, `?`, `[..]`), or both."""
 
     op: str | tuple[str, ...] | None = None
-    name: str | None = None
+    name: str | tuple[str, ...] | None = None
 
     @model_validator(mode="after")
     def _not_empty(self) -> Match:
@@ -109,9 +114,16 @@ class Match(_Model):
         """The operator types, () for any."""
         return () if self.op is None else (self.op,) if isinstance(self.op, str) else self.op
 
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The node names and patterns, () for any."""
+        return () if self.name is None else (self.name,) if isinstance(self.name, str) else self.name
+
     def covers(self, op: str, name: str) -> bool:
         """Tell whether a node of type `op` called `name` is meant."""
-        return (not self.ops or op in self.ops) and (self.name is None or fnmatch.fnmatchcase(name, self.name))
+        return (not self.ops or op in self.ops) and (
+            not self.names or any(matches(name, pattern) for pattern in self.names)
+        )
 
 
 class Rule(_Model):
@@ -119,13 +131,16 @@ class Rule(_Model):
 
     Attributes:
         match: the nodes meant.
-        keep: "float" leaves them alone. format: write them in another format than the recipe's.
+        keep: leaves them alone, and says why: "float" since it was asked for; "unfused", "error" and "slower" since a
+            guard found that they do not run on integers, spoil an output or take longer; `because` has the figures.
+        format: write them in another format than the recipe's.
         activations, weights: parts of the schemes to change for them.
         optional: allow that the rule matches nothing, for recipes that serve many models.
     """
 
     match: Match
-    keep: Literal["float"] | None = None
+    keep: Literal["float", "unfused", "error", "slower"] | None = None
+    because: str | None = None
     format: Format | None = None
     activations: SchemeChoice | None = None
     weights: WeightChoice | None = None
@@ -172,8 +187,10 @@ class Recipe(_Model):
             kernel exists.
         passes: pipeline of the preparation, as text; None for the standard one.
         metric: `module:callable` scored on the evaluation data; None: accuracy where the data has labels.
-        min_sqnr: dB below which verification fails.
-        threads: intra-op threads the model is served with, 0 for all cores.
+        min_sqnr: dB that every output must reach as served. max_drop: by how much the metric may fall.
+        threads: intra-op threads the model is served with, 0 for all cores; None: one as well as all.
+        guard: put back in float what the runtime leaves in float, what breaks those two limits, and what takes longer.
+        prefer: "speed": what takes longer goes back to float; "size": it stays, and a warning says what it costs.
     """
 
     format: Format = Format.QDQ
@@ -193,7 +210,10 @@ class Recipe(_Model):
     passes: str | None = None
     metric: str | None = None
     min_sqnr: float | None = None
-    threads: int = Field(default=1, ge=0)
+    max_drop: float | None = Field(default=None, ge=0)
+    threads: int | None = Field(default=None, ge=0)
+    guard: bool = True
+    prefer: Literal["speed", "size"] = "speed"
 
     @classmethod
     def parse(cls, data: object) -> Recipe:
@@ -210,6 +230,11 @@ class Recipe(_Model):
             return cls.model_validate(data)
         except ValidationError as error:
             raise RecipeError("; ".join(_explain(entry, data) for entry in error.errors())) from None
+
+    @property
+    def serving(self) -> tuple[int, ...]:
+        """The thread counts that the model may be served with, 0 for all cores; the first is reported."""
+        return (1, 0) if self.threads is None else (self.threads,)
 
     def plain(self) -> dict[str, Any]:
         """Return the complete recipe as plain data, defaults included, unset parts left out."""

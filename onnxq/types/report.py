@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from onnxq.types.guarding import Guarding
 from onnxq.types.plan import Plan
 
 
@@ -73,11 +74,17 @@ class Kernels:
     Attributes:
         float_ops, quantized_ops: operator -> count in the optimized float and quantized graph.
         unfused: nodes planned as integer kernels that still run in float, each with what was found instead.
+        expected, actual: kernel of each quantized node as planned, and the operator that runs it; nodes that left no
+            trace are missing.
+        conversions: quantize and dequantize nodes that are still run, and copies between providers, by operator.
     """
 
     float_ops: Mapping[str, int]
     quantized_ops: Mapping[str, int]
     unfused: Mapping[str, str] = field(default_factory=dict)
+    expected: Mapping[str, str] = field(default_factory=dict)
+    actual: Mapping[str, str] = field(default_factory=dict)
+    conversions: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -107,7 +114,8 @@ class Report:
         source, output: paths, None for in-memory models.
         float_bytes, quantized_bytes: serialized sizes, external data included.
         plan: every decision. verification: what running it showed, None if it was not run.
-        recipe: the complete recipe as plain data. warnings: of every stage, in order.
+        recipe: the complete recipe as plain data, with what a guard decided as rules, so that it gives the same model
+            again without a guard. guard: what that did, None if there was none. warnings: of every stage, in order.
         versions: of everything that shaped the result. hashes: sha256 of source, output and calibration data.
         seconds: time taken by each stage. passes: what each pass changed and took.
         calibration: samples seen, tensors observed, synthetic or not.
@@ -127,4 +135,5 @@ class Report:
     seconds: Mapping[str, float] = field(default_factory=dict)
     passes: tuple[Mapping[str, Any], ...] = ()
     calibration: Mapping[str, Any] = field(default_factory=dict)
+    guard: Guarding | None = None
     model: Any = None

@@ -103,6 +103,18 @@ def test_a_report_serves_as_recipe(folder: Path) -> None:
     assert first == second
 
 
+def test_what_the_guard_decided_is_repeated_without_measuring(folder: Path) -> None:
+    """Whatever the clocks said the first time, the report holds it: the same bytes, and nothing is timed."""
+    assert main(["quantize", "net.onnx", "--calibration", "data.npz", "--min-sqnr", "30", "-o", "first.onnx"]) == 0
+    assert main(["quantize", "net.onnx", "--recipe", "first.report.json", "-o", "second.onnx"]) == 0
+    first, second = ((folder / f"{name}.onnx").read_bytes() for name in ("first", "second"))
+    assert first == second
+    reports = [json.loads((folder / f"{name}.report.json").read_text()) for name in ("first", "second")]
+    assert reports[0]["guard"]["seconds"] > 0
+    assert reports[1]["guard"] is None
+    assert reports[0]["recipe"] == reports[1]["recipe"]
+
+
 def test_options_given_win_over_the_recipe_file(folder: Path, capsys: Output) -> None:
     (folder / "recipe.yaml").write_text("samples: 3\nthreads: 2\nrules: [{match: {op: Gemm}, keep: float}]\n")
     assert (
@@ -124,7 +136,7 @@ def test_the_model_after_a_pass_is_dumped(folder: Path) -> None:
 
 def test_worse_than_allowed_is_code_1_and_writes_nothing(folder: Path, capsys: Output) -> None:
     before = sorted(folder.iterdir())
-    assert main([*QUICK[:-1], "--min-sqnr", "200", "--placement", "everywhere"]) == 1
+    assert main([*QUICK[:-1], "--no-guard", "--min-sqnr", "200", "--placement", "everywhere"]) == 1
     seen = capsys.readouterr()
     assert "below the 200 dB asked for" in seen.err
     assert "optimizer off" in seen.out  # the table tells where it was lost

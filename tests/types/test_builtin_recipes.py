@@ -21,7 +21,7 @@ DATA = [{"x": np.random.default_rng(0).standard_normal((64, 256)).astype(np.floa
 
 @pytest.mark.parametrize("name", [name for name in recipe_names() if name != "w8a16"])
 def test_a_recipe_quantizes_and_is_near(name):
-    report = onnxq.quantize(model_from_text(MODEL), calibration=DATA, recipe=name)
+    report = onnxq.quantize(model_from_text(MODEL), calibration=DATA, recipe=name, guard=False)
     written = {entry.format for entry in report.plan.decisions if entry.action is Action.QUANTIZE}
     assert written == (set() if name == "fp16" else {make_recipe(name).format})
     assert report.verification.outputs[0].sqnr_served > (15 if name == "int4" else 25)

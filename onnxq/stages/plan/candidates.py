@@ -100,8 +100,8 @@ def _examine(
             name=name, node=node, op=op, reason=Reason(code=code, text=text), rule=wish.rule, wish=wish, clamp=clamp
         )
 
-    if wish.keep:
-        return kept("rule", f"rule {wish.rule} of the recipe keeps it in float")
+    if wish.keep is not None:
+        return kept(*_asked(wish.keep, wish.rule))
     fact = facts.get(op) if op in facts else None
     rows = target.rows_for(op, wish.format, portable=wish.portable)
     if not wish.format.static:
@@ -148,6 +148,13 @@ def _examine(
         weights=() if weight is None else (weight,),
         bias=bias,
     )
+
+
+def _asked(keep: tuple[str, str | None], rule: int | None) -> tuple[str, str]:
+    """Return code and text of a node that a rule keeps in float."""
+    code, because = keep
+    text = f"rule {rule} of the recipe keeps it in float"
+    return "rule" if code == "float" else code, text if because is None else because
 
 
 def _about_constants(node: ir.Node) -> str:

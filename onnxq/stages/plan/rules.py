@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from onnxq.errors import RecipeError, nearest
 from onnxq.targets import Defaults
 from onnxq.types.format import Format
-from onnxq.types.recipe import Recipe, Rule
+from onnxq.types.recipe import Recipe, Rule, matches
 from onnxq.types.scheme import Scheme
 
 CODEBOOK_METHOD = "kmeans"
@@ -19,12 +19,13 @@ class Wish:
     """What is wanted of one node.
 
     Attributes:
-        keep: stay in float. rule: index of the last rule that spoke of the node, None for none.
+        keep: why it stays in float, as the rule's `keep` and `because` say, None if it need not.
+        rule: index of the last rule that spoke of the node, None for none.
         format: how to write it. portable: with operators of the ONNX standard only.
         activations, weights: schemes. method: weight method.
     """
 
-    keep: bool
+    keep: tuple[str, str | None] | None
     rule: int | None
     format: Format
     portable: bool
@@ -50,16 +51,16 @@ def wish_for(recipe: Recipe, defaults: Mapping[Format, Defaults], op: str, name:
     activations = recipe.activations.over(defaults[form].activations)
     weights = recipe.weights.over(defaults[form].weights)
     method = recipe.weights.method or defaults[form].method
-    keep, last = False, None
+    keep, last = None, None
     for index, rule in spoken:
-        last, keep = index, rule.keep is not None
+        last, keep = index, None if rule.keep is None else (rule.keep, rule.because)
         if rule.activations is not None:
             activations = rule.activations.over(activations)
         if rule.weights is not None:
             weights = rule.weights.over(weights)
             method = rule.weights.method or method
     if weights.codebook is not None:
-        if form is not Format.WEIGHT_ONLY and not keep:
+        if form is not Format.WEIGHT_ONLY and keep is None:
             raise RecipeError(
                 f"'{name}': format {form} has no codebooks; give it format {Format.WEIGHT_ONLY}, or weights of a dtype"
             )
@@ -98,7 +99,8 @@ def check_rules(recipe: Recipe, nodes: Collection[tuple[str, str]], known_ops: C
         for op in rule.match.ops:
             if op not in present and op not in known_ops:
                 raise RecipeError(f"rule {index}: unknown operator type '{op}'{nearest(op, present | set(known_ops))}")
-        if rule.optional or any(rule.match.covers(op, name) for op, name in nodes):
+        missing = _missing(rule, nodes)
+        if rule.optional or not missing:
             continue
         absent = [op for op in rule.match.ops if op not in present]
         if absent:
@@ -107,14 +109,22 @@ def check_rules(recipe: Recipe, nodes: Collection[tuple[str, str]], known_ops: C
         where = f" of type {' or '.join(rule.match.ops)}" if rule.match.ops else ""
         names = [name for op, name in nodes if not rule.match.ops or op in rule.match.ops]
         raise RecipeError(
-            f"rule {index}: no node{where} is called '{rule.match.name}'{_nearest(rule, names, known_ops)} "
+            f"rule {index}: no node{where} is called '{missing[0]}'{_nearest(rule, missing[0], names, known_ops)} "
             "(a rule that may match nothing says `optional: true`)"
         )
     return tuple(warnings)
 
 
-def _nearest(rule: Rule, names: Collection[str], known_ops: Collection[str]) -> str:
-    """Return a hint at what was meant by the name of a rule: a node, or an operator type written as a name."""
-    name = str(rule.match.name)
+def _missing(rule: Rule, nodes: Collection[tuple[str, str]]) -> tuple[str, ...]:
+    """Return the names and patterns of a rule that match no node; of a rule without any, "" if it matches nothing."""
+    match = rule.match
+    present = [name for op, name in nodes if not match.ops or op in match.ops]
+    if not match.names:
+        return () if present else ("",)
+    return tuple(pattern for pattern in match.names if not any(matches(name, pattern) for name in present))
+
+
+def _nearest(rule: Rule, name: str, names: Collection[str], known_ops: Collection[str]) -> str:
+    """Return a hint at what was meant by a name of a rule: a node, or an operator type written as a name."""
     hint = nearest(name, names if rule.match.ops else {*names, *known_ops})
     return hint if "did you mean" in hint else nearest(name, names)

@@ -481,7 +481,7 @@ def test_without_any_data_from_file_to_report(tmp_path):
         {"x": np.ones((2, 384), np.float32)},
     ).float_model
     ir.save(model, source)
-    report = onnxq.quantize(source, tmp_path / "out.onnx", format="dynamic")
+    report = onnxq.quantize(source, tmp_path / "out.onnx", format="dynamic", guard=False)
     assert {entry.action for entry in report.plan.decisions} == {Action.QUANTIZE}
     assert report.verification.kernels.unfused == {}
     assert report.verification.outputs[0].sqnr_served > 30

@@ -318,6 +318,7 @@ def test_a_real_model_end_to_end():
             calibration=lambda: itertools.islice(zoo.calibration(), 2),
             evaluation=lambda: itertools.islice(zoo.evaluation(), 2),
             format=form,
+            guard=False,
         )
 
     pairs, codes = quantized("qdq"), quantized("qoperator")

@@ -1,0 +1,76 @@
+"""Draft: one try at a quantized model, and the loop plan -> rewrite -> judge -> next plan that all improvements share.
+
+What a judge finds is said in rules of a recipe, so that every step is data: the recipe of the last draft, replayed,
+gives the same model without judging again.
+"""
+
+from __future__ import annotations
+
+import glob
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal, TypeAlias
+
+from onnxq.passes.manager import PassRecord
+from onnxq.types.plan import Action, Plan
+from onnxq.types.recipe import Match, Recipe, Rule
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class Draft:
+    """A recipe carried out.
+
+    Attributes:
+        recipe: with the rules that were found so far. plan: what it came to. model: quantized. records: of the passes.
+    """
+
+    recipe: Recipe
+    plan: Plan
+    model: ir.Model
+    records: tuple[PassRecord, ...] = ()
+
+    @property
+    def quantized(self) -> tuple[str, ...]:
+        """The nodes that are quantized, in plan order."""
+        return tuple(entry.node for entry in self.plan.decisions if entry.action is Action.QUANTIZE)
+
+
+Make: TypeAlias = Callable[[Recipe], Draft]
+"""Plans a recipe and carries the plan out."""
+
+Judge: TypeAlias = Callable[[Draft], Sequence[Rule]]
+"""Returns the rules that would make a draft better; none where it is good."""
+
+
+def refine(make: Make, draft: Draft, judge: Judge, *, rounds: int) -> Draft:
+    """Judge a draft and make the next one, until the judge is content, nothing changes any more, or rounds are over."""
+    for _ in range(rounds):
+        found = judge(draft)
+        if not found:
+            break
+        following = make(with_rules(draft.recipe, found))
+        if following.plan == draft.plan:
+            break
+        draft = following
+    return draft
+
+
+def with_rules(recipe: Recipe, rules: Sequence[Rule]) -> Recipe:
+    """Return the recipe with rules added behind its own."""
+    return recipe.model_copy(update={"rules": (*recipe.rules, *rules)})
+
+
+def keep(
+    nodes: Collection[str], why: Literal["unfused", "error", "slower"], because: str | Mapping[str, str]
+) -> tuple[Rule, ...]:
+    """Return rules that keep nodes in float: one for each text of `because`, which may differ from node to node."""
+    groups: dict[str, list[str]] = {}
+    for node in nodes:
+        groups.setdefault(because if isinstance(because, str) else because[node], []).append(glob.escape(node))
+    return tuple(
+        Rule(match=Match(name=names[0] if len(names) == 1 else tuple(names)), keep=why, because=text)
+        for text, names in groups.items()
+    )

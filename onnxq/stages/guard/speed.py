@@ -1,0 +1,190 @@
+"""Never slower: which groups of quantized nodes go back to float because of time.
+
+The runtime's profile of both models says where time is lost; that is only a suspicion, for a node's own time does not
+tell what its neighbours cost without it. So every suspicion is tried: the model is made again with the suspects in
+float and raced against the one before; only a gain beyond chance counts.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Hashable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Protocol
+
+from onnxq.errors import CalibrationError
+from onnxq.stages.draft import Draft, Make, keep, with_rules
+from onnxq.stages.guard.groups import Group, regions, units
+from onnxq.types.guarding import Race, Step
+from onnxq.types.recipe import Rule
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    import onnx_ir as ir
+
+    from onnxq.runtime.timing import Timing
+
+# Smaller differences decide nothing, however quiet the machine seems to be.
+FLOOR = 0.02
+# Losses below this share of a model's time are chance, or worth no try.
+_NOTABLE = 0.002
+_ROUNDS, _TRIES = 4, 6
+# Seconds for a first look at a try, and what a try must reach in it to be raced in full.
+_LOOK, _HOPE = 0.1, 1.0
+
+
+class Measure(Protocol):
+    """Measures models; `onnxq.runtime.stopwatch.Stopwatch` does with clocks."""
+
+    def race(self, models: Sequence[ir.Model], threads: int, budget: float | None = None) -> Timing:
+        """Time models in turns, served with `threads` intra-op threads (0: all cores), for `budget` seconds."""
+        ...
+
+    def times(self, model: ir.Model, threads: int) -> Mapping[str, float]:
+        """Return the time of each node of the prepared float model, in microseconds, in this form of it."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Suspect:
+    """Groups of one kind that seem to lose time.
+
+    Attributes:
+        groups: in plan order. loss: time lost, in shares of the whole model's, mean over the thread counts.
+        before, after: microseconds in float and quantized, at the first thread count.
+    """
+
+    groups: tuple[Group, ...]
+    loss: float
+    before: float
+    after: float
+
+    @property
+    def nodes(self) -> tuple[str, ...]:
+        return tuple(node for group in self.groups for node in group.nodes)
+
+    @property
+    def because(self) -> str:
+        many = f"{len(self.groups)} groups like it together take" if len(self.groups) > 1 else "its group takes"
+        return f"{many} {self.after / 1e3:.3g} ms quantized, {self.before / 1e3:.3g} ms in float"
+
+
+@dataclass(kw_only=True)
+class SpeedGuard:
+    """Looks for the fastest draft, between the one it is given and the float model.
+
+    Attributes:
+        original: the float model. prepared: its normal form, whose nodes the plan names.
+        make: makes a draft of a recipe. measure: measures models. threads: counts to be served with, 0 for all cores.
+        steps: what was put back, and what was tried in vain.
+    """
+
+    original: ir.Model
+    prepared: ir.Model
+    make: Make
+    measure: Measure
+    threads: tuple[int, ...]
+    steps: list[Step] = field(default_factory=list)
+
+    def races(self, model: ir.Model, against: ir.Model | None = None) -> tuple[Race, ...]:
+        """Time a model against the float model, or another one, at every thread count."""
+        base = self.original if against is None else against
+        return tuple(_race(self.measure.race([base, model], count), count) for count in self.threads)
+
+    def improve(self, draft: Draft) -> Draft:
+        """Return the draft with those groups in float that take longer quantized."""
+        tries = _TRIES
+        in_vain: set[Hashable] = set()
+        for _ in range(_ROUNDS):
+            suspects = [entry for entry in self._suspects(draft) if not in_vain.issuperset(entry.nodes)]
+            # All of them at once, then one by one: what is tried in vain once is left alone.
+            attempts = [suspects] if len(suspects) > 1 else []
+            attempts += [[suspect] for suspect in suspects]
+            # What cannot gain more than chance proves nothing.
+            attempts = [each for each in attempts if sum(suspect.loss for suspect in each) > FLOOR]
+            better = None
+            for attempt in attempts[:tries]:
+                tries -= 1
+                better = self._try(draft, attempt)
+                if better is not None:
+                    break
+                if len(attempt) == 1:
+                    in_vain.update(attempt[0].nodes)
+            if better is None or tries == 0:
+                return better or draft
+            draft = better
+        return draft
+
+    def _try(self, draft: Draft, suspects: Sequence[_Suspect]) -> Draft | None:
+        """Return the draft with the suspects in float, None if that is no faster."""
+        rules: list[Rule] = []
+        for suspect in suspects:
+            rules += keep(suspect.nodes, "slower", suspect.because)
+        nodes = tuple(dict.fromkeys(node for suspect in suspects for node in suspect.nodes))
+        text = "; ".join(suspect.because for suspect in suspects[:3]) + ("; ..." if len(suspects) > 3 else "")
+        try:
+            made = self.make(with_rules(draft.recipe, rules))
+        except CalibrationError:  # its borders lie elsewhere, at tensors that were not observed
+            return None
+        look = self.measure.race([draft.model, made.model], self.threads[0], _LOOK)
+        gain = look.ratio(0, 1)
+        if gain < _HOPE:
+            self.steps.append(Step(why="slower", nodes=nodes, text=f"{text}; float: {gain:.3g}x", taken=False))
+            return None
+        races = self.races(made.model, draft.model)
+        gain = math.prod(race.speedup for race in races) ** (1 / len(races))
+        taken = any(race.faster for race in races) and not any(race.slower for race in races)
+        self.steps.append(Step(why="slower", nodes=nodes, text=f"{text}; float: {gain:.3g}x", taken=taken))
+        return made if taken else None
+
+    def _suspects(self, draft: Draft) -> list[_Suspect]:
+        """Return what seems to lose time, worst first: regions, and units of the regions that do not."""
+        spent = [
+            (self.measure.times(self.prepared, count), self.measure.times(draft.model, count)) for count in self.threads
+        ]
+        whole = [sum(after.values()) for _, after in spent]
+        found: list[_Suspect] = []
+        seen: set[str] = set()
+        parts = units(self.prepared, draft.plan, [times for pair in spent for times in pair])
+        for groups in (_with_merged(regions(self.prepared, draft.plan), parts), parts):
+            for suspect in _by_kind(groups, spent, whole):
+                if suspect.loss > _NOTABLE and seen.isdisjoint(suspect.nodes):
+                    found.append(suspect)
+                    seen.update(suspect.nodes)
+        return sorted(found, key=lambda suspect: -suspect.loss)
+
+
+def _with_merged(groups: Iterable[Group], parts: Iterable[Group]) -> Iterator[Group]:
+    """Yield regions with the float nodes that share a kernel with one of their nodes."""
+    merged = {node: part.merged for part in parts for node in part.nodes}
+    for group in groups:
+        yield Group(
+            nodes=group.nodes, merged=group.merged.union(*(merged[node] for node in group.nodes)), kind=group.kind
+        )
+
+
+def _by_kind(
+    groups: Iterable[Group], spent: Sequence[tuple[Mapping[str, float], Mapping[str, float]]], whole: Sequence[float]
+) -> Iterator[_Suspect]:
+    kinds: dict[Hashable, list[Group]] = defaultdict(list)
+    for group in groups:
+        kinds[group.kind].append(group)
+    for alike in kinds.values():
+        nodes = {node for group in alike for node in group.merged}
+        sums = [tuple(sum(times.get(node, 0.0) for node in nodes) for times in pair) for pair in spent]
+        losses = [(after - before) / total for (before, after), total in zip(sums, whole, strict=True) if total]
+        loss = sum(losses) / len(losses) if losses else 0.0
+        yield _Suspect(groups=tuple(alike), loss=loss, before=sums[0][0], after=sums[0][1])
+
+
+def _race(timing: Timing, threads: int) -> Race:
+    return Race(
+        threads=threads,
+        float_ms=timing.best_ms(0),
+        quantized_ms=timing.best_ms(1),
+        speedup=timing.ratio(0, 1),
+        noise=max(FLOOR, timing.noise),
+        runs=timing.rounds,
+    )

@@ -1,0 +1,43 @@
+from onnxq.graph.text import model_from_text
+from onnxq.stages.guard.groups import regions, units
+from onnxq.types.recipe import Recipe
+from tests.quantizing import quantize_text
+from tests.stages.guard.conftest import TEXT
+
+CLAMPED = """
+<ir_version: 9, opset_import: ["" : 17]>
+g (float[1,4,8,8] x) => (float[1,4,8,8] y)
+<float[4,4,3,3] w1, float[4,4,3,3] w2>
+{
+  [c1] a = Conv <pads = [1,1,1,1]> (x, w1)  [r1] b = Relu (a)
+  [c2] c = Conv <pads = [1,1,1,1]> (b, w2)  [r2] d = Relu (c)
+  [t] y = Tanh (d)
+}
+"""
+
+
+def test_regions_are_connected_by_codes(workshop):
+    draft = workshop(Recipe())
+    found = regions(workshop.model, draft.plan)
+    assert [group.nodes for group in found] == [("m1",), ("m2",), ("m3", "m4")]
+    assert found[0].kind == found[1].kind != found[2].kind
+
+
+def test_products_that_read_the_same_codes_are_one_region():
+    text = TEXT.replace("[m2] b = MatMul (ta, w2)", "[m2] b = MatMul (x, w2)").replace("Tanh (a)", "Add (a, a)")
+    done = quantize_text(text)
+    assert regions(done.float_model, done.plan)[0].nodes[:2] == ("m1", "m2")
+
+
+def test_a_clamp_goes_with_the_node_that_absorbs_it():
+    done = quantize_text(CLAMPED)
+    assert [group.nodes for group in regions(done.float_model, done.plan)] == [("c1", "r1", "c2", "r2")]
+    assert [group.nodes for group in units(done.float_model, done.plan, ())] == [("c1", "r1"), ("c2", "r2")]
+
+
+def test_a_unit_holds_what_either_model_runs_as_one_kernel():
+    model = model_from_text(TEXT)
+    done = quantize_text(TEXT)
+    found = units(model, done.plan, [{"t1": 1.0, "m2": 1.0, "t2": 1.0, "m3": 1.0, "m4": 1.0}])
+    assert found[0].nodes == ("m1",)
+    assert found[0].merged == {"m1", "t1"}  # m1 left no time of its own: it was merged into its only reader

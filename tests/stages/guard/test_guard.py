@@ -1,0 +1,202 @@
+"""The guard with a clock and a judge that say what they are told: nothing here depends on the machine's speed."""
+
+import numpy as np
+import pytest
+from onnxq.errors import CalibrationError
+from onnxq.stages.guard import guard
+from onnxq.types.guarding import Verdict
+from onnxq.types.recipe import Recipe
+from tests.stages.guard.conftest import Clock
+
+FASTER = dict.fromkeys(("m1", "m2", "m3", "m4"), (2.0, 1.0))
+
+
+def run(workshop, prices=FASTER, *, recipe=None, quality=None, prefer="speed", threads=(1,), **clock):
+    measure = None if prices is None else Clock(workshop.model, prices, **clock)
+    first = workshop(recipe or Recipe())
+    return guard(
+        first,
+        workshop,
+        original=workshop.model,
+        prepared=workshop.model,
+        threads=threads,
+        prefer=prefer,
+        read_back=False,
+        quality=quality,
+        measure=measure,
+    )
+
+
+def kept(draft):
+    return {entry.node for entry in draft.plan.decisions if entry.reason.code in ("slower", "error", "unfused")}
+
+
+def test_what_is_faster_everywhere_stays(workshop):
+    draft, found = run(workshop)
+    assert (found.verdict, kept(draft), found.steps) == (Verdict.KEPT, set(), ())
+    assert found.races[0].speedup == pytest.approx(2)
+    assert len(workshop.made) == 1
+
+
+def test_a_region_that_loses_time_goes_back_and_the_rule_says_so(workshop):
+    draft, found = run(workshop, FASTER | {"m3": (2.0, 3.5), "m4": (1.5, 1.0)})
+    assert kept(draft) == {"m3", "m4"}
+    assert found.verdict is Verdict.KEPT
+    assert found.races[0].speedup == pytest.approx(7.5 / 5.5)
+    (rule,) = draft.recipe.rules
+    assert (rule.match.name, rule.keep) == (("m3", "m4"), "slower")
+    assert "4.5 ms quantized, 3.5 ms in float" in rule.because
+    assert next(entry for entry in draft.plan.decisions if entry.node == "m3").reason.text == rule.because
+
+
+def test_a_part_of_a_region_goes_back_alone(workshop):
+    draft, _ = run(workshop, FASTER | {"m4": (0.5, 1.2)})
+    assert kept(draft) == {"m4"}
+
+
+def test_layers_of_one_kind_are_decided_together(workshop):
+    draft, found = run(workshop, FASTER | {"m1": (2.0, 2.1), "m2": (2.0, 2.3)})
+    assert kept(draft) == {"m1", "m2"}
+    assert "2 groups like it" in found.steps[0].text
+
+
+def test_a_suspicion_that_does_not_hold_changes_nothing(workshop):
+    """By its own time m3 loses; without it m4 would have to quantize what it reads itself."""
+    prices = FASTER | {"m3": (1.0, 1.2), "m4": (3.0, 1.0)}
+
+    class Dear(Clock):
+        def race(self, models, threads, budget=None):
+            timing = super().race(models, threads)
+            dear = [1.0 + any(node.name == "c/quantized/QuantizeLinear" for node in m.graph) for m in models]
+            in_float = [
+                not any(v.name.startswith("w3") and "quant" in v.name for v in m.graph.initializers.values())
+                for m in models
+            ]
+            penalty = np.array([d if f else 1.0 for d, f in zip(dear, in_float, strict=True)])
+            return type(timing)(seconds=timing.seconds * penalty)
+
+    draft, found = guard(
+        workshop(Recipe()),
+        workshop,
+        original=workshop.model,
+        prepared=workshop.model,
+        threads=(1,),
+        read_back=False,
+        measure=Dear(workshop.model, prices),
+    )
+    assert kept(draft) == set()
+    assert [step.taken for step in found.steps] == [False] * len(found.steps)
+
+
+def test_differences_within_the_noise_decide_nothing(workshop):
+    loss = FASTER | {"m4": (2.0, 2.2)}
+    assert kept(run(workshop, loss)[0]) == {"m4"}
+    draft, found = run(workshop, loss, noise=0.05)  # the third run takes 10 % longer than the first
+    assert kept(draft) == set()
+    assert found.races[0].noise == pytest.approx(0.1)
+
+
+def test_a_model_that_is_slower_altogether_becomes_the_float_model(workshop):
+    slow = dict.fromkeys(FASTER, (1.0, 1.5))
+    draft, found = run(workshop, slow)
+    assert found.verdict is Verdict.FLOAT
+    assert draft.quantized == ()
+    assert all(node.op_type in ("MatMul", "Tanh") for node in draft.model.graph)
+
+
+def test_a_loss_that_no_node_shows_becomes_the_float_model_too(workshop):
+    class Overhead(Clock):
+        def race(self, models, threads, budget=None):
+            timing = super().race(models, threads)
+            extra = [any(node.op_type == "QuantizeLinear" for node in model.graph) for model in models]
+            return type(timing)(seconds=timing.seconds + 0.1 * np.array(extra))
+
+    draft, found = guard(
+        workshop(Recipe()),
+        workshop,
+        original=workshop.model,
+        prepared=workshop.model,
+        threads=(1,),
+        read_back=False,
+        measure=Overhead(workshop.model, FASTER),
+    )
+    assert (found.verdict, draft.quantized) == (Verdict.FLOAT, ())
+    assert "slower than float: 0.0" in found.message
+    assert "--prefer size" in found.message
+
+
+def test_whoever_prefers_size_is_told_what_it_costs(workshop):
+    draft, found = run(workshop, dict.fromkeys(FASTER, (1.0, 1.5)), prefer="size")
+    assert (found.verdict, kept(draft)) == (Verdict.SLOWER, set())
+    assert "0.67x" in found.message
+
+
+def test_slower_at_one_thread_count_is_slower(workshop):
+    """One thread: 2x. All cores: half of that again, and only quantized nodes pay for it."""
+    _, found = run(workshop, threads=(1, 0), at=lambda threads: 3.0 if threads == 0 else 1.0)
+    assert found.verdict is Verdict.FLOAT
+    assert "all cores" in found.message
+    assert run(workshop, threads=(1,), at=lambda threads: 3.0 if threads == 0 else 1.0)[1].verdict is Verdict.KEPT
+
+
+def test_without_a_clock_nothing_is_said_about_time(workshop):
+    draft, found = run(workshop, None)
+    assert (found.verdict, found.races, kept(draft)) == (Verdict.KEPT, (), set())
+
+
+def test_a_try_that_lacks_statistics_is_given_up(workshop):
+    first = workshop(Recipe())
+
+    def make(recipe):
+        raise CalibrationError("not observed")
+
+    draft, found = guard(
+        first,
+        make,
+        original=workshop.model,
+        prepared=workshop.model,
+        threads=(1,),
+        read_back=False,
+        measure=Clock(workshop.model, FASTER | {"m4": (2.0, 3.0)}),
+    )
+    assert draft is first
+    assert found.verdict is Verdict.KEPT
+
+
+class Judge:
+    """Content once enough of the noise is gone."""
+
+    def __init__(self, noise, most):
+        self.by_node, self.most, self.asked = noise, most, 0
+
+    def shortfall(self, model):
+        self.asked += 1
+        left = sum(
+            noise
+            for node, noise in self.by_node.items()
+            if any(
+                each.name == node
+                and each.inputs[0].producer() is not None
+                and each.inputs[0].producer().op_type == "DequantizeLinear"
+                for each in model.graph
+            )
+        )
+        return f"{left:g} is too much" if left > self.most else None
+
+    def noise(self, draft):
+        return self.by_node
+
+
+@pytest.mark.parametrize(
+    ("most", "expected"),
+    [(10, set()), (6.5, {"m2"}), (2.5, {"m2", "m4"}), (1, {"m2", "m4", "m1"}), (0, {"m1", "m2", "m3", "m4"})],
+)
+def test_the_worst_go_back_until_it_is_good_enough(workshop, most, expected):
+    """Each adds its own noise to what it reads; m4 reads m3."""
+    judge = Judge({"m1": 1.5, "m2": 3.0, "m3": 1.0, "m4": 4.0}, most)
+    judge.noise = lambda draft: {"m1": 1.5, "m2": 4.5, "m3": 5.5, "m4": 8.0}
+    draft, found = run(workshop, quality=judge)
+    assert kept(draft) == expected
+    if expected:
+        assert {entry.reason.code for entry in draft.plan.decisions if entry.node in expected} == {"error"}
+        assert "is too much" in found.steps[0].text
