@@ -219,6 +219,7 @@ _UNPACKED = tuple(
         ("ConvTranspose", "y = ConvTranspose (x, w)", "float[1,8,8,8] x", "float[8,8,3,3] w"),
         ("LSTM", "y = LSTM <hidden_size = 16> (x, w, r)", "float[5,1,16] x", "float[1,64,16] w, float[1,64,16] r"),
         ("GRU", "y = GRU <hidden_size = 16> (x, w, r)", "float[5,1,16] x", "float[1,48,16] w, float[1,48,16] r"),
+        ("RNN", "y = RNN <hidden_size = 64> (x, w, r)", "float[5,1,64] x", "float[1,64,64] w, float[1,64,64] r"),
     )
 )
 

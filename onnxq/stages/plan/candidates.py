@@ -94,19 +94,33 @@ def _examine(
     """Examine one node; `limited` to the operators and types of the model's opset."""
     op = op_key(node)
     wish = wish_for(recipe, target.defaults_for(op), op, name)
+    if wish.keep is not None:
+        code, text = _asked(wish.keep, wish.rule)
+        reason = Reason(code=code, text=text)
+        return Kept(name=name, node=node, op=op, reason=reason, rule=wish.rule, wish=wish)
+    opset = model.opset_imports.get("", 1) if limited else None
+    fact = facts.get(op) if op in facts else None
+    rows = target.rows_for(op, wish.format, portable=wish.portable)
+    if fact is not None and fact.more_weights and not rows:
+        other = _elsewhere(name, node, fact, recipe=recipe, target=target, asked=wish, opset=opset)
+        if other is not None:
+            return other
+    if wish.format.static:
+        return _examine_static(name, node, fact, rows=rows, wish=wish, target=target)
+    return _examine_weighted(name, node, fact, rows=rows, wish=wish, target=target, opset=opset)
+
+
+def _examine_static(
+    name: str, node: ir.Node, fact: OpFact | None, *, rows: tuple[Row, ...], wish: Wish, target: Target
+) -> Candidate | Kept:
+    """Examine a node for a format whose activations have parameters from calibration."""
+    op = op_key(node)
 
     def kept(code: str, text: str, *, clamp: bool = False) -> Kept:
         return Kept(
             name=name, node=node, op=op, reason=Reason(code=code, text=text), rule=wish.rule, wish=wish, clamp=clamp
         )
 
-    if wish.keep is not None:
-        return kept(*_asked(wish.keep, wish.rule))
-    fact = facts.get(op) if op in facts else None
-    rows = target.rows_for(op, wish.format, portable=wish.portable)
-    if not wish.format.static:
-        opset = model.opset_imports.get("", 1) if limited else None
-        return _examine_weighted(name, node, fact, rows=rows, wish=wish, target=target, opset=opset)
     if fact is not None and fact.clamp is not None and not rows and _is_float(node.inputs[0]):
         return kept("lone-clamp", f"{op} alone has no 8-bit kernel; only behind one can it be absorbed", clamp=True)
     if fact is None or not rows:
@@ -155,6 +169,22 @@ def _asked(keep: tuple[str, str | None], rule: int | None) -> tuple[str, str]:
     code, because = keep
     text = f"rule {rule} of the recipe keeps it in float"
     return "rule" if code == "float" else code, text if because is None else because
+
+
+def _elsewhere(
+    name: str, node: ir.Node, fact: OpFact, *, recipe: Recipe, target: Target, asked: Wish, opset: int | None
+) -> Candidate | None:
+    """Return a recurrent operator in another format where the one asked for has no kernel, None if there is none."""
+    op = op_key(node)
+    for form in (Format.DYNAMIC, Format.WEIGHT_ONLY):
+        rows = target.rows_for(op, form, portable=asked.portable) if form in target.defaults else ()
+        if not rows:
+            continue
+        wish = wish_for(recipe, target.defaults_for(op), op, name, instead=form)
+        entry = _examine_weighted(name, node, fact, rows=rows, wish=wish, target=target, opset=opset)
+        if isinstance(entry, Candidate):
+            return entry
+    return None
 
 
 def _about_constants(node: ir.Node) -> str:

@@ -23,6 +23,7 @@ class Wish:
         rule: index of the last rule that spoke of the node, None for none.
         format: how to write it. portable: with operators of the ONNX standard only.
         activations, weights: schemes. method: weight method.
+        stands_in: whether `format` is taken because the one asked for has no kernel.
     """
 
     keep: tuple[str, str | None] | None
@@ -32,20 +33,25 @@ class Wish:
     activations: Scheme
     weights: Scheme
     method: str
+    stands_in: bool = False
 
 
-def wish_for(recipe: Recipe, defaults: Mapping[Format, Defaults], op: str, name: str) -> Wish:
+def wish_for(
+    recipe: Recipe, defaults: Mapping[Format, Defaults], op: str, name: str, *, instead: Format | None = None
+) -> Wish:
     """Return what `recipe` wants of the node `name` of type `op`.
 
     Args:
         recipe: the recipe. defaults: the target's schemes for each format.
         op: `domain::op_type`. name: unique node name.
+        instead: format to take instead of the one asked for, which has no kernel for the operator.
 
     Raises:
         RecipeError: the target has nothing in the format asked for, or the format no codebooks.
     """
     spoken = [(index, rule) for index, rule in enumerate(recipe.rules) if rule.match.covers(op, name)]
     form = next((rule.format for _, rule in reversed(spoken) if rule.format is not None), recipe.format)
+    stands_in, form = instead is not None, instead or form
     if form not in defaults:
         raise RecipeError(f"target '{recipe.target}' runs nothing in format '{form}'{nearest(form, defaults)}")
     activations = recipe.activations.over(defaults[form].activations)
@@ -73,6 +79,7 @@ def wish_for(recipe: Recipe, defaults: Mapping[Format, Defaults], op: str, name:
         activations=activations,
         weights=weights,
         method=method,
+        stands_in=stands_in,
     )
 
 

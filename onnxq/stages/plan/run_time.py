@@ -1,7 +1,8 @@
-"""Where activations quantized at run time pay: what the products save against finding codes for what they read."""
+"""Where work at run time pays: finding codes for what products read, and unpacking weights before every run."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 
 from onnxq.stages.plan.candidates import Candidate, Kept
@@ -10,6 +11,8 @@ from onnxq.targets import Timing
 from onnxq.types.format import Format
 from onnxq.types.plan import Reason
 from onnxq.types.statistics import Statistics
+
+_BEARABLE = 0.1  # of the time in float: what smaller weights may cost that nobody asked for by name
 
 
 def without_costly(
@@ -39,6 +42,8 @@ def _against(examined: Sequence[Candidate | Kept], sizes: Sizes, timing: Timing)
     groups: dict[object, dict[str, float]] = {}
     costs: dict[object, float] = {}
     for entry in examined:
+        if isinstance(entry, Candidate) and entry.wish.stands_in and entry.wish.format is Format.WEIGHT_ONLY:
+            reasons |= _against_unpacking(entry, sizes, timing)
         if not isinstance(entry, Candidate) or entry.wish.format is not Format.DYNAMIC:
             continue
         if entry.row.slower:
@@ -65,6 +70,18 @@ def _against(examined: Sequence[Candidate | Kept], sizes: Sizes, timing: Timing)
             )
             reasons |= dict.fromkeys(savings, text)
     return reasons
+
+
+def _against_unpacking(entry: Candidate, sizes: Sizes, timing: Timing) -> dict[str, str]:
+    """Return the reason against a recurrent operator whose weights are unpacked before each run, by name."""
+    extents = sizes.shape(entry.node.inputs[0])
+    steps = math.prod(extents[:2]) if len(extents) == 3 else UNKNOWN
+    elements = sum(math.prod(sizes.shape(entry.node.inputs[slot])) for slot in entry.weights)
+    unpacking, in_float = elements * timing.dequantize, elements * steps * timing.float_mac
+    if unpacking <= _BEARABLE * in_float:
+        return {}
+    took, alone = (f"{time / 1e3:.3g} us" for time in (unpacking, in_float))
+    return {entry.name: f"unpacking its weights takes about {took} in every run, {entry.op} in float {alone}"}
 
 
 def _work(entry: Candidate, sizes: Sizes) -> tuple[int, int, int]:

@@ -12,6 +12,7 @@ from onnxq.errors import RecipeError
 from onnxq.graph.tensors import total_bytes
 from onnxq.runtime.session import run_model
 from onnxq.types.plan import Action
+from onnxq.types.scheme import QuantType
 from tests.quantizing import quantize_model, quantize_text, text
 
 ROW = "float[5,8] x"
@@ -389,16 +390,48 @@ def test_outputs_and_inputs_that_an_lstm_leaves_out():
 
 
 @pytest.mark.parametrize(("op", "gates"), [("GRU", 3), ("RNN", 1)])
-def test_recurrent_operators_without_a_kernel_stay_and_say_so(op, gates):
-    (decision,) = dynamic(_recurrent(op, gates, "forward").text).plan.decisions
-    assert decision.action is Action.KEEP
-    assert op in decision.reason.text
-    assert "no kernel in format dynamic" in decision.reason.text
+def test_recurrent_operators_without_a_kernel_keep_their_weights_on_codes(op, gates):
+    done = dynamic(
+        text(
+            f"y = {op} <hidden_size = 32> (x, w, r)",
+            "float[9,40,24] x",
+            "float[9,1,40,32] y",
+            f"float[1,{gates * 32},24] w, float[1,{gates * 32},32] r",
+        )
+    )
+    (decision,) = done.plan.decisions
+    assert (decision.format, decision.kernel) == ("weight-only", "DequantizeLinear")
+    assert {plan.scheme.dtype for plan in done.plan.tensors.values()} == {QuantType.INT8}
+    assert done.sqnr(optimize=True) > 30
 
 
-def test_an_lstm_stays_where_only_operators_of_the_standard_may_be_used():
-    (decision,) = dynamic(CASES["lstm"].text, portable=True).plan.decisions
-    assert decision.action is Action.KEEP
+def test_a_recurrent_operator_of_few_steps_is_not_made_slower_by_unpacking_its_weights():
+    steps = text(
+        "y = GRU <hidden_size = 64> (x, w, r)",
+        "float[{steps},1,64] x",
+        "float[{steps},1,1,64] y",
+        "float[1,192,64] w, float[1,192,64] r",
+    )
+    (few,), (many,) = (quantize_text(steps.replace("{steps}", count)).plan.decisions for count in ("1", "500"))
+    assert few.reason.code == "cheaper-in-float"
+    assert few.reason.text.startswith("unpacking its weights takes about")
+    assert "placement 'everywhere' quantizes it all the same" in few.reason.text
+    assert (many.format, many.kernel) == ("weight-only", "DequantizeLinear")
+
+
+def test_an_lstm_is_unpacked_where_only_operators_of_the_standard_may_be_used():
+    done = dynamic(CASES["lstm"].text, portable=True)
+    (decision,) = done.plan.decisions
+    assert (decision.format, decision.kernel) == ("weight-only", "DequantizeLinear")
+    assert {node.domain for node in done.model.graph} == {""}
+
+
+@pytest.mark.parametrize("form", ["qdq", "qoperator"])
+def test_an_lstm_is_quantized_at_run_time_in_formats_that_have_no_kernel_for_it(form):
+    done = quantize_text(CASES["lstm"].text, CASES["lstm"].feeds, format=form)
+    (decision,) = done.plan.decisions
+    assert (decision.format, decision.kernel) == ("dynamic", "DynamicQuantizeLSTM")
+    assert done.sqnr(optimize=True) > 30
 
 
 @pytest.mark.parametrize("name", ["matmul", "gemm-everything", "conv-2d", "gather"])
