@@ -10,7 +10,7 @@ activations become uint8 when the model is loaded, and saturate alike; in the ot
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -43,6 +43,17 @@ def _depthwise(node: ir.Node, _: Scheme) -> str | None:
     return None if weight.shape[0] == node.attributes.get_int("group", 1) else "several channels out for each group"
 
 
+def _symmetric(row: Row) -> Callable[[ir.Node, Scheme], str | None]:
+    """Return what refuses asymmetric weights, their zero points being part of what saturates, beside the row's own."""
+
+    def refuses(node: ir.Node, weights: Scheme) -> str | None:
+        if not weights.symmetric:
+            return "asymmetric int8 weights would saturate without VNNI; set `symmetric: true` or `dtype: uint8`"
+        return None if row.refuses is None else row.refuses(node, weights)
+
+    return refuses
+
+
 def _without_vnni(row: Row) -> Iterator[Row]:
     """Yield what a row becomes: kernels that saturate, and exact ones, apart."""
     if row.op not in ("MatMul", "Gemm", "Conv", "LSTM") or not row.activations:
@@ -64,7 +75,10 @@ def _without_vnni(row: Row) -> Iterator[Row]:
             probe=probe,
         )
     if mixed and row.weights & _S8:
-        yield replace(row, activations=mixed, weights=_S8, pairs=_pairs, hazard=_HAZARD)
+        refuses, condition = _symmetric(row), "; ".join(filter(None, ("weights without zero points", row.condition)))
+        yield replace(
+            row, activations=mixed, weights=_S8, pairs=_pairs, hazard=_HAZARD, refuses=refuses, condition=condition
+        )
     if mixed and row.weights - _S8:
         yield replace(row, activations=mixed, weights=row.weights - _S8)
     if both - mixed:

@@ -65,6 +65,19 @@ class Decision:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class PairLimit:
+    """What keeps a weight from saturating where a kernel adds pairs of products in 16 bits.
+
+    Attributes:
+        axes: of the weight, those that the kernel runs along, slowest first; elements 2k and 2k + 1 are a pair.
+        limit: what the codes of one sign in a pair may add up to; see `onnxq.numerics.pair_safe`.
+    """
+
+    axes: tuple[int, ...]
+    limit: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class TensorPlan:
     """How one tensor is quantized.
 
@@ -78,6 +91,7 @@ class TensorPlan:
         method: weight method that turns data into codes, with its options ("rtn", "mse:importance=true").
         features_from: tensors whose statistics the method goes by: the values that the weight multiplies, of all its
             readers. feature_axis: the weight's axis that their features lie along.
+        pairs: what the codes of a weight must keep to after the method; None for nothing.
         scale_from: for a bias, the plan keys (activation, weight) whose scales' product is its scale.
         shares: plan key of the tensor whose parameters this one took over, None if its own.
         reason: where the parameters come from, in words.
@@ -91,6 +105,7 @@ class TensorPlan:
     method: str | None = None
     features_from: tuple[str, ...] = ()
     feature_axis: int | None = None
+    pairs: PairLimit | None = None
     scale_from: tuple[str, str] | None = None
     shares: str | None = None
     reason: str = ""

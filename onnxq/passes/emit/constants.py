@@ -12,6 +12,7 @@ import numpy.typing as npt
 from onnxq.errors import ModelError, PlanError
 from onnxq.numerics.affine import quantize
 from onnxq.numerics.codebook import Codebook, codebook_quantize
+from onnxq.numerics.pair_safe import fit_pairs
 from onnxq.types.inputs import Inputs
 from onnxq.types.plan import Plan, Role, TensorPlan
 from onnxq.types.scheme import PerBlock, PerChannel, QuantParams, Scheme
@@ -52,11 +53,14 @@ class Constants:
             return self._bias(tensor)
         weight = self._read(tensor.tensor).astype(np.float32, copy=False)
         method = make_weight_method(tensor.method or "rtn")
-        scheme, inputs = tensor.scheme, self._inputs(tensor, weight.shape)
+        scheme, inputs, pairs = tensor.scheme, self._inputs(tensor, weight.shape), tensor.pairs
         if transpose:
             weight, scheme = np.ascontiguousarray(weight.T), _transposed(scheme)
             inputs = None if inputs is None else replace(inputs, axis=1 - inputs.axis)
+            pairs = None if pairs is None else replace(pairs, axes=tuple(1 - axis for axis in pairs.axes))
         codes, params = method(weight, scheme, min_scale=self._smallest_scale(key), inputs=inputs)
+        if pairs is not None:
+            codes, params = fit_pairs(weight, codes, params, pairs.axes, pairs.limit)
         self._params[key] = params
         return codes, params
 

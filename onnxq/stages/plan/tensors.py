@@ -12,6 +12,7 @@ from onnxq.ops import clamp_bounds, facts, op_key
 from onnxq.stages.plan.candidates import Candidate, Kept
 from onnxq.stages.plan.inputs import WeightInputs
 from onnxq.stages.plan.observed import only_surveyed
+from onnxq.stages.plan.pairs import Pairs
 from onnxq.stages.plan.parameters import activation_params
 from onnxq.stages.plan.placement import Placement
 from onnxq.stages.plan.storage import with_axis
@@ -45,6 +46,7 @@ class Tensors:
         self._statistics = statistics
         self._calibrator = calibrator
         self._inputs = inputs
+        self._pairs = Pairs(examined)
         self._on_codes = {
             entry.node: entry for entry in examined if isinstance(entry, Candidate) and entry.name in placement.codes
         }
@@ -236,6 +238,10 @@ class Tensors:
                 feature_axis=multiplied[1] if names else None,
                 reason=f"constant; errors weighed by {_listed(names)}" if names else "constant; no input was observed",
             )
+        pairs = self._pairs.of(entry, slot, scheme)
+        if pairs is not None:
+            text = f"{plan.reason}; neighbours of one sign add up to {pairs.limit} at most, so that no sum saturates"
+            plan = replace(plan, pairs=pairs, reason=text)
         return self._add(plan, entry.name)
 
     def _knows(self, name: str) -> bool:
