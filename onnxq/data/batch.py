@@ -52,7 +52,7 @@ class Checker:
 
         Raises:
             CalibrationError: a missing or unknown name, a dtype that cannot be converted without loss, a rank or
-                extent that the model does not take, NaN, or no element at all.
+                extent that the model does not take, NaN, or no element though the model declares some.
         """
         names = self._signature.names
         for name in item:
@@ -72,7 +72,7 @@ class Checker:
         place = f"{where}: input '{spec.name}'"
         if spec.dims is not None:
             _check_shape(array.shape, spec, place, free_batch=self._signature.has_batch_axis)
-        if array.size == 0:
+        if array.size == 0 and 0 not in (spec.dims or ()):
             raise CalibrationError(f"{place} is empty, shape {list(array.shape)}; leave out batches without samples")
         array = self._cast(array, spec, place)
         if _is_float(array.dtype) and np.isnan(array).any():

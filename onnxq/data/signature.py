@@ -64,8 +64,10 @@ class Signature:
         leading = {spec.dims[0] for spec in self.inputs if spec.dims}
         if any(spec.dims is None for spec in self.inputs) or not leading:
             return False
+        if (len(leading) > 1 and any(isinstance(dim, int) for dim in leading)) or len(leading - {None}) > 1:
+            return False
         if any(isinstance(dim, int) for dim in leading):
-            return len(leading) == 1
+            return True
         names = [str(dim).lower() for dim in leading]
         return not any(part in name and "batch" not in name for name in names for part in _NOT_A_BATCH)
 

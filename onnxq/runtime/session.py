@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from onnxq.errors import MissingDependencyError, ModelError
+from onnxq.runtime import exchange
 from onnxq.runtime.handover import hand_over
 
 if TYPE_CHECKING:
@@ -63,12 +64,14 @@ class Session:
     Attributes:
         inputs, outputs: names, in graph order.
         providers: execution providers in use, first choice first.
+        foreign: whether an input or output is of a type that numpy lacks; arrays are then of the types of ml_dtypes.
     """
 
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
     providers: tuple[str, ...]
     raw: Any
+    foreign: bool = False
 
     def run(self, feeds: Mapping[str, np.ndarray], outputs: Sequence[str] | None = None) -> dict[str, np.ndarray]:
         """Run once.
@@ -82,7 +85,7 @@ class Session:
         """
         names = list(self.outputs if outputs is None else outputs)
         try:
-            values = self.raw.run(names, dict(feeds))
+            values = exchange.run(self.raw, names, feeds) if self.foreign else self.raw.run(names, dict(feeds))
         except Exception as error:
             shapes = ", ".join(f"{name} {array.dtype}{list(array.shape)}" for name, array in feeds.items())
             message = f"onnxruntime cannot run the model on {shapes}: {_first_line(error)}; check the input data"
@@ -166,6 +169,7 @@ def open_session(
         outputs=tuple(value.name for value in raw.get_outputs()),
         providers=tuple(raw.get_providers()),
         raw=raw,
+        foreign=exchange.needs_exchange(raw),
     )
 
 

@@ -257,6 +257,19 @@ def test_inputs_must_agree_on_the_number_of_samples():
         list(open_source([{"x": rows(0, 3), "count": np.zeros(2, np.int64)}], two))
 
 
+def test_inputs_of_different_free_extents_share_no_batch():
+    text = '<ir_version: 8, opset_import: ["" : 17]> g (float[boxes,4] x, float[batch,3] y) => () {}'
+    two = signature(ir.from_onnx_text(text))
+    assert not two.has_batch_axis
+    (feeds,) = open_source([{"x": np.ones((2, 4), np.float32), "y": rows(0, 1)}], two)
+    assert [array.shape for array in feeds.values()] == [(2, 4), (1, 3)]
+
+
+def test_an_input_declared_empty_is_fed_empty():
+    (feeds,) = open_source([{"x": np.zeros((2, 0, 4), np.float32)}], one("2,0,4"))
+    assert feeds["x"].shape == (2, 0, 4)
+
+
 def test_what_cannot_be_data_at_all():
     with pytest.raises(CalibrationError, match=r"cannot be a int"):
         open_source(3, one())

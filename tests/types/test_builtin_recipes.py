@@ -41,3 +41,10 @@ def test_a_recipe_says_what_it_is_for():
 def test_a_misspelt_recipe():
     with pytest.raises(RecipeError, match="unknown recipe 'int8-dinamic'; did you mean 'int8-dynamic'"):
         make_recipe("int8-dinamic")
+
+
+@pytest.mark.parametrize("name", recipe_names())
+def test_a_recipe_takes_a_model_that_folds_to_nothing(name):
+    model = model_from_text(text("y = Identity (c)", "float[2] x", "float[2] y", "float[2] c"))
+    report = onnxq.quantize(model, recipe=name, check=False)
+    assert all(entry.action is Action.KEEP for entry in report.plan.decisions)

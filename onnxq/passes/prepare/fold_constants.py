@@ -32,7 +32,8 @@ class FoldConstants(ir.passes.InPlacePass):
 
     Guards: the stock pass draws from Bernoulli and from a training Dropout once and for all; takes default values of
     graph inputs for constants, and drops them; puts operators that a low opset does not have in place of those on
-    sequences; computes results that do not fit in memory; and notes at every value what it was made from.
+    sequences; loses the attributes of CastLike; computes results that do not fit in memory; and notes at every
+    value what it was made from.
     """
 
     def call(self, model: ir.Model) -> ir.passes.PassResult:
@@ -64,6 +65,8 @@ def _must_stay(node: ir.Node, opset: int) -> bool:
             return True
         case "Dropout":
             return opset >= 12 and len(node.inputs) > 2 and node.inputs[2] is not None and not _is_false(node.inputs[2])
+        case "CastLike":  # becomes a Cast that has none of its attributes
+            return bool(node.attributes)
         case "SplitToSequence":  # becomes a Split with num_outputs; the stock pass fails on a split that is computed
             return opset < 18 or (len(node.inputs) > 1 and constant_tensor(node.inputs[1]) is None)
         case "ConcatFromSequence":  # becomes an Unsqueeze whose axes are an input

@@ -138,7 +138,7 @@ def _examine_static(
     if not running:
         return kept("constant", _about_constants(node))
     bias = fact.bias if fact.bias is not None and _is_filled(node, fact.bias) else None
-    problem = _problem(node, fact, weight, bias)
+    problem = _problem(node, fact, running, weight, bias)
     if problem is not None:
         return kept(*problem)
     row = choose(
@@ -193,8 +193,13 @@ def _about_constants(node: ir.Node) -> str:
     return "picks from constants; the formats for weights quantize those, this one does not"
 
 
-def _problem(node: ir.Node, fact: OpFact, weight: int | None, bias: int | None) -> tuple[str, str] | None:
-    """Return code and text if weight or bias of a node are of a form that no integer kernel takes."""
+def _problem(
+    node: ir.Node, fact: OpFact, running: tuple[int, ...], weight: int | None, bias: int | None
+) -> tuple[str, str] | None:
+    """Return code and text if an input of a node is of a form that no integer kernel takes."""
+    for value in (node.inputs[slot] for slot in running):
+        if value is not None and value.is_graph_input() and value.is_initializer():
+            return "default", f"its input '{value.name}' has a default that callers may override: its range is unknown"
     if fact.weight is None or fact.weight >= len(node.inputs):
         return None
     value = node.inputs[fact.weight]
@@ -257,12 +262,15 @@ def _examine_weighted(
             return kept("type", f"{found} tensor{where}: only float32 is quantized")
     if running and all(constant_tensor(node.inputs[slot]) is not None for slot in running):
         return kept("constant", "computes from constants only")
+    if wish.format is Format.WEIGHT_ONLY and isinstance(
+        choose(rows, node, wish, weighted=True, refuses=lambda row: None), Row
+    ):
+        grown = no_gain(node, fact, weights, wish.weights)
+        if grown is not None:
+            return kept("no-gain", grown)
     row = choose(rows, node, wish, weighted=True, refuses=lambda row: _missing(row, wish.weights, opset))
     if not isinstance(row, Row):
         return kept(row[0], f"{op} on target {target.name}: {row[1]}")
-    grown = None if wish.format is not Format.WEIGHT_ONLY else no_gain(node, fact, weights, wish.weights)
-    if grown is not None:
-        return kept("no-gain", grown)
     return Candidate(name=name, node=node, op=op, fact=fact, row=row, wish=wish, activations=running, weights=weights)
 
 

@@ -397,3 +397,12 @@ def test_the_pass_says_whether_it_changed_anything():
     model = model_from_text(text("y = Tanh (x)", "float[2] x", "float[2] y"))
     plan = plan_for(model, {"x": np.ones(2, np.float32)}, format="weight-only")
     assert not passes.get("emit-weight-only").make({"plan": plan})(model).modified
+
+
+def test_no_gain_comes_before_an_opset_that_is_too_low():
+    done = quantize_text(
+        text("y = MatMul (x, w)", "float[2,4] x", "float[2,4] y", "float[4,4] w", opset=13),
+        format="weight-only",
+        weights="codebook(4)",
+    )
+    assert done.reasons() == {"MatMul_0": "no-gain"}

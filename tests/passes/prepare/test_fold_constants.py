@@ -185,3 +185,15 @@ def test_quantized_weights_stay_quantized(apply, model_of):
            { w = DequantizeLinear (q, s)  y = Add (x, w) }"""
     )
     assert not apply(model, "fold-constants")
+
+
+def test_a_cast_like_keeps_its_attributes(apply, model_of):
+    model = model_of(
+        """g (float[1,4] x) => (float8e4m3fn[1,4] y) <float8e4m3fn[0] like = {}>
+           { y = CastLike <saturate = 0> (x, like) }""",
+        opset=19,
+        ir_version=9,
+    )
+    apply(model, "fold-constants")
+    (node,) = model.graph
+    assert node.attributes["saturate"].as_int() == 0

@@ -262,3 +262,11 @@ class TestRules:
     def test_an_operator_that_the_model_lacks_is_a_warning(self):
         done = quantize_text(self.BODY, rules=[{"match": {"op": "Conv"}, "keep": "float"}])
         assert any("no Conv" in warning for warning in done.plan.warnings)
+
+
+def test_a_default_that_callers_may_override_has_no_range():
+    model = model_from_text(text("y = MatMul (x, w) z = Relu (y)", "float[1,8] x", "float[1,8] z", "float[8,8] w"))
+    model.graph.inputs.append(model.graph.initializers["w"])
+    made = plan_for(model, {"x": np.ones((1, 8), np.float32)}, placement="everywhere")
+    assert made.decisions[0].reason.code == "default"
+    assert "'w'" in made.decisions[0].reason.text

@@ -1,0 +1,1 @@
+"""Every graph at hand through every format: `python -m tests.corpus --all`."""
