@@ -8,14 +8,16 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0.dev0"
 
 if TYPE_CHECKING:
-    from onnxq.api import calibrate, inspect, plan, quantize, simulate, verify
+    from onnxq.api import benchmark, calibrate, compare, inspect, plan, quantize, simulate, verify
     from onnxq.types.plan import Plan
     from onnxq.types.recipe import Recipe
     from onnxq.types.report import Report
     from onnxq.types.statistics import Statistics
 
 _HOME = {
+    "benchmark": "onnxq.api",
     "calibrate": "onnxq.api",
+    "compare": "onnxq.api",
     "inspect": "onnxq.api",
     "plan": "onnxq.api",
     "quantize": "onnxq.api",
@@ -33,7 +35,9 @@ __all__ = [
     "Report",
     "Statistics",
     "__version__",
+    "benchmark",
     "calibrate",
+    "compare",
     "errors",
     "inspect",
     "plan",

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from onnxq.data import open_source, signature, synthetic
 from onnxq.data.statistics_file import save_statistics
-from onnxq.errors import VerificationError
+from onnxq.errors import RecipeError, VerificationError
+from onnxq.stages.benchmark import benchmark as run_benchmark
 from onnxq.stages.calibrate.executors import engine
+from onnxq.stages.compare import compare as run_compare
+from onnxq.stages.draw import benchmark_picture, check_picture, comparison_picture
 from onnxq.stages.guard.quality import dropped
 from onnxq.stages.inspect import inspect as run_inspect
 from onnxq.stages.job import Data, Job
@@ -20,7 +24,8 @@ from onnxq.stages.plan import make_plan
 from onnxq.stages.progress import Progress
 from onnxq.stages.report_json import report_to_json
 from onnxq.stages.rewrite import simulate as run_simulate
-from onnxq.stages.save import Written, check_writable, save, to_proto
+from onnxq.stages.save import Written, check_writable, save, to_proto, write_bytes
+from onnxq.types.benchmark import Benchmark, Comparison
 from onnxq.types.inspection import Inspection
 from onnxq.types.plan import Plan
 from onnxq.types.recipe import Recipe
@@ -37,7 +42,18 @@ if TYPE_CHECKING:
 
 _BEHIND = ("convert-float", "drop-inferred")
 
-__all__ = ["calibrate", "engine", "inspect", "plan", "quantize", "report_path", "simulate", "verify"]
+__all__ = [
+    "benchmark",
+    "calibrate",
+    "compare",
+    "engine",
+    "inspect",
+    "plan",
+    "quantize",
+    "report_path",
+    "simulate",
+    "verify",
+]
 
 
 def quantize(
@@ -216,6 +232,90 @@ def verify(
     job = Job(model, make_recipe(recipe, evaluation=evaluation, **options), progress)
     empty = Plan(format=job.recipe.format, target=job.recipe.target, fingerprint="", decisions=(), tensors={})
     return job.verify(load(quantized), made or empty, evaluation)
+
+
+def benchmark(
+    models: Sequence[str | Path],
+    *,
+    data: Data | None = None,
+    ep: Sequence[str] = ("cpu",),
+    threads: Sequence[int] = (1,),
+    batch: Sequence[int] = (1,),
+    shape: Mapping[str, int] | None = None,
+    seconds: float = 2.0,
+    picture: str | Path | None = None,
+    progress: Progress | None = None,
+) -> Benchmark:
+    """Run models in turns on the same inputs: latency, throughput, memory, size, loading, and output difference.
+
+    Args:
+        models: paths of models with the same inputs and outputs; all are compared with the first.
+        data: inputs, of which the first batch is run; None: made up from the first model's signature.
+        ep: execution providers: `cpu`, `cuda`, `tensorrt`, or onnxruntime's names.
+        threads: intra-op threads, 0 for all cores. batch: samples a call.
+        shape: extents of free axes by their name, such as {"sequence": 128}.
+        seconds: to spend on timing in each combination; more on a busy machine.
+        picture: file to draw latency against error in (.png, .svg or .pdf). progress: told what is going on.
+
+    Raises:
+        ModelError: a model that cannot be loaded or run. CalibrationError: data that does not fit.
+        RecipeError: an unknown provider or axis. MissingDependencyError: a picture without matplotlib.
+    """
+    paths = [Path(path) for path in models]
+    if not paths:
+        raise RecipeError("nothing to measure; name at least one model")
+    target = None if picture is None else Path(picture)
+    if target is not None:
+        check_picture(target)
+    source = None if data is None else open_source(data, signature(load(paths[0])))
+    found = run_benchmark(
+        paths,
+        providers=ep,
+        threads=threads,
+        batches=batch,
+        shapes=shape,
+        source=source,
+        seconds=seconds,
+        progress=progress,
+    )
+    if target is not None:
+        write_bytes(target, benchmark_picture(found, target))
+    return found
+
+
+def compare(
+    model: Model,
+    quantized: Model,
+    *,
+    data: Data | None = None,
+    samples: int = 32,
+    threads: int = 1,
+    worst: int = 4,
+    picture: str | Path | None = None,
+    progress: Progress | None = None,
+) -> Comparison:
+    """Tell where a quantized model differs from the float model, whoever made it: by output and by matching tensor.
+
+    Args:
+        model: the float model. quantized: what was made of it.
+        data: inputs; None: made up from the model's signature. samples: how many of them to run at most.
+        threads: intra-op threads, 0 for all cores. worst: of how many tensors to count the values.
+        picture: file to draw those counts in (.png, .svg or .pdf). progress: told what is going on.
+
+    Raises:
+        ModelError: a model that cannot be loaded or run. CalibrationError: data that does not fit.
+        MissingDependencyError: a picture without matplotlib.
+    """
+    target = None if picture is None else Path(picture)
+    if target is not None:
+        check_picture(target)
+    reference, other = load(model), load(quantized)
+    asked = signature(reference)
+    source = synthetic(asked) if data is None else open_source(data, asked)
+    found = run_compare(reference, other, source, threads=threads, worst=worst, max_samples=samples, progress=progress)
+    if target is not None:
+        write_bytes(target, comparison_picture(found, target))
+    return found
 
 
 def inspect(model: Model, **options: Any) -> Inspection:

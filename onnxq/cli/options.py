@@ -17,6 +17,10 @@ Statistics = Annotated[
     Path | None,
     typer.Option(metavar="FILE", help="Ranges from this file of `onnxq calibrate`; no data is run for them."),
 ]
+Picture = Annotated[
+    Path | None,
+    typer.Option(metavar="FILE", help="Draw it: .png, .svg or .pdf; overwritten. Needs the extra `plot`."),
+]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress and no tables; warnings and errors only.")]
 
 
@@ -32,3 +36,26 @@ def parse_size(text: str | None) -> int | None:
         return int(TypeAdapter(ByteSize).validate_python(text))
     except ValidationError:
         raise RecipeError(f"'{text}' is no size; write it like 2GB, 500MB or 1000000") from None
+
+
+def parse_numbers(text: str, option: str, *, least: int) -> tuple[int, ...]:
+    """Return the whole numbers of `1,2,4`; raises RecipeError for anything else, and for numbers below `least`."""
+    from onnxq.errors import RecipeError
+
+    words = [word.strip() for word in text.split(",")]
+    if not all(word.isdecimal() and int(word) >= least for word in words):
+        raise RecipeError(f"{option} {text}: give whole numbers of at least {least}, separated by commas")
+    return tuple(dict.fromkeys(int(word) for word in words))
+
+
+def parse_shape(words: list[str]) -> dict[str, int]:
+    """Return what `seq=128` and `height=32,width=64` say; raises RecipeError for anything else."""
+    from onnxq.errors import RecipeError
+
+    found = {}
+    for word in (part for text in words for part in text.split(",")):
+        name, equals, extent = word.partition("=")
+        if not (name and equals and extent.isdecimal() and int(extent) > 0):
+            raise RecipeError(f"--shape {word}: write it as AXIS=N, such as sequence=128")
+        found[name] = int(extent)
+    return found

@@ -64,6 +64,14 @@ def load(source: str | Path | onnx.ModelProto | ir.Model) -> ir.Model:
     return model
 
 
+def file_bytes(path: Path) -> int:
+    """Return the bytes of a model file and its external data."""
+    import onnx_ir as ir
+
+    data = {str(tensor.path) for _, tensor in tensors(load(path)) if isinstance(tensor, ir.ExternalTensor)}
+    return sum(Path(file).stat().st_size for file in {str(path), *data})
+
+
 def _read(path: Path) -> onnx.ModelProto:
     """Read and parse a model file, external data left where it is."""
     import onnx

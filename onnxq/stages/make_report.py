@@ -6,11 +6,11 @@ import hashlib
 from dataclasses import asdict
 from pathlib import Path
 
-from onnxq.graph.tensors import tensors, total_bytes
+from onnxq.graph.tensors import total_bytes
 from onnxq.runtime.session import versions
 from onnxq.stages.draft import Draft
 from onnxq.stages.job import Job
-from onnxq.stages.load import load
+from onnxq.stages.load import file_bytes
 from onnxq.types.guarding import Guarding
 from onnxq.types.plan import Action
 from onnxq.types.report import Report, Verification
@@ -45,7 +45,7 @@ def make_report(
     return Report(
         source=None if path is None else str(path),
         output=None,
-        float_bytes=total_bytes(job.model) if path is None else _size(path),
+        float_bytes=total_bytes(job.model) if path is None else file_bytes(path),
         quantized_bytes=total_bytes(draft.model),
         plan=made,
         # What a guard would decide is decided: replayed, the recipe gives this model whatever the clocks say.
@@ -64,14 +64,6 @@ def make_report(
         },
         guard=guarding,
     )
-
-
-def _size(path: Path) -> int:
-    """Return the bytes of a model file and its external data."""
-    import onnx_ir as ir
-
-    data = {str(tensor.path) for _, tensor in tensors(load(path)) if isinstance(tensor, ir.ExternalTensor)}
-    return sum(Path(file).stat().st_size for file in {str(path), *data})
 
 
 def _sha256(path: Path) -> str:

@@ -19,7 +19,7 @@ from onnxq.graph.storage import data_files, files_read_by, to_proto, write_model
 if TYPE_CHECKING:
     import onnx_ir as ir
 
-__all__ = ["Companion", "Written", "check_writable", "save", "to_proto"]
+__all__ = ["Companion", "Written", "check_writable", "save", "to_proto", "write_bytes"]
 
 
 def check_writable(path: Path, force: bool, companions: Iterable[Path] = ()) -> None:
@@ -86,6 +86,20 @@ def save(model: ir.Model, path: Path, *, force: bool, companions: Mapping[Path, 
     except OSError as error:
         raise ModelError(f"'{path}' could not be saved: {_advice(error)}; nothing was changed") from error
     remove(stale - data_files(path) - files_read_by(model))
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Write a file whole or not at all; what is there is overwritten.
+
+    Raises:
+        ModelError: it could not be written.
+    """
+    try:
+        with Batch() as batch:
+            batch.write(path, partial(_write_bytes, content=content))
+            batch.commit()
+    except OSError as error:
+        raise ModelError(f"'{path}' could not be written: {_advice(error)}; nothing was changed") from error
 
 
 def _measure(files: Mapping[Path, Path], path: Path) -> Written:

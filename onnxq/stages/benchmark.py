@@ -1,0 +1,195 @@
+"""benchmark: models side by side as they are served: time, memory, size, and how far their outputs differ."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from onnxq.data import Source, signature, synthetic
+from onnxq.data.signature import InputSpec, Signature
+from onnxq.errors import CalibrationError, ModelError, RecipeError, nearest
+from onnxq.numerics.metrics import Comparison
+from onnxq.runtime.footprint import footprint
+from onnxq.runtime.pinning import pinned
+from onnxq.runtime.session import CPU, Session, available_providers, open_session, versions
+from onnxq.runtime.timing import Timing, time_interleaved
+from onnxq.stages.load import file_bytes, load
+from onnxq.stages.progress import Progress, Silent
+from onnxq.types.benchmark import Benchmark, Measured, Setting
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
+
+    Feeds = Mapping[str, npt.NDArray[Any]]
+
+# What people call the execution providers.
+_PROVIDERS = {
+    "cpu": "CPUExecutionProvider",
+    "cuda": "CUDAExecutionProvider",
+    "tensorrt": "TensorrtExecutionProvider",
+}
+_PERCENTILE = 95
+
+
+def benchmark(
+    paths: Sequence[Path],
+    *,
+    providers: Sequence[str] = ("cpu",),
+    threads: Sequence[int] = (1,),
+    batches: Sequence[int] = (1,),
+    shapes: Mapping[str, int] | None = None,
+    source: Source | None = None,
+    seconds: float = 2.0,
+    progress: Progress | None = None,
+) -> Benchmark:
+    """Run models in turns on the same inputs, in every combination of provider, threads and batch size.
+
+    Args:
+        paths: of models that take the same inputs; all others are compared with the first.
+        providers: `cpu`, `cuda`, `tensorrt`, or onnxruntime's names. threads: intra-op threads, 0 for all cores.
+        batches: samples a call. shapes: extents of free axes by their name.
+        source: inputs, cut or repeated to the batch size; None: made up.
+        seconds: to spend on timing in each setting; more on a busy machine.
+        progress: told of every setting.
+
+    Raises:
+        ModelError: the runtime cannot load or run one of the models. CalibrationError: the inputs do not fit.
+        RecipeError: an unknown provider or axis, or the same one twice.
+    """
+    progress = progress or Silent()
+    asked = signature(load(paths[0]))
+    settings = [
+        Setting(provider=_provider(name), threads=count, batch=batch)
+        for name in providers
+        for count in threads
+        for batch in batches
+    ]
+    feeds = {batch: _inputs(asked, batch, shapes or {}, source) for batch in batches}
+    rows: list[Measured] = []
+    warnings: list[str] = []
+    progress.start(len(settings), "benchmark")
+    try:
+        for setting in settings:
+            made, settled = _measure(paths, setting, feeds[setting.batch], seconds)
+            rows += made
+            if not settled:
+                where = f"{setting.provider}, {setting.threads} threads, batch {setting.batch}"
+                warnings.append(f"the machine was busy ({where}): the times are uncertain, measure again")
+            progress.advance(1)
+    finally:
+        progress.finish()
+    return Benchmark(
+        rows=tuple(rows),
+        data="made-up inputs" if source is None else source.description,
+        shapes={name: array.shape for name, array in feeds[batches[0]].items()},
+        versions=versions(),
+        warnings=tuple(warnings),
+    )
+
+
+def _measure(paths: Sequence[Path], setting: Setting, feeds: Feeds, budget: float) -> tuple[list[Measured], bool]:
+    chain = tuple(dict.fromkeys((setting.provider, *CPU)))
+    with pinned(setting.threads):
+        costs = [footprint(path, feeds, threads=setting.threads, providers=chain) for path in paths]
+        sessions = [open_session(path, threads=setting.threads, providers=chain) for path in paths]
+        _check_alike(sessions, paths)
+        outputs = [session.run(feeds) for session in sessions]
+        timing = time_interleaved(sessions, feeds, budget=budget)
+    rows = []
+    for index, path in enumerate(paths):
+        cost, sqnr = costs[index], _worst(outputs[0], outputs[index])
+        rows.append(_row(path, setting, timing, index, cost=cost, sqnr=sqnr))
+    return rows, timing.settled
+
+
+def _row(
+    path: Path, setting: Setting, timing: Timing, index: int, *, cost: tuple[float, int | None], sqnr: float
+) -> Measured:
+    median = timing.median_ms(index)
+    return Measured(
+        model=str(path),
+        setting=setting,
+        median_ms=median,
+        p95_ms=float(np.percentile(timing.seconds[:, index], _PERCENTILE)) * 1e3,
+        best_ms=timing.best_ms(index),
+        runs=timing.rounds,
+        throughput=1e3 * setting.batch / median,
+        speedup=timing.ratio(0, index),
+        noise=timing.noise,
+        load_seconds=cost[0],
+        memory_bytes=cost[1],
+        file_bytes=file_bytes(path),
+        sqnr=sqnr,
+    )
+
+
+def _worst(expected: Mapping[str, Any], found: Mapping[str, Any]) -> float:
+    """Return the lowest SQNR of all outputs that hold floats, in dB; outputs go by their place."""
+    worst = math.nan
+    for reference, actual in zip(expected.values(), found.values(), strict=True):
+        x, y = np.asarray(reference), np.asarray(actual)
+        if x.dtype.kind in "fV":
+            compared = Comparison()
+            compared.add(x, y)
+            worst = compared.sqnr_db if math.isnan(worst) else min(worst, compared.sqnr_db)
+    return worst
+
+
+def _check_alike(sessions: Sequence[Session], paths: Sequence[Path]) -> None:
+    for session, path in zip(sessions, paths, strict=True):
+        if set(session.inputs) != set(sessions[0].inputs) or len(session.outputs) != len(sessions[0].outputs):
+            raise ModelError(
+                f"'{path}' has inputs {list(session.inputs)} and outputs {list(session.outputs)}, '{paths[0]}' has "
+                f"{list(sessions[0].inputs)} and {list(sessions[0].outputs)}; compare forms of one model"
+            )
+
+
+def _provider(name: str) -> str:
+    full = _PROVIDERS.get(name.lower(), name)
+    known = available_providers()
+    if full not in known and full not in _PROVIDERS.values():
+        raise RecipeError(f"unknown execution provider '{name}'{nearest(name, [*_PROVIDERS, *known])}")
+    return full
+
+
+def _inputs(asked: Signature, batch: int, shapes: Mapping[str, int], source: Source | None) -> Feeds:
+    if source is not None:
+        return _cut(source, batch)
+    named = {dim for spec in asked.inputs for dim in spec.dims or () if isinstance(dim, str)}
+    for name in shapes:
+        if name not in named:
+            raise RecipeError(f"--shape {name}: no input has an axis of that name{nearest(name, named)}")
+    made = next(iter(synthetic(asked, samples=1).batches())).feeds
+    extents = {spec.name: list(_extents(asked, spec, batch, shapes, made[spec.name].shape)) for spec in asked.inputs}
+    return next(iter(synthetic(asked, shapes=extents, samples=1).batches())).feeds
+
+
+def _extents(
+    asked: Signature, spec: InputSpec, batch: int, shapes: Mapping[str, int], guess: Sequence[int]
+) -> Iterator[int]:
+    for axis, (dim, extent) in enumerate(zip(spec.dims or (), guess, strict=True)):
+        if isinstance(dim, int):
+            if axis == 0 and asked.has_batch_axis and dim != batch:
+                raise RecipeError(f"the model takes {dim} samples a call, not {batch}; leave --batch {batch} out")
+            yield dim
+        elif isinstance(dim, str) and dim in shapes:
+            yield shapes[dim]
+        else:
+            yield batch if axis == 0 and asked.has_batch_axis else extent
+
+
+def _cut(source: Source, batch: int) -> Feeds:
+    """Return the first samples of the source, as many as a batch has; they are repeated where there are too few."""
+    first = next(iter(source.batches()), None)
+    if first is None:
+        raise CalibrationError("the data holds no samples")
+    if not source.signature.has_batch_axis:
+        return first.feeds
+    return {
+        name: np.resize(array, (batch, *array.shape[1:])) if array.ndim else array
+        for name, array in first.feeds.items()
+    }
