@@ -9,7 +9,7 @@ import onnxq
 import pytest
 from onnxq import api, errors
 
-FUNCTIONS = {"calibrate", "inspect", "plan", "quantize", "simulate", "verify"}
+FUNCTIONS = {"benchmark", "calibrate", "compare", "inspect", "plan", "quantize", "simulate", "verify"}
 TYPES = {"Plan", "Recipe", "Report", "Statistics"}
 EXIT_CODES = {
     "RecipeError": 2,
