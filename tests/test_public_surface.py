@@ -10,6 +10,8 @@ import pytest
 from onnxq import api, errors
 
 FUNCTIONS = {"benchmark", "calibrate", "compare", "inspect", "plan", "quantize", "simulate", "verify"}
+# Verbs about files that are there: no recipe has a say in them.
+MEASURES = {"benchmark", "compare"}
 TYPES = {"Plan", "Recipe", "Report", "Statistics"}
 EXIT_CODES = {
     "RecipeError": 2,
