@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -11,8 +12,9 @@ from onnxq.graph.constants import moved_tensor
 from onnxq.ops import clamp_bounds, facts, op_key
 from onnxq.stages.plan.candidates import Candidate, Kept
 from onnxq.stages.plan.inputs import WeightInputs
+from onnxq.stages.plan.levels import Reader, fewer_codes
 from onnxq.stages.plan.observed import only_surveyed
-from onnxq.stages.plan.pairs import Pairs
+from onnxq.stages.plan.pairs import LARGEST, Pairs
 from onnxq.stages.plan.parameters import activation_params
 from onnxq.stages.plan.placement import Placement
 from onnxq.stages.plan.storage import with_axis
@@ -47,6 +49,7 @@ class Tensors:
         self._calibrator = calibrator
         self._inputs = inputs
         self._pairs = Pairs(examined)
+        self._largest: dict[str, int] = {}
         self._on_codes = {
             entry.node: entry for entry in examined if isinstance(entry, Candidate) and entry.name in placement.codes
         }
@@ -76,7 +79,8 @@ class Tensors:
         for slot in entry.constants:
             keys[slot] = self._constant(entry, slot, entry.wish.activations)
         for slot in entry.weights:
-            keys[slot] = self._constant(entry, slot, self._weight_scheme(entry, slot))
+            largest = self._largest.get(keys[entry.activations[0]], LARGEST)
+            keys[slot] = self._constant(entry, slot, self._weight_scheme(entry, slot), largest)
             if entry.bias is not None:
                 keys[entry.bias] = self._bias(entry, keys[entry.activations[0]], keys[slot])
         return dict(sorted(keys.items()))
@@ -168,6 +172,8 @@ class Tensors:
         if root is value:
             return self._own(name, value, scheme, "")
         self._own(root_name, root, scheme, "")
+        if root_name in self._largest:
+            self._largest[name] = self._largest[root_name]
         self._planned.setdefault(
             name,
             replace(
@@ -189,15 +195,34 @@ class Tensors:
             source = f"range [{seen.minimum:.6g}, {seen.maximum:.6g}] of {seen.count} values"
             if bounds is not None:
                 source += ", clamped"
+            params = activation_params(seen, scheme, self._calibrator, bounds, _defined_range(value.producer()))
+            if not note and (bounds is None or math.isinf(bounds.high)) and _defined_range(value.producer()) is None:
+                fewer = fewer_codes(params, seen, self._all_readers(value), self._pairs)
+                if fewer is not None:
+                    params, self._largest[key] = fewer
+                    source += f"; {self._largest[key] + 1} codes, which leave room for larger weights in sums of pairs"
             self._planned[key] = TensorPlan(
                 name=key,
                 tensor=name,
                 role=Role.ACTIVATION,
                 scheme=scheme,
-                params=activation_params(seen, scheme, self._calibrator, bounds, _defined_range(value.producer())),
+                params=params,
                 reason=f"{source}; {note}" if note else source,
             )
         return key
+
+    def _all_readers(self, value: ir.Value) -> list[Reader]:
+        """Return the nodes that compute with a value's codes, looking through those that only move them."""
+        found = []
+        for entry in self._readers(value):
+            if entry.fact.rearranges:
+                found += [each for output in entry.node.outputs for each in self._all_readers(output)]
+                continue
+            slot = entry.weights[0] if entry.weights else None
+            found.append(
+                Reader(entry=entry, slot=slot, scheme=None if slot is None else self._weight_scheme(entry, slot))
+            )
+        return found
 
     def _bounds(self, producer: ir.Node | None) -> Range | None:
         """Return the bounds of the absorbed clamp that produces a value, None if none does."""
@@ -221,7 +246,7 @@ class Tensors:
             return replace(scheme, granularity=PerTensor())
         return scheme
 
-    def _constant(self, entry: Candidate, slot: int, scheme: Scheme) -> str:
+    def _constant(self, entry: Candidate, slot: int, scheme: Scheme, largest: int = LARGEST) -> str:
         """Plan a constant; one that several nodes share in one form is planned once."""
         value = entry.node.inputs[slot]
         assert value is not None
@@ -238,7 +263,7 @@ class Tensors:
                 feature_axis=multiplied[1] if names else None,
                 reason=f"constant; errors weighed by {_listed(names)}" if names else "constant; no input was observed",
             )
-        pairs = self._pairs.of(entry, slot, scheme)
+        pairs = self._pairs.of(entry, slot, scheme, largest)
         if pairs is not None:
             text = f"{plan.reason}; neighbours of one sign add up to {pairs.limit} at most, so that no sum saturates"
             plan = replace(plan, pairs=pairs, reason=text)
