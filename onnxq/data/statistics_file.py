@@ -34,7 +34,7 @@ from onnxq.types.statistics import (
 )
 
 FORMAT = "onnxq statistics"
-VERSION = 1
+VERSION = 2
 
 _FOREIGN = "{path} holds no onnxq statistics; make some with `onnxq calibrate`"
 _DAMAGED = "{path} is no statistics file, or a damaged one ({error}); calibrate again"

@@ -90,8 +90,6 @@ class Accumulator:
             pos_inf=self._pos_inf,
             neg_inf=self._neg_inf,
             shapes=self._shapes,
-            sum=float(sum(part.sum for part in body)),
-            sum_squares=float(sum(part.sum_squares for part in body)),
             zeros=self._zeros,
             sentinels=tuple(Sentinel(minimum=m.minimum, maximum=m.maximum, count=m.count) for m in reversed(masks)),
             samples=self._samples,

@@ -10,7 +10,6 @@ import numpy.typing as npt
 from onnxq.numerics.clusters import GAP, group
 from onnxq.numerics.exact import exact_sum
 from onnxq.numerics.grid import add_coarser, binade, count_bins, level_for, new_counts, shrink
-from onnxq.numerics.moments import sums
 from onnxq.numerics.pieces import Rows, pieces
 from onnxq.types.statistics import Cluster
 
@@ -32,7 +31,6 @@ class Body:
         self._level = level_for(largest)
         self._counts = new_counts()
         self._minimum, self._maximum = np.inf, -np.inf
-        self._sum = self._sum_squares = 0.0
         self._samples = self._sum_minima = self._sum_maxima = 0
         self.zeros = 0
 
@@ -55,9 +53,6 @@ class Body:
             values = piece.reshape(-1)
             count_bins(self._counts, values, self._level)
             self.zeros += values.size - int(np.count_nonzero(values != 0))
-            total, squares = sums(values)
-            self._sum += total
-            self._sum_squares += squares
 
     def clusters(self) -> tuple[Cluster, ...]:
         """Return what was added, as one cluster or none."""
@@ -70,8 +65,6 @@ class Body:
             minimum=self._minimum + 0.0,
             maximum=self._maximum + 0.0,
             count=int(self._counts.sum()),
-            sum=self._sum,
-            sum_squares=self._sum_squares,
             samples=self._samples,
             sum_minima=self._sum_minima,
             sum_maxima=self._sum_maxima,

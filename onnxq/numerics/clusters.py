@@ -100,8 +100,6 @@ def _join(joined: Group[Cluster], a: Sequence[Cluster], b: Sequence[Cluster]) ->
         minimum=min(member.minimum for member in members),
         maximum=max(member.maximum for member in members),
         count=sum(member.count for member in members),
-        sum=sum(member.sum for member in members),
-        sum_squares=sum(member.sum_squares for member in members),
         samples=sum(each.samples for each in upto),
         sum_minima=sum(each.sum_minima for each in upto),
         sum_maxima=sum(each.sum_maxima for each in upto),

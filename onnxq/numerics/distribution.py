@@ -25,6 +25,17 @@ class Distribution:
     edges: Floats
     counts: Floats
 
+    def moments(self) -> Floats:
+        """Return the mass, the sum and the sum of squares of each bin, float64, shape (3, bins)."""
+        left, right = self.edges[:-1], self.edges[1:]
+        return np.stack(
+            [
+                self.counts,
+                self.counts * (left + right) / 2,
+                self.counts * (left * left + left * right + right * right) / 3,
+            ]
+        )
+
     def quantiles(self, fractions: npt.ArrayLike) -> Floats:
         """Return the values below which `fractions` (0 to 1) of the mass lie."""
         cumulative = np.concatenate([[0.0], np.cumsum(self.counts)])

@@ -8,6 +8,7 @@ For a window of W bins and L levels (S. Migacz 2017, 8-bit Inference with Tensor
 - With both scaled to sum 1, the divergence is the sum of P log(P / Q) over bins where P is not zero.
 - A level that only counts from outside reach is given half a count (Krichevsky and Trofimov 1981), for without any the
   divergence is infinite: a window that ends in a gap before an outlier would never be chosen.
+- A window that holds less than half of the counts is none: with all of them added to its ends, P and Q are equal.
 
 One pass over the bins gives prefix sums, from which a window costs L steps instead of W:
 
@@ -38,7 +39,7 @@ def divergences(counts: Floats, starts: Ints, ends: Ints, levels: int) -> Floats
         levels: L.
 
     Returns:
-        Nats, shape (windows,).
+        Nats, shape (windows,); infinite for windows that are none.
     """
     prefixes = _prefix(counts), _prefix((counts > 0).astype(np.float64)), _prefix(_xlogx(counts))
     parts = [slice(start, start + _WINDOWS) for start in range(0, starts.size, _WINDOWS)]
@@ -76,8 +77,9 @@ def _divergences(
     mass[:, 0] += _UNSEEN * ((mass[:, 0] == 0) & (before > 0))
     mass[rows, final] += _UNSEEN * ((mass[rows, final] == 0) & (behind > 0))
     crossed = (clipped * np.log((mass + _TINY) / (bins + _TINY))).sum(axis=1)
-    inside = np.maximum(cumulative[ends] - cumulative[starts], _UNSEEN)
-    return np.asarray((own - crossed) / total + np.log(inside / total))
+    inside = cumulative[ends] - cumulative[starts]
+    found = (own - crossed) / total + np.log(np.maximum(inside, _UNSEEN) / total)
+    return np.where(2 * inside < total, np.inf, found)
 
 
 def _prefix(values: Floats) -> Floats:

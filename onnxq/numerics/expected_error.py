@@ -55,8 +55,7 @@ class Moments:
         self._edges, counts = density.edges, density.counts
         left, right = self._edges[:-1], self._edges[1:]
         self._density = np.divide(counts, right - left, out=np.zeros_like(counts), where=right > left)
-        parts = (counts, counts * (left + right) / 2, counts * (left * left + left * right + right * right) / 3)
-        self._upto = np.concatenate([np.zeros((3, 1)), np.cumsum(np.stack(parts), axis=1)], axis=1)
+        self._upto = np.concatenate([np.zeros((3, 1)), np.cumsum(density.moments(), axis=1)], axis=1)
         self.total = self._upto[:, -1]
 
     def upto(self, x: Floats) -> tuple[Floats, Floats, Floats]:

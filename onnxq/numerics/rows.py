@@ -12,7 +12,6 @@ import numpy.typing as npt
 from onnxq.numerics.clusters import BELOW_ALL, Group, group
 from onnxq.numerics.exact import exact_sum
 from onnxq.numerics.grid import SIDE, count_bins, level_for, new_counts, shrink
-from onnxq.numerics.moments import sums
 from onnxq.numerics.pieces import Rows, pieces
 from onnxq.types.statistics import Cluster
 
@@ -73,7 +72,7 @@ def _cluster(rows: Rows, part: Group[int]) -> Cluster:
     level = level_for(0.0 if zero else 2.0**part.top)
     minima, maxima = np.full(rows.shape[0], np.inf), np.full(rows.shape[0], -np.inf)
     counts = new_counts()
-    smallest, minimum, maximum, total, squares = np.inf, np.inf, -np.inf, 0.0, 0.0
+    smallest, minimum, maximum = np.inf, np.inf, -np.inf
     for index, piece in pieces(rows):
         magnitude = np.abs(piece)
         upto = magnitude == 0 if zero else magnitude < upper
@@ -94,14 +93,11 @@ def _cluster(rows: Rows, part: Group[int]) -> Cluster:
             one = new_counts()
             count_bins(one, np.array([low]), level)
             counts += count * one
-            total, squares = total + count * low, squares + count * low**2
             continue
         # Zeros in place of the others, taken off again, cost less than picking values out.
         values = _keep(piece, here, 0.0).reshape(-1)
         count_bins(counts, values, level)
         counts[0, SIDE] -= values.size - count
-        here_sum, here_squares = sums(values)
-        total, squares = total + here_sum, squares + here_squares
     seen = maxima >= minima
     return Cluster(
         smallest=0.0 if part.reaches_zero else smallest,
@@ -110,8 +106,6 @@ def _cluster(rows: Rows, part: Group[int]) -> Cluster:
         minimum=minimum + 0.0,
         maximum=maximum + 0.0,
         count=int(counts.sum()),
-        sum=total,
-        sum_squares=squares,
         samples=int(np.count_nonzero(seen)),
         sum_minima=exact_sum(minima[seen].tolist()),
         sum_maxima=exact_sum(maxima[seen].tolist()),

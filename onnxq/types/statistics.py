@@ -37,7 +37,6 @@ class Cluster:
         smallest, largest: smallest and largest magnitude; `smallest` is 0.0 for a cluster that reaches down to zero.
         histogram: of this cluster's values, finest grid that holds `largest`.
         minimum, maximum: exact extremes. count: values.
-        sum, sum_squares: of the values, float64, exact to about 1e-13 relative to the sum of magnitudes.
         samples: samples that have values in this cluster or in those of smaller magnitude.
         sum_minima, sum_maxima: over those samples, the sums of each sample's extremes among the values of this cluster
             and those of smaller magnitude; exact, in units of 2^-1074.
@@ -49,8 +48,6 @@ class Cluster:
     minimum: float
     maximum: float
     count: int
-    sum: float
-    sum_squares: float
     samples: int
     sum_minima: int
     sum_maxima: int
@@ -89,10 +86,12 @@ class ChannelStatistics:
 class TensorStatistics:
     """What was seen of one tensor; of fixed size, mergeable.
 
+    Mean and mean square follow from the histogram (`onnxq.numerics.distribution`), to a part in some thousands.
+
     Attributes:
         histogram: counts of the finite values that are no mask sentinels; None while there are none.
         minimum, maximum: their exact extremes; 0.0 while there are none.
-        count: how many they are. sum, sum_squares: their sums, exact to about 1e-13 relative to the sum of magnitudes.
+        count: how many they are.
         nan, pos_inf, neg_inf: the values that are not finite, counted apart.
         zeros: exact zeros among `count`.
         sentinels: mask sentinels, by falling magnitude; in none of the above.
@@ -113,8 +112,6 @@ class TensorStatistics:
     pos_inf: int = 0
     neg_inf: int = 0
     shapes: tuple[tuple[int, int], ...] | None = None
-    sum: float = 0.0
-    sum_squares: float = 0.0
     zeros: int = 0
     sentinels: tuple[Sentinel, ...] = ()
     samples: int = 0

@@ -119,6 +119,14 @@ def test_the_spike_of_a_relu_is_no_reason_to_clip(scheme: Scheme, shape: str) ->
     assert found.high > 0.6 * x.max()
 
 
+@pytest.mark.parametrize("scheme", [SYMMETRIC, ASYMMETRIC], ids=str)
+@pytest.mark.parametrize("sign", [1, -1])
+def test_values_far_from_zero_are_not_all_clipped(scheme: Scheme, sign: int) -> None:
+    x = sign * np.random.default_rng(0).uniform(0.65, 2.7, 800).astype(np.float32)
+    found = Entropy()(observe(x), scheme)
+    assert found.low <= np.median(x) <= found.high
+
+
 def test_more_levels_than_bins_leave_nothing_to_search() -> None:
     x = samples("laplace")
     found = Entropy()(observe(x), Scheme(dtype=QuantType.UINT16, symmetric=False))

@@ -28,6 +28,8 @@ def by_definition(counts: list[float], start: int, end: int, levels: int) -> flo
         for i in filled:
             q[i] = mass / len(filled)
     total_p, total_q = sum(p), sum(counts[start:end]) or 0.5
+    if 2 * sum(counts[start:end]) < total_p:
+        return math.inf
     return sum(a / total_p * math.log(a / total_p / (b / total_q)) for a, b in zip(p, q, strict=True) if a > 0)
 
 

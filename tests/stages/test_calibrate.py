@@ -76,13 +76,10 @@ def plain(value):
     return value
 
 
-SUMS = ("sum", "sum_squares")
-
-
 def without_sums(value):
-    """Everything but the float sums, which depend on the grouping in their last bits."""
+    """Everything but the channels' float sums, which depend on the grouping in their last bits."""
     if isinstance(value, dict):
-        return {key: without_sums(each) for key, each in value.items() if key not in SUMS}
+        return {key: without_sums(each) for key, each in value.items() if key != "sum_squares"}
     return [without_sums(each) for each in value] if isinstance(value, list) else value
 
 
