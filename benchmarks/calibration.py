@@ -23,19 +23,19 @@ from benchmarks.networks import plain, resnet50
 Measured = dict[str, float]
 SECTION = "calibration"
 THEIRS = ("minmax", "entropy", "percentile")
+NAMES = {"1": "1 thread", "all": "all cores"}
 RATIOS = {
-    "ratio onnxq 1/float 1": "**onnxq / float, 1 thread / 1 thread**",
-    "ratio onnxq all/float 1": "**onnxq / float, all cores / 1 thread**",
-    "ratio onnxq all/float all": "**onnxq / float, all cores / all cores**",
-    "ratio processor onnxq all/processor float 1": "**onnxq / float, processor time**",
+    f"ratio {tool} {threads}/float {beside}": f"**{title}: {NAMES[threads]} / float on {NAMES[beside]}**"
+    for tool, title in (("extremes", "minmax, moving-average"), ("onnxq", "percentile, entropy, mse"))
+    for threads, beside in (("all", "1"), ("all", "all"), ("1", "1"))
 }
 COLUMNS = {
     "samples": "samples",
     "tensors": "tensors observed",
     "float 1": "float inference, 1 thread, s",
     "float all": "float inference, all cores, s",
-    "onnxq 1": "onnxq, 1 thread, s",
-    "onnxq all": "onnxq, all cores, s",
+    "extremes all": "minmax, moving-average: all cores, s",
+    "onnxq all": "percentile, entropy, mse: all cores, s",
     **RATIOS,
     **{f"search {name}": f"ranges by {name}, s" for name in CALIBRATORS},
 }
@@ -73,7 +73,7 @@ def memory(network: Path, *, quick: bool) -> str:
 
 def times(network: Path, *, quick: bool) -> str:
     """Return the tables of the time of calibration beside that of float inference."""
-    count, often, repeats = (8, 1, 1) if quick else (96, 3, 3)
+    count, often, repeats = (8, 1, 1) if quick else (192, 9, 1)
     names = ("ResNet-50 shape", "minilm", "ppocr-rec")
     found = [
         case("time-network", network, count, repeats),

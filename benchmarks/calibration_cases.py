@@ -40,7 +40,10 @@ def run_float(path: str, count: int) -> dict[str, float]:
 
 def run_onnxq(path: str, count: int, calibrator: str) -> dict[str, float]:
     """Memory of calibration, from the file to the ranges."""
-    statistics = _job(Path(path), lambda: noise(count)).observe()
+    from onnxq.calibrators import make_calibrator, reads_histograms
+
+    reads = reads_histograms(make_calibrator(calibrator, {}))
+    statistics = _job(Path(path), lambda: noise(count)).observe(histograms=reads)
     _ranges(statistics, calibrator)
     return {"tensors": _count(statistics)}
 
@@ -85,21 +88,21 @@ def _times(path: Path, data: list[Feeds], repeats: int) -> dict[str, float]:
     taken: dict[str, list[float]] = {}
     for _ in range(repeats):
         for threads, name in ((1, "1"), (0, "all")):
-            for tool in ("float", "onnxq"):
-                wall, processor = time.perf_counter(), time.process_time()
+            for tool in ("float", "extremes", "onnxq"):
+                wall = time.perf_counter()
                 if tool == "float":
                     _float(path, data, threads)
+                elif tool == "extremes":
+                    job.observe(threads=threads, histograms=False)
                 else:
                     statistics = job.observe(threads=threads)
                 taken.setdefault(f"{tool} {name}", []).append(time.perf_counter() - wall)
-                taken.setdefault(f"processor {tool} {name}", []).append(time.process_time() - processor)
     ratios = {
         f"ratio {ours}/{theirs}": float(np.median(np.array(taken[ours]) / np.array(taken[theirs])))
         for ours, theirs in (
-            ("onnxq 1", "float 1"),
-            ("onnxq all", "float 1"),
-            ("onnxq all", "float all"),
-            ("processor onnxq all", "processor float 1"),
+            (f"{tool} {threads}", f"float {beside}")
+            for tool in ("extremes", "onnxq")
+            for threads, beside in (("1", "1"), ("all", "1"), ("all", "all"))
         )
     }
     searches = {}

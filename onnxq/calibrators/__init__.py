@@ -8,7 +8,8 @@ A calibrator is a frozen dataclass whose fields are its options, registered by n
         def __call__(self, statistics: TensorStatistics, scheme: Scheme) -> Range: ...
 
 It reads the statistics and nothing else, so that equal statistics give equal ranges. Options out of range raise
-RecipeError in `__post_init__`.
+RecipeError in `__post_init__`. One that reads extremes and no histograms says so with
+`histograms: ClassVar[bool] = False`; calibrating for it takes less time.
 """
 
 from __future__ import annotations
@@ -36,6 +37,11 @@ class Calibrator(Protocol):
 
 
 calibrators: Registry[type[Calibrator]] = Registry("calibrator", "onnxq.calibrators")
+
+
+def reads_histograms(calibrator: Calibrator) -> bool:
+    """Whether it needs more of the statistics than extremes."""
+    return bool(getattr(calibrator, "histograms", True))
 
 
 def make_calibrator(name: str, options: Mapping[str, Any]) -> Calibrator:

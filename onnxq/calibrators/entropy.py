@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from onnxq.calibrators import calibrators
 from onnxq.calibrators._checks import need_values
-from onnxq.numerics.clusters import body_histogram
+from onnxq.numerics.clusters import body_histogram, counted
 from onnxq.numerics.divergence import divergences
 from onnxq.types.scheme import Range, Scheme
 from onnxq.types.statistics import Cluster, TensorStatistics
@@ -60,13 +60,14 @@ def bins_around_zero(clusters: Sequence[Cluster], above: Sequence[Cluster]) -> t
 
     The first and last entry hold what lies beyond the bins of `clusters`: the values of `above`.
     """
-    histogram = body_histogram(clusters)
+    histogram = counted(body_histogram(clusters))
     first, last = min(histogram.first, 0), max(histogram.first + histogram.counts.size, 0)
     counts = np.zeros(last - first + 2)
     start = histogram.first - first + 1
     counts[start : start + histogram.counts.size] = histogram.counts
     for cluster in above:
-        negative = int(cluster.histogram.counts[: max(0, -cluster.histogram.first)].sum())
+        far = counted(cluster.histogram)
+        negative = int(far.counts[: max(0, -far.first)].sum())
         counts[0] += negative
         counts[-1] += cluster.count - negative
     return counts, 1 - first, 2.0**histogram.exponent

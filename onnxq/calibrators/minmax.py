@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from onnxq.calibrators import calibrators
 from onnxq.calibrators._checks import need_values
@@ -17,6 +18,8 @@ class MinMax:
 
     Mask sentinels and infinities stay out of it.
     """
+
+    histograms: ClassVar[bool] = False
 
     def __call__(self, statistics: TensorStatistics, scheme: Scheme) -> Range:
         """Return the exact extremes."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from onnxq.calibrators import calibrators
 from onnxq.calibrators._checks import need_values
@@ -19,6 +20,8 @@ class MovingAverage:
     more; over a calibration set, whose order means nothing, all samples weigh the same. A sample is one index of the
     batch axis, so the batch size does not matter either.
     """
+
+    histograms: ClassVar[bool] = False
 
     def __call__(self, statistics: TensorStatistics, scheme: Scheme) -> Range:
         """Return the mean extremes."""

@@ -155,10 +155,10 @@ def _pack(value: Any, pools: dict[str, _Pool]) -> Any:
 
 
 def _tensor(packed: dict[str, Any], arrays: dict[str, npt.NDArray[Any]]) -> TensorStatistics:
-    shapes, channels, histogram = packed["shapes"], packed["channels"], packed["histogram"]
+    shapes, channels = packed["shapes"], packed["channels"]
     return TensorStatistics(
         **_numbers(packed, TensorStatistics),
-        histogram=None if histogram is None else _histogram(histogram, arrays),
+        histogram=_histogram(packed["histogram"], arrays),
         shapes=None if shapes is None else tuple((int(low), int(high)) for low, high in shapes),
         sentinels=tuple(Sentinel(**_numbers(each, Sentinel)) for each in packed["sentinels"]),
         channels=None if channels is None else _channels(channels, arrays),
@@ -169,7 +169,9 @@ def _tensor(packed: dict[str, Any], arrays: dict[str, npt.NDArray[Any]]) -> Tens
     )
 
 
-def _histogram(packed: dict[str, Any], arrays: dict[str, npt.NDArray[Any]]) -> Histogram:
+def _histogram(packed: dict[str, Any] | None, arrays: dict[str, npt.NDArray[Any]]) -> Histogram | None:
+    if packed is None:
+        return None
     return Histogram(**_numbers(packed, Histogram), counts=_place(packed["counts"], arrays[_COUNTS]))
 
 

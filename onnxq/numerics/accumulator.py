@@ -13,7 +13,7 @@ from onnxq.numerics.channels import merge_channels, observe_channels
 from onnxq.numerics.clusters import body_histogram, merge_clusters
 from onnxq.numerics.exact import exact_mean
 from onnxq.numerics.grid import binade
-from onnxq.numerics.pieces import Rows, as_float, as_rows, extremes
+from onnxq.numerics.pieces import Rows, as_float, as_rows
 from onnxq.numerics.rows import observe_rows
 from onnxq.numerics.sentinels import split_sentinels
 from onnxq.types.statistics import ChannelStatistics, Cluster, Sentinel, TensorStatistics
@@ -28,12 +28,15 @@ class Accumulator:
     looked at closely.
     """
 
-    def __init__(self, *, channel_axis: int | None = None, products: bool = False) -> None:
+    def __init__(self, *, channel_axis: int | None = None, products: bool = False, counted: bool = True) -> None:
         """Make an empty one.
 
         Args:
             channel_axis: the axis to keep per-channel statistics for. products: of every two channels, too.
+            counted: whether values are counted in bins, which is most of the work; False: where that is not needed to
+                tell masks from values, there are no histograms.
         """
+        self._counted = counted
         self._channel_axis = channel_axis
         self._products = products
         self._channels: ChannelStatistics | None = None
@@ -100,18 +103,16 @@ class Accumulator:
         )
 
     def _observe(self, rows: Rows) -> None:
-        lows, highs = extremes(rows)
-        largest = max(-float(lows.min()), float(highs.max()))
-        if self._body is not None and self._body.accepts(largest):
-            self._body.add(rows, lows, highs)
+        if self._body is not None and self._body.add(rows):
             return
+        largest = float(max(-rows.min(), rows.max()))
         if Body.proven(rows, largest):
-            fresh = Body(largest)
-            fresh.add(rows, lows, highs)
+            fresh = Body(largest, counted=self._counted)
+            fresh.add(rows)
             self._zeros += fresh.zeros
             self._settle(fresh.clusters())
             return
-        seen = observe_rows(rows)
+        seen = observe_rows(rows, counted=self._counted)
         self._nan += seen.nan
         self._pos_inf += seen.pos_inf
         self._neg_inf += seen.neg_inf
@@ -127,7 +128,7 @@ class Accumulator:
         self._body = None
         if self._clusters and self._clusters[0].smallest == 0.0 < self._clusters[0].largest:
             above = binade(self._clusters[1].smallest) if len(self._clusters) > 1 else np.inf
-            self._body = Body(self._clusters[0].largest, above)
+            self._body = Body(self._clusters[0].largest, above, counted=self._counted)
 
 
 def _sample_shape(shape: tuple[int, ...], batch_axis: int | None) -> Shapes:

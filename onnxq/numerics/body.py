@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
-import numpy.typing as npt
 
 from onnxq.numerics.clusters import GAP, group
 from onnxq.numerics.exact import exact_sum
@@ -19,40 +16,53 @@ _SAMPLED = 2048
 class Body:
     """A cluster that reaches down to zero, so that no value below its largest needs a look at its magnitude."""
 
-    def __init__(self, largest: float, ceiling: float = np.inf) -> None:
+    def __init__(self, largest: float, ceiling: float = np.inf, *, counted: bool = True) -> None:
         """Make an empty one.
 
         Args:
             largest: a magnitude that the cluster is known to hold; > 0.
             ceiling: lowest binade of the next cluster above.
+            counted: whether values are counted in bins; False: extremes and how many values alone.
         """
         self._top = binade(largest)
         self._ceiling = ceiling
         self._level = level_for(largest)
-        self._counts = new_counts()
+        self._counts = new_counts() if counted else None
+        self._count = 0
         self._minimum, self._maximum = np.inf, -np.inf
         self._samples = self._sum_minima = self._sum_maxima = 0
         self.zeros = 0
 
-    def accepts(self, largest: float) -> bool:
+    def _accepts(self, largest: float) -> bool:
         """Whether values up to this magnitude belong to this cluster and join it to no other; False for NaN."""
         if not 0 <= largest < np.inf:
             return False
         top = binade(largest) if largest else self._top
         return top - self._top <= GAP and self._ceiling - max(top, self._top) > GAP
 
-    def add(self, rows: Rows, lows: npt.NDArray[Any], highs: npt.NDArray[Any]) -> None:
-        """Add an array of samples that `accepts` allows; `lows` and `highs` are each sample's extremes."""
-        low, high = float(lows.min()), float(highs.max())
-        self._grow(max(-low, high))
-        self._minimum, self._maximum = min(self._minimum, low), max(self._maximum, high)
+    def add(self, rows: Rows) -> bool:
+        """Add an array of samples; return False, with nothing changed, if not all of it belongs to this cluster."""
+        before = self._top, self._level, self.zeros, None if self._counts is None else self._counts.copy()
+        lows, highs = np.full(rows.shape[0], np.inf), np.full(rows.shape[0], -np.inf)
+        for index, piece in pieces(rows):  # read once: from memory it comes slower than it is counted
+            least, most = piece.min(axis=1), piece.max(axis=1)
+            low, high = float(least.min()), float(most.max())
+            if not self._accepts(max(-low, high)):
+                self._top, self._level, self.zeros, self._counts = before
+                return False
+            self._grow(max(-low, high))
+            lows[index], highs[index] = np.minimum(lows[index], least), np.maximum(highs[index], most)
+            values = piece.reshape(-1)
+            if self._counts is not None:
+                count_bins(self._counts, values, self._level, negative=low < 0)
+            if low <= 0 <= high:
+                self.zeros += values.size - int(np.count_nonzero(values != 0))
+        self._minimum, self._maximum = min(self._minimum, float(lows.min())), max(self._maximum, float(highs.max()))
         self._samples += lows.size
+        self._count += rows.size
         self._sum_minima += exact_sum(lows.tolist())
         self._sum_maxima += exact_sum(highs.tolist())
-        for _, piece in pieces(rows):
-            values = piece.reshape(-1)
-            count_bins(self._counts, values, self._level)
-            self.zeros += values.size - int(np.count_nonzero(values != 0))
+        return True
 
     def clusters(self) -> tuple[Cluster, ...]:
         """Return what was added, as one cluster or none."""
@@ -61,10 +71,10 @@ class Body:
         added = Cluster(
             smallest=0.0,
             largest=max(abs(self._minimum), abs(self._maximum)),
-            histogram=shrink(self._counts.sum(axis=0), self._level),
+            histogram=None if self._counts is None else shrink(self._counts.sum(axis=0), self._level),
             minimum=self._minimum + 0.0,
             maximum=self._maximum + 0.0,
-            count=int(self._counts.sum()),
+            count=self._count,
             samples=self._samples,
             sum_minima=self._sum_minima,
             sum_maxima=self._sum_maxima,
@@ -85,7 +95,7 @@ class Body:
             return
         self._top = binade(largest)
         level = level_for(largest)
-        if self._counts.any():
+        if self._counts is not None and self._counts.any():
             counts = new_counts()
             add_coarser(counts[0], shrink(self._counts.sum(axis=0), self._level), level)
             self._counts = counts

@@ -19,6 +19,7 @@ from typing import Generic, TypeVar
 
 import numpy as np
 
+from onnxq.errors import CalibrationError
 from onnxq.numerics.grid import MAX_BINS, add_coarser, binade, level_for, shrink
 from onnxq.types.statistics import Cluster, Histogram
 
@@ -67,14 +68,33 @@ def merge_clusters(a: Sequence[Cluster], b: Sequence[Cluster]) -> tuple[Cluster,
     return tuple(_join(each, a, b) for each in groups)
 
 
-def body_histogram(clusters: Sequence[Cluster]) -> Histogram:
-    """Return the histogram of all values of some clusters (at least one), on the grid of the largest."""
-    level = max(cluster.histogram.exponent for cluster in clusters)
+def body_histogram(clusters: Sequence[Cluster]) -> Histogram | None:
+    """Return the histogram of all values of some clusters (at least one), on the grid of the largest.
+
+    None where extremes alone were observed.
+    """
     if len(clusters) == 1:
         return clusters[0].histogram
+    return _sum([cluster.histogram for cluster in clusters], level_for(max(cluster.largest for cluster in clusters)))
+
+
+def counted(histogram: Histogram | None) -> Histogram:
+    """Return a histogram that is there.
+
+    Raises:
+        CalibrationError: extremes alone were observed.
+    """
+    if histogram is None:
+        raise CalibrationError("only extremes were observed; calibrate again for a calibrator that reads histograms")
+    return histogram
+
+
+def _sum(histograms: Sequence[Histogram | None], level: int) -> Histogram | None:
     counts = np.zeros(MAX_BINS, np.int64)
-    for cluster in clusters:
-        add_coarser(counts, cluster.histogram, level)
+    for histogram in histograms:
+        if histogram is None:
+            return None
+        add_coarser(counts, histogram, level)
     return shrink(counts, level)
 
 
@@ -86,17 +106,13 @@ def _binades(cluster: Cluster) -> tuple[int, int]:
 def _join(joined: Group[Cluster], a: Sequence[Cluster], b: Sequence[Cluster]) -> Cluster:
     members = joined.members
     largest = max(member.largest for member in members)
-    level = level_for(largest)
-    counts = np.zeros(MAX_BINS, np.int64)
-    for member in members:
-        add_coarser(counts, member.histogram, level)
     # Samples count in a cluster with all of their values up to it: on each side the highest cluster that lies in this
     # group or below holds just those.
     upto = [max(side, key=lambda c: c.largest) for side in (_upto(a, largest), _upto(b, largest)) if side]
     return Cluster(
         smallest=0.0 if joined.reaches_zero else min(member.smallest for member in members),
         largest=largest,
-        histogram=shrink(counts, level),
+        histogram=_sum([member.histogram for member in members], level_for(largest)),
         minimum=min(member.minimum for member in members),
         maximum=max(member.maximum for member in members),
         count=sum(member.count for member in members),

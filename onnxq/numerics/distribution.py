@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from onnxq.numerics.clusters import counted
 from onnxq.types.statistics import TensorStatistics
 
 Floats = npt.NDArray[np.float64]
@@ -47,19 +48,21 @@ def distribution(statistics: TensorStatistics) -> Distribution:
     """Return the density of what was seen, mask sentinels left out; there must be a finite value.
 
     Exact zeros, of which a Relu makes many, stay at one point. Clusters below the largest keep their finer bins.
+
+    Raises:
+        CalibrationError: extremes alone were observed.
     """
     reach = max(-statistics.minimum, statistics.maximum)
     parts = [np.zeros((3, 0))]
     for cluster in statistics.clusters:
         if cluster.largest > reach:
             break
-        index = cluster.histogram.first + np.flatnonzero(cluster.histogram.counts)
-        counts = cluster.histogram.counts[index - cluster.histogram.first].astype(np.float64)
+        histogram = counted(cluster.histogram)
+        index = histogram.first + np.flatnonzero(histogram.counts)
+        counts = histogram.counts[index - histogram.first].astype(np.float64)
         if statistics.zeros and cluster is statistics.clusters[0]:
             counts[index == 0] -= statistics.zeros
-        edges = np.clip(
-            np.ldexp(np.stack([index, index + 1.0]), cluster.histogram.exponent), cluster.minimum, cluster.maximum
-        )
+        edges = np.clip(np.ldexp(np.stack([index, index + 1.0]), histogram.exponent), cluster.minimum, cluster.maximum)
         parts.append(np.stack([*edges, counts])[:, counts > 0])
     if statistics.zeros:
         parts.append(np.array([[0.0], [0.0], [float(statistics.zeros)]]))

@@ -40,19 +40,44 @@ def level_for(largest: float) -> int:
     return max(binade(largest) + 1 - _SIDE_BITS, _FINEST) if largest else _FINEST
 
 
-class _Scratch(threading.local):
-    """Buffers of one chunk, one set a thread: fresh memory for every chunk would cost more than the arithmetic."""
+class _Scratch:
+    """Buffers of one chunk: fresh memory for every chunk would cost more than the arithmetic.
+
+    Counting is the product of a sparse matrix with the number one: the matrix has one column, and in it a one for each
+    element, in the row of its bin. That takes half the time of `np.add.at`, and other threads can run beside it.
+    """
 
     def __init__(self) -> None:
+        from scipy.sparse import csc_array
+
         self.float32 = np.empty(CHUNK, np.float32)
         self.float64 = np.empty(CHUNK, np.float64)
-        self.index32 = np.empty(CHUNK, np.int32)
-        self.index = np.empty(CHUNK, np.int64)
+        self.index = np.empty(CHUNK, np.int32)
+        self.extent = np.array([0, CHUNK], np.int32)
+        parts = (np.ones(CHUNK, np.uint16), self.index, self.extent)  # a chunk's counts stay below 2^16 in each lane
+        self.matrix = csc_array(parts, shape=(_LANES * MAX_BINS, 1), copy=False)
+        self.one = np.ones(1, np.uint16)
+
+    def count(self, number: int) -> Counts:
+        """Return how often each row number stands in the first entries of `index`; uint16, (lanes * MAX_BINS,)."""
+        self.extent[1] = number
+        found: Counts = self.matrix @ self.one
+        return found
 
 
-_scratch = _Scratch()
+_local = threading.local()
+
+
+def _scratch() -> _Scratch:
+    """Return the thread's own buffers."""
+    if not hasattr(_local, "scratch"):
+        _local.scratch = _Scratch()
+    found: _Scratch = _local.scratch
+    return found
+
+
 # Index of bin 0 in the lane that each element of a chunk is counted in.
-_origins = {kind: (np.arange(CHUNK) % _LANES * MAX_BINS + SIDE).astype(kind) for kind in (np.float32, np.float64)}
+_origins = (np.arange(CHUNK) % _LANES * MAX_BINS + SIDE).astype(np.int32)
 
 
 def new_counts() -> Counts:
@@ -63,26 +88,29 @@ def new_counts() -> Counts:
     return np.zeros((_LANES, MAX_BINS), np.int64)
 
 
-def count_bins(counts: Counts, values: npt.NDArray[Any], level: int) -> None:
+def count_bins(counts: Counts, values: npt.NDArray[Any], level: int, *, negative: bool = True) -> None:
     """Count how many values fall into each bin -SIDE .. SIDE - 1 of `level`.
 
     Args:
         counts: of `new_counts`, changed in place; entry i of a lane counts bin i - SIDE.
         values: float32 or float64, one axis, at most CHUNK finite values, magnitudes below SIDE * 2^level.
         level: the grid's level.
+        negative: whether some values are below zero; False spares rounding them down.
     """
     single = values.dtype == np.float32 and level in _EXACT_FLOAT32
     kind = np.float32 if single else np.float64
-    scaled: npt.NDArray[Any] = (_scratch.float32 if single else _scratch.float64)[: values.size]
-    index32, index = _scratch.index32[: values.size], _scratch.index[: values.size]
+    scratch = _scratch()
+    scaled: npt.NDArray[Any] = (scratch.float32 if single else scratch.float64)[: values.size]
+    index = scratch.index[: values.size]
     np.multiply(values, kind(math.ldexp(1.0, -level)), out=scaled)
-    np.floor(scaled, out=scaled)
-    if not single and level > 0:
-        scaled[(values < 0) & (scaled == 0)] = -1  # a product that underflowed to zero lies just below it
-    np.add(scaled, _origins[kind][: values.size], out=scaled)
-    np.copyto(index32, scaled, casting="unsafe")  # by way of int32: processors convert to that fastest
-    np.copyto(index, index32)
-    np.add.at(counts.reshape(-1), index, 1)
+    if negative:
+        np.floor(scaled, out=scaled)
+        if not single and level > 0:
+            scaled[(values < 0) & (scaled == 0)] = -1  # a product that underflowed to zero lies just below it
+    np.copyto(index, scaled, casting="unsafe")
+    np.add(index, _origins[: values.size], out=index)
+    flat = counts.reshape(-1)
+    flat += scratch.count(values.size)
 
 
 def shrink(counts: Counts, level: int) -> Histogram:

@@ -47,13 +47,3 @@ def pieces(rows: Rows) -> Iterator[tuple[slice, Rows]]:
     for first in range(0, samples, step):
         for start in range(0, size, CHUNK):
             yield slice(first, first + step), rows[first : first + step, start : start + CHUNK]
-
-
-def extremes(rows: Rows) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
-    """Return each sample's minimum and maximum, NaN where it holds NaN; samples hold at least one value."""
-    lows = np.full(rows.shape[0], np.inf)
-    highs = np.full(rows.shape[0], -np.inf)
-    for index, piece in pieces(rows):
-        lows[index] = np.minimum(lows[index], piece.min(axis=1))
-        highs[index] = np.maximum(highs[index], piece.max(axis=1))
-    return lows, highs

@@ -29,8 +29,8 @@ class Seen:
     zeros: int
 
 
-def observe_rows(rows: Rows) -> Seen:
-    """Return what an array of samples holds."""
+def observe_rows(rows: Rows, *, counted: bool = True) -> Seen:
+    """Return what an array of samples holds; without `counted`, a cluster that reaches to zero has no histogram."""
     binades: Counter[int] = Counter()
     nan = pos_inf = neg_inf = 0
     for _, piece in pieces(rows):
@@ -41,7 +41,7 @@ def observe_rows(rows: Rows) -> Seen:
             nan += int(np.isnan(values).sum())
             pos_inf += int((values == np.inf).sum())
             neg_inf += int((values == -np.inf).sum())
-    clusters = tuple(_cluster(rows, each) for each in group((e, e, e) for e in binades))
+    clusters = tuple(_cluster(rows, each, counted) for each in group((e, e, e) for e in binades))
     return Seen(clusters=clusters, nan=nan, pos_inf=pos_inf, neg_inf=neg_inf, zeros=binades[BELOW_ALL])
 
 
@@ -62,7 +62,7 @@ def _binades(values: Array) -> tuple[dict[int, int], int]:
     return found, int(counts[mask])
 
 
-def _cluster(rows: Rows, part: Group[int]) -> Cluster:
+def _cluster(rows: Rows, part: Group[int], counted: bool) -> Cluster:
     """Collect the values of one group of binades."""
     zero = part.top == BELOW_ALL
     lower = 0.0 if zero or part.reaches_zero else 2.0**part.bottom
@@ -102,7 +102,7 @@ def _cluster(rows: Rows, part: Group[int]) -> Cluster:
     return Cluster(
         smallest=0.0 if part.reaches_zero else smallest,
         largest=max(abs(minimum), abs(maximum)),
-        histogram=shrink(counts.sum(axis=0), level),
+        histogram=shrink(counts.sum(axis=0), level) if counted or not part.reaches_zero else None,
         minimum=minimum + 0.0,
         maximum=maximum + 0.0,
         count=int(counts.sum()),

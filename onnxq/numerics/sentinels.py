@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from onnxq.numerics.clusters import counted
 from onnxq.types.statistics import Cluster
 
 # No mask is smaller; 50.0 among N(0, 1) is an outlier that calibrators decide on.
@@ -44,5 +45,6 @@ def _is_sentinel(cluster: Cluster, below: Sequence[Cluster], total: int) -> bool
     nonzero = sum(lower.count for lower in below if lower.largest > 0)
     if not nonzero or sum(lower.count for lower in below) < _LEAST_BODY_SHARE * total:
         return False
-    occupied = np.count_nonzero(cluster.histogram.counts) * 2.0**cluster.histogram.exponent
+    histogram = counted(cluster.histogram)  # only a cluster that reaches down to zero may lack it
+    occupied = np.count_nonzero(histogram.counts) * 2.0**histogram.exponent
     return bool(occupied <= _MOST_OCCUPIED * cluster.largest)

@@ -7,6 +7,7 @@ Weights that lie in files are therefore never read here: the runtime maps them i
 from __future__ import annotations
 
 import contextlib
+import copy
 import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -77,7 +78,9 @@ def _through_file(model: ir.Model | onnx.ModelProto, outputs: Sequence[str] | No
             message = f"cannot write a temporary copy of the model to '{folder}': {error.strerror or error}"
             raise ModelError(f"{message}; free space there, or set TMPDIR to a folder with room") from error
         if outputs is not None:
-            onnx.save(_with_outputs(onnx.load(path, load_external_data=False), outputs), path)
+            light = onnx.load(path, load_external_data=False)
+            _set_outputs(light, outputs)
+            onnx.save(light, path)
         yield Handover(source=str(path))
 
 
@@ -86,7 +89,11 @@ def _message(model: ir.Model | onnx.ModelProto, outputs: Sequence[str] | None, f
 
     proto = ir.to_proto(model) if isinstance(model, ir.Model) else model
     config = {_FOLDER_KEY: str(next(iter(folders)))} if folders else {}
-    return Handover(source=_with_outputs(proto, outputs).SerializeToString(), config=config)
+    if outputs is not None:
+        if proto is model:  # it is not ours to change
+            proto = copy.deepcopy(proto)
+        _set_outputs(proto, outputs)
+    return Handover(source=proto.SerializeToString(), config=config)
 
 
 def _parsed(model: Path | bytes) -> onnx.ModelProto:
@@ -101,18 +108,14 @@ def _parsed(model: Path | bytes) -> onnx.ModelProto:
         raise ModelError(f"{what} is no ONNX model, or a truncated one; export or copy it again") from error
 
 
-def _with_outputs(proto: onnx.ModelProto, outputs: Sequence[str] | None) -> onnx.ModelProto:
-    if outputs is None:
-        return proto
+def _set_outputs(proto: onnx.ModelProto, outputs: Sequence[str]) -> None:
     import onnx
 
     known = {value.name: value for value in proto.graph.output}
-    changed = onnx.ModelProto()
-    changed.CopyFrom(proto)
-    del changed.graph.output[:]
     # The runtime infers the types of outputs that come without one.
-    changed.graph.output.extend(known.get(name, onnx.ValueInfoProto(name=name)) for name in outputs)
-    return changed
+    wanted = [known.get(name, onnx.ValueInfoProto(name=name)) for name in outputs]
+    del proto.graph.output[:]
+    proto.graph.output.extend(wanted)
 
 
 def _weights(model: ir.Model | onnx.ModelProto) -> tuple[set[Path], int]:

@@ -9,7 +9,7 @@ from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
-from onnxq.calibrators import make_calibrator
+from onnxq.calibrators import make_calibrator, reads_histograms
 from onnxq.data import Source, open_source, signature, synthetic
 from onnxq.data.statistics_file import load_statistics
 from onnxq.errors import CalibrationError
@@ -74,7 +74,7 @@ class Job:
         if self.target.stands_for:  # the plan and its recipe are to mean the same on every machine
             self.target = targets.get(self.target.stands_for)
             self.recipe = self.recipe.model_copy(update={"target": self.target.name})
-        make_calibrator(self.recipe.calibrator.name, self.recipe.calibrator.options)
+        self.calibrator = make_calibrator(self.recipe.calibrator.name, self.recipe.calibrator.options)
         for choice in (self.recipe.weights, *(rule.weights for rule in self.recipe.rules)):
             if choice is not None and choice.method is not None:
                 make_weight_method(choice.method)
@@ -134,7 +134,7 @@ class Job:
     def statistics(self, given: Statistics | str | Path | None, **how: Any) -> Statistics:
         """Return the statistics that were given, if they are this model's, or observe the model now."""
         if given is None:
-            return self.observe(**how)
+            return self.observe(histograms=reads_histograms(self.calibrator), **how)
         assert self.prepared is not None
         found = given if isinstance(given, Statistics) else load_statistics(Path(given))
         where = "the statistics" if isinstance(given, Statistics) else f"'{given}'"

@@ -35,7 +35,8 @@ class Cluster:
 
     Attributes:
         smallest, largest: smallest and largest magnitude; `smallest` is 0.0 for a cluster that reaches down to zero.
-        histogram: of this cluster's values, finest grid that holds `largest`.
+        histogram: of this cluster's values, finest grid that holds `largest`; None in a cluster that reaches down to
+            zero where extremes alone were asked for.
         minimum, maximum: exact extremes. count: values.
         samples: samples that have values in this cluster or in those of smaller magnitude.
         sum_minima, sum_maxima: over those samples, the sums of each sample's extremes among the values of this cluster
@@ -44,7 +45,7 @@ class Cluster:
 
     smallest: float
     largest: float
-    histogram: Histogram
+    histogram: Histogram | None
     minimum: float
     maximum: float
     count: int
@@ -89,7 +90,8 @@ class TensorStatistics:
     Mean and mean square follow from the histogram (`onnxq.numerics.distribution`), to a part in some thousands.
 
     Attributes:
-        histogram: counts of the finite values that are no mask sentinels; None while there are none.
+        histogram: counts of the finite values that are no mask sentinels; None while there are none, or where
+            extremes alone were asked for.
         minimum, maximum: their exact extremes; 0.0 while there are none.
         count: how many they are.
         nan, pos_inf, neg_inf: the values that are not finite, counted apart.

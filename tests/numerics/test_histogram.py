@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import fields
+from dataclasses import fields, replace
 from fractions import Fraction
 from typing import Any
 
@@ -98,6 +98,29 @@ def test_split_order_and_merge_tree_do_not_matter(rows: list[list[float]], dtype
         if random.random() < 0.3:
             accumulator.result()
     assert identity(accumulator.result()) == identity(whole)
+
+
+@settings(max_examples=80, deadline=None)
+@given(samples, st.randoms(use_true_random=False))
+def test_extremes_alone_are_the_same_without_histograms(rows: list[list[float]], random: Any) -> None:
+    array = as_array(rows)
+    whole = observe(array, batch_axis=0)
+    extremes, other = Accumulator(counted=False), Accumulator(counted=False)
+    for row in array:
+        (extremes if random.random() < 0.5 else other).update(row[None], batch_axis=0)
+    extremes.add(other.result())
+    seen = extremes.result()
+    assert identity(replace(seen, histogram=None, clusters=())) == identity(replace(whole, histogram=None, clusters=()))
+    for mine, theirs in zip(seen.clusters, whole.clusters, strict=True):
+        assert identity(replace(mine, histogram=None)) == identity(replace(theirs, histogram=None))
+        assert mine.histogram is None or identity(mine.histogram) == identity(theirs.histogram)
+
+
+def test_what_extremes_alone_cannot_tell_is_refused() -> None:
+    extremes = Accumulator(counted=False)
+    extremes.update(np.random.default_rng(0).standard_normal(1000))
+    with pytest.raises(CalibrationError, match="only extremes were observed"):
+        distribution(extremes.result())
 
 
 @settings(max_examples=60, deadline=None)

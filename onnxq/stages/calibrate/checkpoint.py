@@ -72,7 +72,7 @@ def job_key(model: str, source: Source, tensors: Sequence[str], options: Options
     parts = [
         model,
         source.sha256 or source.description,
-        f"{source.samples} {source.batch_size} {options.subsample}",
+        f"{source.samples} {source.batch_size} {options.subsample} {options.histograms}",
         *sorted(f"{name} {options.channel_axes.get(name)} {name in options.products}" for name in tensors),
     ]
     return hashlib.sha256("\0".join(parts).encode("utf-8", "surrogatepass")).hexdigest()

@@ -56,11 +56,13 @@ class Options:
         channel_axes: the axis to keep per-channel statistics for, by tensor.
         products: those of these tensors of which the products of every two channels are kept, too.
         subsample: look at every n-th value of a sample only; 1 for all.
+        histograms: whether values are counted in bins, or extremes are enough.
     """
 
     channel_axes: Mapping[str, int]
     products: frozenset[str] = frozenset()
     subsample: int = 1
+    histograms: bool = True
 
 
 class Stopped(Exception):  # noqa: N818 - no error, but the answer to a request
@@ -124,7 +126,9 @@ class Observed:
 
     def __init__(self, name: str, options: Options) -> None:
         channel_axis = options.channel_axes.get(name)
-        self._accumulator = Accumulator(channel_axis=channel_axis, products=name in options.products)
+        self._accumulator = Accumulator(
+            channel_axis=channel_axis, products=name in options.products, counted=options.histograms
+        )
         # Channels cannot be told apart in a part of the values.
         self._subsample = 1 if channel_axis is not None else options.subsample
         self._shapes: list[Shapes | None] = []

@@ -48,6 +48,7 @@ def calibrate(
     executor: Executor | None = None,
     checkpoint: Path | None = None,
     subsample: int | None = None,
+    histograms: bool = True,
     surveyed: Statistics | None = None,
 ) -> Statistics:
     """Observe `tensors` while the model runs over `source`.
@@ -67,6 +68,7 @@ def calibrate(
         executor: engine after `concurrent.futures` that runs the work; None for threads of this process.
         checkpoint: file to keep the state in while it runs; an interrupted calibration goes on from it.
         subsample: look only at every n-th value of a sample; extremes are then those of the values looked at.
+        histograms: False where extremes are enough, which takes much less time.
         surveyed: what `survey` found for the same tensors and samples, if it was asked: memory is planned by it.
 
     Raises:
@@ -78,9 +80,14 @@ def calibrate(
             raise RecipeError(f"{option} must be at least {least}, not {value}")
     job = _Job(
         model=model,
-        fingerprint=fingerprint(model),
+        fingerprint=fingerprint(model) if surveyed is None else surveyed.fingerprint,
         source=source,
-        options=Options(channel_axes=dict(channel_axes or {}), products=frozenset(products), subsample=subsample or 1),
+        options=Options(
+            channel_axes=dict(channel_axes or {}),
+            products=frozenset(products),
+            subsample=subsample or 1,
+            histograms=histograms,
+        ),
         progress=progress or Silent(),
         executor=executor,
         checkpoint=checkpoint,
