@@ -205,9 +205,10 @@ def environment(packages: Sequence[str]) -> Environment:
     )
 
 
-def write_section(file: Path, section: str, text: str) -> None:
-    """Put ``text`` between a page's two marks for ``section``, or at its end where it has none yet."""
-    begin, end = f"<!-- {section}: written by python -m benchmarks.{section} -->", f"<!-- {section}: end -->"
+def write_section(file: Path, section: str, text: str, *, part: str = "") -> None:
+    """Put ``text`` between a page's two marks for ``section``, or its ``part``; at its end where it has none yet."""
+    place = f"{section} {part}".strip()
+    begin, end = f"<!-- {place}: written by python -m benchmarks.{section} -->", f"<!-- {place}: end -->"
     page = file.read_text(encoding="utf-8") if file.is_file() else "# Benchmarks\n"
     block = f"{begin}\n\n{text.strip()}\n\n{end}"
     if begin in page and end in page:

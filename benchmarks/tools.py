@@ -25,9 +25,9 @@ def onnxruntime_defaults(name: str, output: Path) -> None:
     """``onnxruntime.quantization.quantize_static`` with model, output and data and nothing else said."""
     from onnxruntime.quantization import quantize_static
 
-    _quiet()
+    quiet()
     zoo = models.load(name)
-    quantize_static(zoo.path, output, _reader(zoo.calibration()))
+    quantize_static(zoo.path, output, reader(zoo.calibration()))
 
 
 def onnxruntime_tuned(name: str, output: Path) -> None:
@@ -35,7 +35,7 @@ def onnxruntime_tuned(name: str, output: Path) -> None:
     from onnxruntime.quantization import QuantType, quantize_static
     from onnxruntime.quantization.shape_inference import quant_pre_process
 
-    _quiet()
+    quiet()
     zoo = models.load(name)
     with tempfile.TemporaryDirectory() as folder:
         prepared = Path(folder) / "prepared.onnx"
@@ -46,7 +46,7 @@ def onnxruntime_tuned(name: str, output: Path) -> None:
         quantize_static(
             prepared,
             output,
-            _reader(zoo.calibration()),
+            reader(zoo.calibration()),
             activation_type=QuantType.QUInt8,
             weight_type=QuantType.QInt8,
             per_channel=True,
@@ -61,7 +61,8 @@ TOOLS: dict[str, Callable[[str, Path], None]] = {
 }
 
 
-def _reader(batches: Iterator[Feeds]) -> Any:
+def reader(batches: Iterator[Feeds]) -> Any:
+    """Return batches as onnxruntime's quantizer reads them."""
     from onnxruntime.quantization import CalibrationDataReader
 
     class Reader(CalibrationDataReader):  # type: ignore[misc]
@@ -71,6 +72,7 @@ def _reader(batches: Iterator[Feeds]) -> Any:
     return Reader()
 
 
-def _quiet() -> None:
+def quiet() -> None:
+    """Keep onnxruntime's quantizer from talking."""
     logging.disable(logging.WARNING)
     warnings.simplefilter("ignore")

@@ -1,4 +1,4 @@
-"""Bring every Gemm into the form that integer kernels take: alpha = beta = 1, bias of shape (N,)."""
+"""Bring every Gemm into the form that integer kernels take: alpha = beta = 1, transA = 0, bias of shape (N,)."""
 
 from __future__ import annotations
 
@@ -15,7 +15,8 @@ class NormalizeGemm(ir.passes.InPlacePass):
     """Fold alpha into a Gemm's constant weight, beta into its constant bias, and give the bias one value a column.
 
     alpha A' B' + beta C = A' (alpha B') + (beta C). A bias that differs from row to row is no bias to a kernel: it is
-    added behind the Gemm. What is computed at run time, or not float32, is left as it is.
+    added behind the Gemm. A' of transA = 1 gets a Transpose of its own, which a Gemm in float takes back when the
+    runtime optimizes it. What is computed at run time, or not float32, is left as it is.
     """
 
     def call(self, model: ir.Model) -> ir.passes.PassResult:
@@ -39,7 +40,7 @@ def _normalize(node: ir.Node) -> bool:
         return False
     alpha, beta = (node.attributes.get_float(name, 1.0) for name in ("alpha", "beta"))
     columns = weight.shape[0 if node.attributes.get_int("transB", 0) else 1]
-    changed = False
+    changed = _turn(graph, node)
     if alpha != 1.0:
         node.replace_input_with(1, _constant(graph, node, f"{node.inputs[1].name}/alpha", weight * np.float32(alpha)))  # type: ignore[union-attr]
         changed = True
@@ -56,6 +57,21 @@ def _normalize(node: ir.Node) -> bool:
     for name in ("alpha", "beta"):
         changed |= node.attributes.pop(name, None) is not None
     return changed
+
+
+def _turn(graph: ir.Graph, node: ir.Node) -> bool:
+    """Put a Transpose in front of a Gemm with transA = 1."""
+    source = node.inputs[0]
+    if source is None or node.attributes.get_int("transA", 0) == 0:
+        return False
+    turn = ir.node("Transpose", [source], {"perm": [1, 0]}, name=f"{node.name}/transA")
+    turned = turn.outputs[0]
+    turned.name, turned.type = f"{node.name}/A", source.type
+    turned.shape = None if source.shape is None else ir.Shape([source.shape[1], source.shape[0]])
+    graph.insert_before(node, [turn])
+    node.replace_input_with(0, turned)
+    node.attributes.pop("transA")
+    return True
 
 
 def _one_row(values: np.ndarray) -> bool:

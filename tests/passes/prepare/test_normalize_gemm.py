@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 from onnxq.graph.text import model_from_text
 from onnxq.passes.manager import run_pipeline
+from onnxq.runtime.readback import op_counts, optimized_graph
 from onnxq.runtime.session import run_model
 from tests.quantizing import text
 
@@ -35,6 +36,19 @@ def test_a_bias_that_differs_by_row_is_added_behind(attributes, bias):
     done = _normalized(attributes, bias)
     assert [node.op_type for node in done.graph] == ["Gemm", "Add"]
     assert [value.name for value in done.graph.outputs] == ["y"]
+
+
+def test_a_transposed_first_operand_gets_a_node_that_the_runtime_takes_back_in_float():
+    graph = text(
+        "y = Gemm <transA = 1, alpha = 0.5> (x, w, b)", "float[8,4] x", "float[4,6] y", "float[8,6] w, float[6] b"
+    )
+    model = model_from_text(graph)
+    done, _ = run_pipeline(model, ["normalize-gemm"])
+    assert [node.op_type for node in done.graph] == ["Transpose", "Gemm"]
+    assert "transA" not in done.graph[1].attributes
+    expected, actual = (run_model(each, {"x": X.T.copy()})["y"] for each in (model, done))
+    np.testing.assert_allclose(actual, expected, rtol=1e-4, atol=1e-5)
+    assert set(op_counts(optimized_graph(done, layout=False))) == {"Gemm"}
 
 
 def test_alpha_without_a_bias():
