@@ -27,9 +27,9 @@ EMITTERS = {
     "weight-only, portable": {"format": "weight-only", "portable": True},
 }
 NO_KERNEL = {  # of the operators that the forms begin with; these stay in float, and the plan says why
-    "qdq": ("conv-transpose", "lstm", "gru", "gather"),
-    "qoperator": ("conv-transpose", "lstm", "gru", "gather"),
-    "dynamic": ("conv-transpose", "gru"),
+    "qdq": ("conv-transpose", "gather"),
+    "qoperator": ("conv-transpose", "gather"),
+    "dynamic": ("conv-transpose",),
     "weight-only": (),
     "weight-only, portable": (),
 }
