@@ -56,11 +56,14 @@ def fewer_codes(
         readers: all nodes that read it as codes. pairs: the limits of their weights.
     """
     limited = [reader for reader in readers if _limited(reader, pairs)]
-    power = seen.sum_squares / seen.count if seen.count else 0.0
-    if not limited or params.scheme.symmetric or power <= 0 or not seen.clusters:
+    if not limited or params.scheme.symmetric or not seen.clusters:
+        return None
+    density = distribution(seen)
+    power = float(density.moments()[2].sum()) / seen.count if seen.count else 0.0
+    if power <= 0:
         return None
     weights = [None if reader not in limited else _Weight(reader) for reader in readers]
-    moments = Moments(distribution(seen))
+    moments = Moments(density)
 
     def error_of(tried: QuantParams, largest: int) -> float:
         own = _own_error(tried, moments) / power
