@@ -40,10 +40,7 @@ def run_float(path: str, count: int) -> dict[str, float]:
 
 def run_onnxq(path: str, count: int, calibrator: str) -> dict[str, float]:
     """Memory of calibration, from the file to the ranges."""
-    from onnxq.calibrators import make_calibrator, reads_histograms
-
-    reads = reads_histograms(make_calibrator(calibrator, {}))
-    statistics = _job(Path(path), lambda: noise(count)).observe(histograms=reads)
+    statistics = _job(Path(path), lambda: noise(count), calibrator).observe()
     _ranges(statistics, calibrator)
     return {"tensors": _count(statistics)}
 
@@ -84,7 +81,7 @@ def _zoo(name: str) -> tuple[Path, list[Feeds]]:
 
 def _times(path: Path, data: list[Feeds], repeats: int) -> dict[str, float]:
     """Medians of float inference and of calibration, on 1 thread and on all cores, taken in turns."""
-    job = _job(path, data)
+    job, extremes = _job(path, data), _job(path, data, "minmax")
     taken: dict[str, list[float]] = {}
     for _ in range(repeats):
         for threads, name in ((1, "1"), (0, "all")):
@@ -93,7 +90,7 @@ def _times(path: Path, data: list[Feeds], repeats: int) -> dict[str, float]:
                 if tool == "float":
                     _float(path, data, threads)
                 elif tool == "extremes":
-                    job.observe(threads=threads, histograms=False)
+                    extremes.observe(threads=threads)
                 else:
                     statistics = job.observe(threads=threads)
                 taken.setdefault(f"{tool} {name}", []).append(time.perf_counter() - wall)
@@ -123,12 +120,12 @@ def _float(path: Path, data: list[Feeds], threads: int) -> None:
         session.run(feeds)
 
 
-def _job(path: Path, data: Any) -> Any:
+def _job(path: Path, data: Any, calibrator: str = "mse") -> Any:
     """Return a quantization that has come as far as calibration."""
     from onnxq.stages.job import Job
     from onnxq.types.recipe import Recipe
 
-    job = Job(path, Recipe(), None, data)
+    job = Job(path, Recipe.model_validate({"calibrator": calibrator}), None, data)
     job.prepare()
     return job
 

@@ -204,7 +204,12 @@ def calibrate(
     if output is not None:
         check_writable(Path(output), force)
     job.prepare()
-    found = job.observe(memory=memory, executor=executor, checkpoint=None if checkpoint is None else Path(checkpoint))
+    found = job.observe(
+        memory=memory,
+        executor=executor,
+        checkpoint=None if checkpoint is None else Path(checkpoint),
+        histograms=True,  # for any calibrator, not only this recipe's
+    )
     if output is not None:
         save_statistics(found, Path(output))
     return found

@@ -9,7 +9,7 @@ from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
-from onnxq.calibrators import make_calibrator, reads_histograms
+from onnxq.calibrators import make_calibrator
 from onnxq.data import Source, open_source, signature, synthetic
 from onnxq.data.statistics_file import load_statistics
 from onnxq.errors import CalibrationError
@@ -25,6 +25,7 @@ from onnxq.stages.guard.quality import Limits
 from onnxq.stages.load import load
 from onnxq.stages.plan import (
     choose_format,
+    goes_by_histograms,
     make_plan,
     missing,
     needed_opset,
@@ -74,7 +75,7 @@ class Job:
         if self.target.stands_for:  # the plan and its recipe are to mean the same on every machine
             self.target = targets.get(self.target.stands_for)
             self.recipe = self.recipe.model_copy(update={"target": self.target.name})
-        self.calibrator = make_calibrator(self.recipe.calibrator.name, self.recipe.calibrator.options)
+        make_calibrator(self.recipe.calibrator.name, self.recipe.calibrator.options)
         for choice in (self.recipe.weights, *(rule.weights for rule in self.recipe.rules)):
             if choice is not None and choice.method is not None:
                 make_weight_method(choice.method)
@@ -134,7 +135,7 @@ class Job:
     def statistics(self, given: Statistics | str | Path | None, **how: Any) -> Statistics:
         """Return the statistics that were given, if they are this model's, or observe the model now."""
         if given is None:
-            return self.observe(histograms=reads_histograms(self.calibrator), **how)
+            return self.observe(**how)
         assert self.prepared is not None
         found = given if isinstance(given, Statistics) else load_statistics(Path(given))
         where = "the statistics" if isinstance(given, Statistics) else f"'{given}'"
@@ -164,7 +165,7 @@ class Job:
         source = self.samples()
         with self.timed("calibrate"):
             if not source.repeatable:
-                found = calibrate(model, wanted, source, **self._observing(self.recipe), **how)
+                found = calibrate(model, wanted, source, **(self._observing(self.recipe) | how))
             else:
                 found = self.complete(survey(model, wanted, source), self.recipe, **how)
         self.warnings += (*source.warnings, *findings(found))
@@ -189,8 +190,8 @@ class Job:
                 shown = ", ".join(f"'{name}'" for name in sorted(lacking)[:3])
                 message = f"the statistics lack {len(lacking)} tensors ({shown}, ...)"
                 raise CalibrationError(f"{message}; calibrate with the same recipe")
-            observing = self._observing(recipe)
-            more = calibrate(self.prepared.model, lacking, self.opened, surveyed=found, **observing, **how)
+            observing = self._observing(recipe) | how
+            more = calibrate(self.prepared.model, lacking, self.opened, surveyed=found, **observing)
             found = replace(more, tensors={**found.tensors, **more.tensors})
         return found
 
@@ -201,6 +202,7 @@ class Job:
         return {
             "progress": self.progress,
             "subsample": recipe.subsample,
+            "histograms": goes_by_histograms(recipe, self.target),
             "channel_axes": {name: each.axis for name, each in features.items()},
             "products": [name for name, each in features.items() if each.products],
         }

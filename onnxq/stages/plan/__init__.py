@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from onnxq.stages.plan.candidates import needed_opset
 from onnxq.stages.plan.choose_format import choose_format
-from onnxq.stages.plan.decide import make_plan, needed_tensors, observed_features, observed_tensors
+from onnxq.stages.plan.decide import goes_by_histograms, make_plan, needed_tensors, observed_features, observed_tensors
 from onnxq.stages.plan.inputs import missing
 
 __all__ = [
     "choose_format",
+    "goes_by_histograms",
     "make_plan",
     "missing",
     "needed_opset",

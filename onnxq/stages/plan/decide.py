@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from onnxq.calibrators import make_calibrator
+from onnxq.calibrators import make_calibrator, reads_histograms
 from onnxq.graph.fingerprint import fingerprint
 from onnxq.ops import known_operators
 from onnxq.stages.plan.candidates import Candidate, Kept, examine
@@ -44,6 +44,12 @@ def observed_tensors(model: ir.Model, recipe: Recipe, target: Target) -> frozens
         elif isinstance(entry, Kept) and entry.clamp:
             names.add(_name(entry.node.outputs[0]))
     return frozenset(names)
+
+
+def goes_by_histograms(recipe: Recipe, target: Target) -> bool:
+    """Whether a plan needs more of the statistics than extremes."""
+    calibrator = make_calibrator(recipe.calibrator.name, recipe.calibrator.options)
+    return reads_histograms(calibrator) or any(row.pairs is not None for row in target.rows)
 
 
 def observed_features(model: ir.Model, recipe: Recipe, target: Target) -> Mapping[str, Features]:
