@@ -58,6 +58,8 @@ class Row:
         evidence: how the row is known.
         pairs: of a kernel that adds the products of neighbouring weights in 16 bits, which saturate: the axes of the
             weight that it runs along, slowest first, from node and rank of the weight. None: the kernel is exact.
+        float_inputs: returns the input slots of a node that the kernel takes in float, None for no such slots.
+        float_bias: whether the kernel takes a bias in float, which then stays as it is.
         hazard: what the kernel computes otherwise than its operator says, and what is done about it, in words.
     """
 
@@ -86,6 +88,8 @@ class Row:
     float_probe: str = ""
     evidence: str = ""
     pairs: Callable[[ir.Node, int], tuple[int, ...]] | None = None
+    float_inputs: Callable[[ir.Node], frozenset[int]] | None = None
+    float_bias: bool = False
     hazard: str = ""
 
 
@@ -133,6 +137,7 @@ class Target:
         floats: the operators that it computes in a shorter float type than float32, for each such type.
         stands_for: name of the target that this one is another name of ("cpu" on a machine with VNNI: "cpu-vnni"), ""
             for itself. Recipes, plans and reports keep that name, so that they mean the same on every machine.
+        instead: for operators and formats that it has no kernels for: what to do instead, in words.
     """
 
     name: str
@@ -143,6 +148,7 @@ class Target:
     rows: tuple[Row, ...]
     floats: Mapping[FloatType, frozenset[str]] = field(default_factory=dict)
     stands_for: str = ""
+    instead: Mapping[str, str] = field(default_factory=dict)
 
     def rows_for(self, op: str, form: Format, *, portable: bool = False) -> tuple[Row, ...]:
         """Return the rows of one operator in one format, best first; () if it always runs in float."""

@@ -7,10 +7,13 @@ symmetrically to int8 by operators that it has: Abs, ReduceMax, Div, Max, Quanti
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from onnxq.targets import Defaults, Row, Target, Timing, targets
 from onnxq.targets.cpu_dynamic import one_operator, refuse_lookup, refuse_product, refuse_product_by_row
+from onnxq.targets.cpu_weight_only import FOUR_BITS
+from onnxq.targets.cpu_weight_only import ROWS as WEIGHT_ONLY_ROWS
 from onnxq.targets.cuda_floats import FLOAT16
 from onnxq.types.float_type import FloatType
 from onnxq.types.format import Format
@@ -21,6 +24,7 @@ if TYPE_CHECKING:
 
 _FORMATS = frozenset({Format.DYNAMIC})
 _S8 = frozenset({QuantType.INT8})
+_TWO_BITS = frozenset({QuantType.INT2, QuantType.UINT2})
 _EVIDENCE = "read from the kernel table of onnxruntime==1.31.1; not run"
 _OPSET = 11
 
@@ -57,6 +61,15 @@ def _products(op: str) -> tuple[Row, ...]:
     )
 
 
+def _weight_only() -> tuple[Row, ...]:
+    """Rows of the operators that multiply by, or look up, 4- and 8-bit codes: onnxruntime's own."""
+    return tuple(
+        replace(row, weights=row.weights - _TWO_BITS, evidence=_EVIDENCE)
+        for row in WEIGHT_ONLY_ROWS
+        if row.contrib and row.op in ("MatMul", "Gemm", "Gather")
+    )
+
+
 targets.add(
     "cuda",
     Target(
@@ -68,7 +81,8 @@ targets.add(
             Format.DYNAMIC: Defaults(
                 activations=Scheme(dtype=QuantType.INT8, symmetric=True, granularity=PerTensor()),
                 weights=Scheme(dtype=QuantType.INT8, symmetric=True, granularity=PerChannel()),
-            )
+            ),
+            Format.WEIGHT_ONLY: FOUR_BITS,
         },
         # Integer products win whatever their size: there are no figures yet that would say otherwise.
         timing=Timing(
@@ -82,7 +96,15 @@ targets.add(
             run_time_node=0.0,
             source="not measured",
         ),
+        instead={
+            Format.QDQ: "its only kernel for 8-bit activations is MatMulInteger; take format dynamic or weight-only, "
+            "--float-type float16, or --target tensorrt, which runs 8-bit convolutions",
+            Format.QOPERATOR: "its provider has no QLinearConv or QLinearMatMul; take format dynamic or weight-only",
+            "Conv": "convolutions of 8 bits need --target tensorrt; here they run in float, or in --float-type float16",
+            "LSTM": "it runs in float, or in --float-type float16",
+        },
         rows=(
+            *_weight_only(),
             *_products("MatMul"),
             *_products("Gemm"),
             Row(

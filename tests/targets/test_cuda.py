@@ -49,6 +49,39 @@ def test_asymmetric_schemes_are_refused():
     assert done.reasons() == {"MatMul_0": "condition"}
 
 
+@pytest.mark.parametrize(
+    ("options", "advice"),
+    [({"format": "qdq"}, "--target tensorrt"), ({"format": "qoperator"}, "format dynamic or weight-only")],
+)
+def test_formats_that_it_has_no_kernels_for_are_refused_with_what_would_do(options, advice):
+    source = text("y = MatMul (x, w)", "float[5,64] x", "float[5,6] y", "float[64,6] w")
+    with pytest.raises(RecipeError, match=advice):
+        quantize_text(source, target="cuda", **options)
+
+
+def test_convolutions_are_sent_to_tensorrt_or_float16():
+    source = text("y = Conv (x, w)", "float[1,8,6,6] x", "float[1,4,4,4] y", "float[4,8,3,3] w")
+    done = quantize_text(source, target="cuda", format="dynamic")
+    (entry,) = done.plan.decisions
+    assert entry.action is Action.KEEP
+    assert "--target tensorrt" in entry.reason.text
+    assert "--float-type float16" in entry.reason.text
+
+
+@pytest.mark.parametrize("dtype", ["uint4", "int8"])
+def test_weights_alone_become_matmulnbits(dtype):
+    source = text("y = MatMul (x, w)", "float[5,64] x", "float[5,96] y", "float[64,96] w", opset=21)
+    done = quantize_text(source, target="cuda", format="weight-only", weights={"dtype": dtype})
+    assert [node.op_type for node in done.model.graph] == ["MatMulNBits"]
+    assert done.sqnr(optimize=False) > 15
+
+
+def test_two_bits_have_no_kernel_there():
+    source = text("y = MatMul (x, w)", "float[5,64] x", "float[5,96] y", "float[64,96] w", opset=25)
+    with pytest.raises(RecipeError, match="take int3 or int4 or int8 or uint4 or uint8"):
+        quantize_text(source, target="cuda", format="weight-only", weights={"dtype": "uint2"})
+
+
 def test_a_report_says_that_the_model_was_not_run_there():
     model = quantize_text(text("y = MatMul (x, w)", "float[5,64] x", "float[5,6] y", "float[64,6] w")).float_model
     report = onnxq.quantize(model, target="cuda", format="dynamic")

@@ -93,7 +93,7 @@ def _examine(
 ) -> Candidate | Kept:
     """Examine one node; `limited` to the operators and types of the model's opset."""
     op = op_key(node)
-    wish = wish_for(recipe, target.defaults_for(op), op, name)
+    wish = wish_for(recipe, target, op, name)
     if wish.keep is not None:
         code, text = _asked(wish.keep, wish.rule)
         reason = Reason(code=code, text=text)
@@ -124,7 +124,7 @@ def _examine_static(
     if fact is not None and fact.clamp is not None and not rows and _is_float(node.inputs[0]):
         return kept("lone-clamp", f"{op} alone has no 8-bit kernel; only behind one can it be absorbed", clamp=True)
     if fact is None or not rows:
-        return kept("no-kernel", f"{op} has no integer kernel on target {target.name}")
+        return kept("no-kernel", f"{op} has no integer kernel on target {target.name}{_instead(op, target)}")
     slots = fact.activation_slots(node)
     if not slots:
         return kept("no-kernel", f"{op} without inputs has nothing to quantize")
@@ -138,6 +138,8 @@ def _examine_static(
     if not running:
         return kept("constant", _about_constants(node))
     bias = fact.bias if fact.bias is not None and _is_filled(node, fact.bias) else None
+    if all(row.float_bias for row in rows):
+        bias = None
     problem = _problem(node, fact, running, weight, bias)
     if problem is not None:
         return kept(*problem)
@@ -150,6 +152,7 @@ def _examine_static(
     )
     if not isinstance(row, Row):
         return kept(row[0], f"{op} on target {target.name}: {row[1]}")
+    in_float = frozenset() if row.float_inputs is None else row.float_inputs(node)
     return Candidate(
         name=name,
         node=node,
@@ -157,11 +160,15 @@ def _examine_static(
         fact=fact,
         row=row,
         wish=wish,
-        activations=running,
+        activations=tuple(slot for slot in running if slot not in in_float),
         constants=tuple(slot for slot in slots if slot not in running and slot != weight),
         weights=() if weight is None else (weight,),
         bias=bias,
     )
+
+
+def _instead(op: str, target: Target) -> str:
+    return f": {target.instead[op]}" if op in target.instead else ""
 
 
 def _asked(keep: tuple[str, str | None], rule: int | None) -> tuple[str, str]:
@@ -180,7 +187,7 @@ def _elsewhere(
         rows = target.rows_for(op, form, portable=asked.portable) if form in target.defaults else ()
         if not rows:
             continue
-        wish = wish_for(recipe, target.defaults_for(op), op, name, instead=form)
+        wish = wish_for(recipe, target, op, name, instead=form)
         entry = _examine_weighted(name, node, fact, rows=rows, wish=wish, target=target, opset=opset)
         if isinstance(entry, Candidate):
             return entry
@@ -244,7 +251,8 @@ def _examine_weighted(
         return Kept(name=name, node=node, op=op, reason=Reason(code=code, text=text), rule=wish.rule, wish=wish)
 
     if fact is None or fact.weight is None or not rows:
-        return kept("no-kernel", f"{op} has no kernel in format {wish.format} on target {target.name}")
+        text = f"{op} has no kernel in format {wish.format} on target {target.name}{_instead(op, target)}"
+        return kept("no-kernel", text)
     weights = tuple(slot for slot in (fact.weight, *fact.more_weights) if _never_changes(node, slot))
     if len(weights) != 1 + len(fact.more_weights):
         slot = next(slot for slot in (fact.weight, *fact.more_weights) if slot not in weights)

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 from dataclasses import dataclass
 
 from onnxq.errors import RecipeError, nearest
-from onnxq.targets import Defaults
+from onnxq.targets import Target
 from onnxq.types.format import Format
 from onnxq.types.recipe import Recipe, Rule, matches
 from onnxq.types.scheme import Scheme
@@ -36,24 +36,24 @@ class Wish:
     stands_in: bool = False
 
 
-def wish_for(
-    recipe: Recipe, defaults: Mapping[Format, Defaults], op: str, name: str, *, instead: Format | None = None
-) -> Wish:
+def wish_for(recipe: Recipe, target: Target, op: str, name: str, *, instead: Format | None = None) -> Wish:
     """Return what `recipe` wants of the node `name` of type `op`.
 
     Args:
-        recipe: the recipe. defaults: the target's schemes for each format.
+        recipe: the recipe. target: for its schemes in each format.
         op: `domain::op_type`. name: unique node name.
         instead: format to take instead of the one asked for, which has no kernel for the operator.
 
     Raises:
         RecipeError: the target has nothing in the format asked for, or the format no codebooks.
     """
+    defaults = target.defaults_for(op)
     spoken = [(index, rule) for index, rule in enumerate(recipe.rules) if rule.match.covers(op, name)]
     form = next((rule.format for _, rule in reversed(spoken) if rule.format is not None), recipe.format)
     stands_in, form = instead is not None, instead or form
     if form not in defaults:
-        raise RecipeError(f"target '{recipe.target}' runs nothing in format '{form}'{nearest(form, defaults)}")
+        advice = f": {target.instead[form]}" if form in target.instead else nearest(form, defaults)
+        raise RecipeError(f"target '{recipe.target}' runs nothing in format '{form}'{advice}")
     activations = recipe.activations.over(defaults[form].activations)
     weights = recipe.weights.over(defaults[form].weights)
     method = recipe.weights.method or defaults[form].method
