@@ -171,7 +171,8 @@ def simulate(
     if made is None or made.goes_by_statistics:
         found = job.statistics(statistics)
         made = made or make_plan(prepared.model, found, job.recipe, job.target)
-    return _like(model, run_simulate(prepared.model, made, statistics=found))
+    chosen = None if found is None else job.chosen(made, found)
+    return _like(model, run_simulate(prepared.model, made, statistics=found, chosen=chosen))
 
 
 def calibrate(

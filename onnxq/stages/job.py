@@ -14,6 +14,7 @@ from onnxq.data import Source, open_source, signature, synthetic
 from onnxq.data.statistics_file import load_statistics
 from onnxq.errors import CalibrationError
 from onnxq.graph.fingerprint import fingerprint
+from onnxq.passes.emit.constants import Chosen
 from onnxq.passes.emit.drop_inferred import declared_values
 from onnxq.passes.verifier import Verifier
 from onnxq.runtime.session import CPU, available_providers, run_model
@@ -36,6 +37,7 @@ from onnxq.stages.plan import (
 from onnxq.stages.prepare import Prepared, prepare
 from onnxq.stages.progress import Progress
 from onnxq.stages.rewrite import rewrite
+from onnxq.stages.sequential import choose_in_order, wants_data
 from onnxq.stages.verify import timed_batch, verify
 from onnxq.stages.verify_metric import Metric, load_metric
 from onnxq.targets import targets
@@ -67,6 +69,7 @@ class Job:
     data: Data | None = None
     ranges_from: str = "nothing: no node needs ranges"
     beside: str | None = None
+    replayed: bool = False
     warnings: list[str] = field(default_factory=list)
     seconds: dict[str, float] = field(default_factory=dict)
 
@@ -139,7 +142,7 @@ class Job:
         assert self.prepared is not None
         found = given if isinstance(given, Statistics) else load_statistics(Path(given))
         where = "the statistics" if isinstance(given, Statistics) else f"'{given}'"
-        self.ranges_from = where
+        self.ranges_from, self.replayed = where, True
         self.beside = None if isinstance(given, Statistics) else str(given)
         if found.fingerprint != fingerprint(self.prepared.model):
             raise CalibrationError(f"{where} were taken of another model or preparation; calibrate this model")
@@ -217,6 +220,22 @@ class Job:
         needed = needed_tensors(model, found, recipe, self.target)
         return frozenset(name for name in needed if missing(features, name, found.tensors.get(name)))
 
+    def chosen(self, made: Plan, found: Statistics) -> Mapping[str, Chosen] | None:
+        """Return the codes that sequential weight methods choose while the model runs, None where there are none.
+
+        Raises:
+            CalibrationError: statistics were given in place of the data, which has to be run again for that.
+        """
+        if not wants_data(made):
+            return None
+        assert self.prepared is not None
+        if self.replayed and self.data is None and self.recipe.calibration is None:
+            message = "a sequential weight method runs the calibration data again, and only statistics were given"
+            raise CalibrationError(f"{message}; give the data too (`calibration`), or take the option `sequential` out")
+        return choose_in_order(
+            self.prepared.model, made, found, self.samples(), threads=self.recipe.serving[0], progress=self.progress
+        )
+
     def maker(self, found: Statistics, *, dump_after: tuple[str, Path] | None = None) -> Make:
         """Return what plans a recipe for the prepared model and carries the plan out.
 
@@ -232,7 +251,14 @@ class Job:
             with self.timed("plan"):
                 made = make_plan(prepared, found, recipe, self.target)
             with self.timed("rewrite"):
-                quantized, records = rewrite(prepared, made, statistics=found, declared=declared, dump_after=dump_after)
+                quantized, records = rewrite(
+                    prepared,
+                    made,
+                    statistics=found,
+                    chosen=self.chosen(made, found),
+                    declared=declared,
+                    dump_after=dump_after,
+                )
             return Draft(recipe=recipe, plan=made, model=quantized, records=records)
 
         return make

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from onnxq.passes.emit.constants import Chosen
 from onnxq.passes.manager import PassRecord, Verifier, run_pipeline
 from onnxq.types.format import Format
 from onnxq.types.plan import Plan
@@ -21,6 +23,7 @@ def rewrite(
     plan: Plan,
     *,
     statistics: Statistics | None = None,
+    chosen: Mapping[str, Chosen] | None = None,
     declared: frozenset[str] | None = None,
     dump_after: tuple[str, Path] | None = None,
     verify_each: Verifier | None = None,
@@ -29,6 +32,7 @@ def rewrite(
 
     Args:
         model: prepared. plan: made for it. statistics: that it was made from, for weight methods that go by them.
+        chosen: codes of weights that are known already, by plan key; see onnxq.stages.sequential.
         declared: inner values whose types and shapes stay in the model (`declared_values` of the original); those of
             others are taken out. None: all stay.
         dump_after, verify_each: as for `run_pipeline`.
@@ -40,7 +44,9 @@ def rewrite(
     # Weights first: what is quantized at run time or by calibration then finds the rest of the model as planned.
     order = [form for form in (Format.WEIGHT_ONLY, Format.DYNAMIC, Format.QDQ, Format.QOPERATOR) if form in present]
     names = [f"{_EMIT}{form}" for form in order]
-    options: dict[str, dict[str, Any]] = {name: {"plan": plan, "statistics": statistics} for name in names}
+    options: dict[str, dict[str, Any]] = {
+        name: {"plan": plan, "statistics": statistics, "chosen": chosen} for name in names
+    }
     if plan.constants or any(decision.float_type is not None for decision in plan.decisions):
         names.append("convert-float")
         options["convert-float"] = {"plan": plan}
@@ -50,11 +56,19 @@ def rewrite(
     return run_pipeline(model, names, options=options, dump_after=dump_after, verify_each=verify_each)
 
 
-def simulate(model: ir.Model, plan: Plan, *, statistics: Statistics | None = None) -> ir.Model:
+def simulate(
+    model: ir.Model,
+    plan: Plan,
+    *,
+    statistics: Statistics | None = None,
+    chosen: Mapping[str, Chosen] | None = None,
+) -> ir.Model:
     """Return a copy of a prepared model that rounds every value to what its code stands for, in float arithmetic.
 
     Raises:
         PlanError: the plan does not fit the model.
     """
-    simulated, _ = run_pipeline(model, ("simulate",), options={"simulate": {"plan": plan, "statistics": statistics}})
+    simulated, _ = run_pipeline(
+        model, ("simulate",), options={"simulate": {"plan": plan, "statistics": statistics, "chosen": chosen}}
+    )
     return simulated

@@ -23,7 +23,7 @@ given, which GPTQ's order does not allow (see `_refine`).
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -56,6 +56,8 @@ class Gptq:
         act_order: begin with the features that weigh most.
         sweeps: rounds of coordinate descent over all scales and codes, afterwards.
         steps, negative_scales: of the search for scales, as in `mse`.
+        sequential: layer by layer, each by the inputs that it gets from quantized layers before it; the calibration
+            data runs once more.
     """
 
     damping: float = 0.01
@@ -63,7 +65,12 @@ class Gptq:
     sweeps: int = 0
     steps: int = 24
     negative_scales: bool = False
-    needs: ClassVar[Needs] = Needs.PRODUCTS
+    sequential: bool = False
+
+    @property
+    def needs(self) -> Needs:
+        """The products of inputs; of a sequential run, they are observed on the way."""
+        return Needs.SQUARES if self.sequential else Needs.PRODUCTS
 
     def __post_init__(self) -> None:
         """Check the numbers."""

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -21,20 +21,29 @@ from onnxq.weights import make_weight_method
 
 _INT32_LIMIT = float(2**31 - 1)
 
+Chosen: TypeAlias = tuple[npt.NDArray[Any], QuantParams]
+"""Codes of a weight, of its shape, and their parameters."""
+
 
 class Constants:
     """Codes and parameters of a plan's constants, computed one tensor at a time."""
 
     def __init__(
-        self, plan: Plan, read: Callable[[str], npt.NDArray[Any]], statistics: Statistics | None = None
+        self,
+        plan: Plan,
+        read: Callable[[str], npt.NDArray[Any]],
+        statistics: Statistics | None = None,
+        chosen: Mapping[str, Chosen] | None = None,
     ) -> None:
         """Keep what is needed.
 
         Args:
             plan: the plan. read: returns a float constant by tensor name.
             statistics: that the plan was made from, for weight methods that go by them.
+            chosen: codes of weights that are known already, by plan key.
         """
         self._plan = plan
+        self._chosen = chosen or {}
         self._statistics = statistics
         self._read = read
         self._params: dict[str, QuantParams] = {}
@@ -51,6 +60,12 @@ class Constants:
         tensor = self._tensor(key)
         if tensor.role is Role.BIAS:
             return self._bias(tensor)
+        if key in self._chosen:
+            codes, params = self._chosen[key]
+            if transpose:
+                codes, params = np.ascontiguousarray(codes.T), _transposed_params(params)
+            self._params[key] = params
+            return codes, params
         weight = self._read(tensor.tensor).astype(np.float32, copy=False)
         method = make_weight_method(tensor.method or "rtn")
         scheme, inputs, pairs = tensor.scheme, self._inputs(tensor, weight.shape), tensor.pairs
@@ -146,3 +161,9 @@ def _transposed(scheme: Scheme) -> Scheme:
     if not isinstance(granularity, PerBlock | PerChannel) or granularity.axis is None:
         return scheme
     return replace(scheme, granularity=replace(granularity, axis=1 - granularity.axis % 2))
+
+
+def _transposed_params(params: QuantParams) -> QuantParams:
+    """Return the parameters of a transposed matrix: those of blocks are matrices, too."""
+    turned = {name: np.ascontiguousarray(getattr(params, name).T) for name in ("scale", "zero_point")}
+    return replace(params, scheme=_transposed(params.scheme), **turned)

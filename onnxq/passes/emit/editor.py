@@ -19,19 +19,26 @@ from onnxq.graph.constants import moved_tensor
 from onnxq.graph.walk import bodies, nodes
 from onnxq.numerics.affine import storage_array
 from onnxq.ops import op_key
-from onnxq.passes.emit.constants import Constants
+from onnxq.passes.emit.constants import Chosen, Constants
 from onnxq.types.format import Format
 from onnxq.types.plan import Action, Decision, Plan, TensorPlan
 from onnxq.types.scheme import PerBlock, PerChannel, QuantParams
 from onnxq.types.statistics import Statistics
 
 
-def editors(model: ir.Model, plan: Plan, form: Format, statistics: Statistics | None = None) -> Iterator[Editor]:
+def editors(
+    model: ir.Model,
+    plan: Plan,
+    form: Format,
+    statistics: Statistics | None = None,
+    chosen: Mapping[str, Chosen] | None = None,
+) -> Iterator[Editor]:
     """Yield an editor for each graph of a model in which there is something to do, inner ones first.
 
     Args:
         model: to edit. plan: to carry out. form: whose decisions concern the emitter.
         statistics: that the plan was made from, for weight methods that go by them.
+        chosen: codes of weights that are known already, by plan key.
 
     Raises:
         PlanError: the plan names a node that the model does not have.
@@ -43,7 +50,7 @@ def editors(model: ir.Model, plan: Plan, form: Format, statistics: Statistics | 
             by_graph.setdefault(common.node(decision).graph, []).append(decision)
     for graph in reversed(bodies(model)):
         if graph in by_graph:
-            yield Editor(graph, plan, by_graph[graph], common, statistics)
+            yield Editor(graph, plan, by_graph[graph], common, statistics=statistics, chosen=chosen)
 
 
 class _Common:
@@ -95,13 +102,16 @@ class Editor:
         plan: Plan,
         decisions: Sequence[Decision],
         common: _Common,
+        *,
         statistics: Statistics | None = None,
+        chosen: Mapping[str, Chosen] | None = None,
     ) -> None:
         """Take stock.
 
         Args:
             graph: to edit. plan: to carry out. decisions: those about nodes of the graph. common: of all editors.
             statistics: that the plan was made from, for weight methods that go by them.
+            chosen: codes of weights that are known already, by plan key.
         """
         self.opset = common.opset
         self.plan = plan
@@ -112,7 +122,7 @@ class Editor:
         self.values = common.values
         self._first = graph[0] if len(graph) else None
         self.emitted = {key: None for decision in decisions for key in decision.outputs.values()}
-        self.constants = Constants(plan, self.constant, statistics)
+        self.constants = Constants(plan, self.constant, statistics, chosen)
 
     def decisions(self) -> Iterator[Decision]:
         """Yield the decisions that concern this editor."""

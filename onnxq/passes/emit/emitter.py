@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Mapping
 from typing import ClassVar
 
 import onnx_ir as ir
 
 from onnxq.graph.walk import nodes
+from onnxq.passes.emit.constants import Chosen
 from onnxq.passes.emit.editor import Editor, editors
 from onnxq.types.format import Format
 from onnxq.types.plan import Plan
@@ -25,11 +27,14 @@ class Emitter(ir.passes.InPlacePass):
 
     form: ClassVar[Format]
 
-    def __init__(self, plan: Plan, statistics: Statistics | None = None) -> None:
-        """Take a plan, and the statistics that it was made from: weight methods may go by them."""
+    def __init__(
+        self, plan: Plan, statistics: Statistics | None = None, chosen: Mapping[str, Chosen] | None = None
+    ) -> None:
+        """Take a plan, the statistics that it was made from (weight methods may go by them), and codes known so far."""
         super().__init__()
         self.plan = plan
         self.statistics = statistics
+        self.chosen = chosen
 
     @abstractmethod
     def write(self, editor: Editor) -> None:
@@ -38,7 +43,7 @@ class Emitter(ir.passes.InPlacePass):
     def call(self, model: ir.Model) -> ir.passes.PassResult:
         """Rewrite the model; raises PlanError if the plan does not fit it."""
         changed = False
-        for editor in editors(model, self.plan, self.form, self.statistics):
+        for editor in editors(model, self.plan, self.form, self.statistics, self.chosen):
             self.write(editor)
             changed = changed or editor.changed
         if any(node.domain == CONTRIB for _, node in nodes(model)):

@@ -9,7 +9,7 @@ At run time (format dynamic), as DynamicQuantizeLinear of the ONNX specification
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -19,6 +19,7 @@ import onnx_ir as ir
 from onnxq.numerics.affine import dequantize
 from onnxq.numerics.codebook import codebook_dequantize
 from onnxq.passes import register_pass
+from onnxq.passes.emit.constants import Chosen
 from onnxq.passes.emit.editor import Editor
 from onnxq.passes.emit.emitter import Emitter
 from onnxq.passes.emit.rewire import Rewirer
@@ -35,13 +36,15 @@ class Simulate(Emitter):
 
     form = Format.QDQ
 
-    def __init__(self, plan: Plan, statistics: Statistics | None = None) -> None:
+    def __init__(
+        self, plan: Plan, statistics: Statistics | None = None, chosen: Mapping[str, Chosen] | None = None
+    ) -> None:
         """See `Emitter`."""
         formed = [
             replace(decision, format=Format.QDQ) if decision.action is Action.QUANTIZE else decision
             for decision in plan.decisions
         ]
-        super().__init__(replace(plan, decisions=tuple(formed)), statistics)
+        super().__init__(replace(plan, decisions=tuple(formed)), statistics, chosen)
 
     def write(self, editor: Editor) -> None:
         """See `Emitter`."""
