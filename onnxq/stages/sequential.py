@@ -84,9 +84,11 @@ def choose_in_order(
         done = wave.end
         moments = replace(statistics, tensors=_with_channels(statistics, seen))
         constants = Constants(plan, _reader(work), moments)
-        for key in wave.keys:
-            chosen[key] = constants.codes(key)
-            _put(work, plan.tensors[key].tensor, dequantize(*chosen[key]))
+        # All before any is put in place: a weight and its transposed copy are to get the same codes.
+        found_now = {key: constants.codes(key) for key in wave.keys}
+        for key, each in found_now.items():
+            _put(work, plan.tensors[key].tensor, dequantize(*each))
+        chosen |= found_now
         told.advance(1)
     told.finish()
     return chosen

@@ -105,3 +105,26 @@ def test_without_data_to_run_it_says_what_to_do() -> None:
         onnxq.quantize(model, statistics=found, check=False, **options)
     made = onnxq.quantize(model, statistics=found, calibration=samples(), check=False, **options)
     assert made.model is not None
+
+
+def test_a_weight_that_is_looked_up_and_multiplied_with_is_stored_once() -> None:
+    table = np.random.default_rng(3).normal(size=(64, 32)).astype(np.float32)
+    model = model_from_text(f"""
+<ir_version: 10, opset_import: ["" : 21]>
+tied (int64[n] x) => (float[n, 64] z)
+<float[64, 32] table = {{{", ".join(map(str, table.ravel()))}}}>
+{{
+    rows = Gather (table, x)
+    bent = Relu (rows)
+    turned = Transpose <perm = [1, 0]> (table)
+    z = MatMul (bent, turned)
+}}
+""")
+    data = [{"x": np.random.default_rng(seed).integers(0, 64, size=50)} for seed in range(4)]
+    sizes = []
+    for method in ("gptq", METHOD):
+        made = onnxq.quantize(
+            model, format="weight-only", weights={"method": method}, calibration=data, check=False
+        ).model
+        sizes.append(sum(value.const_value.nbytes for value in made.graph.initializers.values()))
+    assert sizes[0] == sizes[1]
