@@ -10,7 +10,10 @@ A weight method is a frozen dataclass whose fields are its options, registered b
         def __call__(self, weight, scheme, *, min_scale=None, inputs=None) -> tuple[codes, QuantParams]: ...
 
 What a method needs to know of the inputs that a weight multiplies, it says in `needs`, which may depend on its options;
-calibration then observes it, the plan names the tensors it was observed on, and the rewrite hands it over.
+calibration then observes it, the plan names the tensors it was observed on, and the rewrite hands it over. Two more
+class attributes or fields may say more: `full_rank` (the products must come from at least as many rows as there are
+features; the plan takes another method otherwise, and says so) and `sequential` (products as the quantized model
+computes them, see onnxq.stages.sequential).
 """
 
 from __future__ import annotations

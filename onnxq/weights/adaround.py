@@ -46,6 +46,7 @@ class AdaptiveRounding:
     penalty: float = 2.0
     negative_scales: bool = False
     needs: ClassVar[Needs] = Needs.PRODUCTS
+    full_rank: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         """Check the numbers."""

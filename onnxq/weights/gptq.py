@@ -23,7 +23,7 @@ given, which GPTQ's order does not allow (see `_refine`).
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
@@ -66,6 +66,7 @@ class Gptq:
     steps: int = 24
     negative_scales: bool = False
     sequential: bool = False
+    full_rank: ClassVar[bool] = True
 
     @property
     def needs(self) -> Needs:

@@ -39,6 +39,7 @@ class LayerwiseDistillation:
     damping: float = 0.01
     negative_scales: bool = False
     needs: ClassVar[Needs] = Needs.PRODUCTS
+    full_rank: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         """Check the numbers."""

@@ -4,6 +4,7 @@ import hashlib
 import io
 import lzma
 import math
+import pathlib
 import struct
 import tarfile
 import zlib
@@ -20,6 +21,7 @@ from models.decoder import Shape, build_decoder
 from models.errors import ZooError
 from models.perplexity import feeds, perplexity, windows
 
+import models
 from models import austen, debian, smollm2
 
 Array = npt.NDArray[Any]
@@ -150,6 +152,18 @@ def test_the_real_decoder_reads_emma() -> None:
     assert smollm2.tokenizer().decode(text[0].tolist()).startswith("EMMA\n\nBy Jane Austen\n\nVOLUME I")
     found = perplexity(lambda batch: {"logits": session.run(["logits"], batch)[0]}, text)
     assert 30 < found < 60
+
+
+def test_the_small_decoder_was_trained_and_fits_the_repository() -> None:
+    zoo = models.load("novel")
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1
+    session = onnxruntime.InferenceSession(zoo.path, options)
+    assert zoo.metric is not None
+    assert not zoo.metric.higher_is_better
+    assert zoo.metric.compute(lambda batch: {"logits": session.run(["logits"], batch)[0]}) < 46.8
+    folder = pathlib.Path(models.novel.__file__).parent
+    assert (folder / "weights.safetensors").stat().st_size < 5_000_000
 
 
 def test_the_six_novels() -> None:

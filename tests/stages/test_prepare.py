@@ -198,7 +198,8 @@ def test_every_pass_of_the_standard_pipeline_holds_its_claim(model):
     prepare(model, verify_each=Verifier(run=run_model, feeds=feeds))
 
 
-@pytest.mark.parametrize("name", models.names())
+# smollm2 is the same graph as novel, and a hundred times its size.
+@pytest.mark.parametrize("name", [name for name in models.names() if name != "smollm2"])
 def test_real_models(name):
     zoo = models.load(name)
     model = load(zoo.path)

@@ -9,6 +9,7 @@ from onnxq.calibrators import make_calibrator, reads_histograms
 from onnxq.graph.fingerprint import fingerprint
 from onnxq.ops import known_operators
 from onnxq.stages.plan.candidates import Candidate, Kept, examine
+from onnxq.stages.plan.few_rows import few_rows
 from onnxq.stages.plan.float_types import with_float_types
 from onnxq.stages.plan.inputs import Features, WeightInputs
 from onnxq.stages.plan.observed import compared, never_ran, without_unfit
@@ -99,7 +100,7 @@ def make_plan(model: ir.Model, statistics: Statistics, recipe: Recipe, target: T
         fingerprint=fingerprint(model),
         decisions=decisions,
         tensors=tensors.planned(),
-        warnings=(*warnings, *tensors.warnings, *never_ran(model, examined)),
+        warnings=(*warnings, *tensors.warnings, *few_rows(tensors.shortages.values()), *never_ran(model, examined)),
     )
     return with_float_types(plan, model, recipe, target)
 

@@ -11,6 +11,7 @@ from onnxq.calibrators import Calibrator
 from onnxq.graph.constants import moved_tensor
 from onnxq.ops import clamp_bounds, facts, op_key
 from onnxq.stages.plan.candidates import Candidate, Kept
+from onnxq.stages.plan.few_rows import Shortage, instead, shortage
 from onnxq.stages.plan.inputs import WeightInputs
 from onnxq.stages.plan.levels import Reader, fewer_codes
 from onnxq.stages.plan.observed import only_surveyed
@@ -44,6 +45,7 @@ class Tensors:
         inputs: WeightInputs,
     ) -> None:
         self.warnings: list[str] = []
+        self.shortages: dict[str, Shortage] = {}
         self._per_channel = model.opset_imports.get("", _PER_CHANNEL_OPSET) >= _PER_CHANNEL_OPSET
         self._statistics = statistics
         self._calibrator = calibrator
@@ -263,6 +265,11 @@ class Tensors:
                 feature_axis=multiplied[1] if names else None,
                 reason=f"constant; errors weighed by {_listed(names)}" if names else "constant; no input was observed",
             )
+            short = shortage(name, entry.wish.method, names, self._statistics.tensors)
+            if short is not None:
+                self.shortages[name] = short
+                rows = f"{short.rows} rows of {short.features} features are too few for {short.method}"
+                plan = replace(plan, method=instead(short.method), reason=f"{plan.reason}; {rows}")
         pairs = self._pairs.of(entry, slot, scheme, largest)
         if pairs is not None:
             text = f"{plan.reason}; neighbours of one sign add up to {pairs.limit} at most, so that no sum saturates"
