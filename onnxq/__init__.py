@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0.dev0"
 
 if TYPE_CHECKING:
-    from onnxq.api import benchmark, calibrate, compare, inspect, plan, quantize, simulate, verify
+    from onnxq.api import benchmark, calibrate, compare, doctor, inspect, plan, quantize, simulate, verify
     from onnxq.types.plan import Plan
     from onnxq.types.recipe import Recipe
     from onnxq.types.report import Report
@@ -18,6 +18,7 @@ _HOME = {
     "benchmark": "onnxq.api",
     "calibrate": "onnxq.api",
     "compare": "onnxq.api",
+    "doctor": "onnxq.api",
     "inspect": "onnxq.api",
     "plan": "onnxq.api",
     "quantize": "onnxq.api",
@@ -38,6 +39,7 @@ __all__ = [
     "benchmark",
     "calibrate",
     "compare",
+    "doctor",
     "errors",
     "inspect",
     "plan",

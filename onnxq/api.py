@@ -13,19 +13,21 @@ from onnxq.errors import RecipeError, VerificationError
 from onnxq.stages.benchmark import benchmark as run_benchmark
 from onnxq.stages.calibrate.executors import engine
 from onnxq.stages.compare import compare as run_compare
+from onnxq.stages.doctor import diagnose, holds_codes, look
 from onnxq.stages.draw import benchmark_picture, check_picture, comparison_picture
 from onnxq.stages.guard.quality import dropped
 from onnxq.stages.inspect import inspect as run_inspect
 from onnxq.stages.job import Data, Job
 from onnxq.stages.load import load
 from onnxq.stages.make_recipe import make_recipe
-from onnxq.stages.make_report import make_report
+from onnxq.stages.make_report import is_empty, make_report, why_empty
 from onnxq.stages.plan import make_plan
 from onnxq.stages.progress import Progress
 from onnxq.stages.report_json import report_to_json
 from onnxq.stages.rewrite import simulate as run_simulate
 from onnxq.stages.save import Written, check_writable, save, to_proto, write_bytes
 from onnxq.types.benchmark import Benchmark, Comparison
+from onnxq.types.diagnosis import Diagnosis
 from onnxq.types.inspection import Inspection
 from onnxq.types.plan import Plan
 from onnxq.types.recipe import Recipe
@@ -46,6 +48,7 @@ __all__ = [
     "benchmark",
     "calibrate",
     "compare",
+    "doctor",
     "engine",
     "inspect",
     "plan",
@@ -67,6 +70,7 @@ def quantize(
     memory: int | None = None,
     executor: Executor | None = None,
     force: bool = False,
+    allow_empty: bool = False,
     check: bool = True,
     verify_each: bool = False,
     dump_after: tuple[str, Path] | None = None,
@@ -87,6 +91,8 @@ def quantize(
         statistics: of an earlier calibration, or the path of its file, instead of running the calibration data again.
         memory, executor: as for `calibrate`.
         force: overwrite existing files.
+        allow_empty: write the model also where nothing in it can be quantized. (Where rules, or a guard, put back in
+            float what could be, the result is written in any case.)
         check: run both models and compare them; False: nor is there a guard (`guard`, see the recipe), which measures
             whether quantizing pays and puts back in float what does not.
         verify_each: check the model after every pass, and compare outputs around passes that must not change them.
@@ -97,7 +103,7 @@ def quantize(
 
     Raises:
         RecipeError: an unknown name or an impossible option. ModelError, CalibrationError: input that does not do.
-        VerificationError: worse than `min_sqnr` allows; nothing is written.
+        VerificationError: worse than `min_sqnr` allows, or nothing can be quantized; nothing is written.
     """
     job = Job(model, make_recipe(recipe, calibration=calibration, evaluation=evaluation, **options), progress)
     if output is not None:
@@ -108,6 +114,10 @@ def quantize(
     found = job.statistics(statistics, memory=memory, executor=executor)
     make = job.maker(found, dump_after=_for_emit(dump_after, True))
     draft, guarding = make(job.recipe), None
+    by_request = any(rule.keep is not None for rule in job.recipe.rules)
+    if not (allow_empty or by_request or holds_codes(draft.model)) and is_empty(draft.plan):
+        report = make_report(job, draft, found=found, verification=None, guarding=None)
+        raise VerificationError(f"{why_empty(draft.plan)}; nothing was written (--allow-empty writes it)", report)
     if check and job.recipe.guard:
         draft, guarding = job.guard(draft, make, evaluation)
     quantized = draft.model
@@ -329,6 +339,29 @@ def inspect(model: Model, **options: Any) -> Inspection:
     job = Job(model, make_recipe(**options), None)
     prepared = job.prepare()
     return run_inspect(job.model, prepared.model, job.recipe, job.target, tuple(job.warnings))
+
+
+def doctor(
+    model: Model,
+    *,
+    recipe: Recipe | Mapping[str, Any] | str | Path | None = None,
+    calibration: Data | None = None,
+    progress: Progress | None = None,
+    **options: Any,
+) -> Diagnosis:
+    """Tell how much of a model runs on codes, what does not and why, and what could go wrong; write nothing.
+
+    Args:
+        model: path of an ONNX file, or a model in memory, quantized or not.
+        calibration: representative inputs; without them, ranges of activations are not looked at.
+        recipe, options: for what could be quantized, as for `quantize`. progress: told what is going on.
+    """
+    job = Job(model, make_recipe(recipe, calibration=calibration, **options), progress)
+    job.data = calibration
+    prepared = job.prepare()
+    given = calibration is not None or job.recipe.calibration is not None
+    found = look(prepared.model, job.recipe, job.target, job.samples(), progress=progress) if given else None
+    return diagnose(job.model, prepared.model, job.recipe, job.target, statistics=found, warnings=job.warnings)
 
 
 def report_path(output: Path) -> Path:

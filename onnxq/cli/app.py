@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from onnxq import __version__
-from onnxq.cli import bench, calibrate, compare, inspect, passes, plan, quantize, recipes, targets
+from onnxq.cli import bench, calibrate, compare, doctor, inspect, passes, plan, quantize, recipes, targets
 
 app = typer.Typer(
     add_completion=False,
@@ -18,7 +18,7 @@ app = typer.Typer(
 )
 
 # In the order of the help.
-for _module in (quantize, plan, calibrate, bench, compare, inspect, recipes, passes, targets):
+for _module in (quantize, plan, calibrate, bench, compare, inspect, doctor, recipes, passes, targets):
     app.command(_module.__name__.rpartition(".")[2])(_module.command)
 
 

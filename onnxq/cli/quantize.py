@@ -22,6 +22,9 @@ Output = Annotated[
     ),
 ]
 Force = Annotated[bool, typer.Option("--force", help="Overwrite existing files.")]
+AllowEmpty = Annotated[
+    bool, typer.Option("--allow-empty", help="Write the model also where nothing in it can be quantized.")
+]
 DumpRecipe = Annotated[
     bool, typer.Option("--dump-recipe", help="Print the complete recipe as YAML and stop; --recipe reads it back.")
 ]
@@ -54,6 +57,7 @@ def command(
     *,
     output: Output = None,
     force: Force = False,
+    allow_empty: AllowEmpty = False,
     options: dict[str, Any],
     statistics: Statistics = None,
     memory: Memory = None,
@@ -86,6 +90,7 @@ def command(
             statistics=statistics,
             memory=parse_size(memory),
             force=force,
+            allow_empty=allow_empty,
             check=not no_check,
             verify_each=verify_each,
             dump_after=None

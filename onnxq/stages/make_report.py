@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from dataclasses import asdict
 from pathlib import Path
 
@@ -11,8 +12,9 @@ from onnxq.runtime.session import versions
 from onnxq.stages.draft import Draft
 from onnxq.stages.job import Job
 from onnxq.stages.load import file_bytes
+from onnxq.types.float_type import FloatType
 from onnxq.types.guarding import Guarding
-from onnxq.types.plan import Action
+from onnxq.types.plan import Action, Plan
 from onnxq.types.report import Report, Verification
 from onnxq.types.statistics import Statistics
 
@@ -39,7 +41,7 @@ def make_report(
     data = None if job.opened is None else job.opened.sha256
     if data is not None:
         hashes["calibration"] = data
-    if not made.constants and not any(decision.action is Action.QUANTIZE for decision in made.decisions):
+    if is_empty(made):
         job.warnings.append("nothing was quantized: every node has its reason in the plan")
     checked = () if verification is None else verification.warnings
     return Report(
@@ -64,6 +66,28 @@ def make_report(
         },
         guard=guarding,
     )
+
+
+def is_empty(plan: Plan) -> bool:
+    """Tell whether a plan leaves everything as it is."""
+    changed = (
+        decision.action is Action.QUANTIZE or decision.float_type not in (None, FloatType.FLOAT32)
+        for decision in plan.decisions
+    )
+    return not plan.constants and not any(changed)
+
+
+def why_empty(plan: Plan) -> str:
+    """Return in words why nothing is quantized: each reason with the operators it is about, most frequent first."""
+    operators: dict[str, dict[str, None]] = {}
+    for decision in plan.decisions:
+        operators.setdefault(decision.reason.code, {})[decision.op] = None
+    counts = Counter(decision.reason.code for decision in plan.decisions).most_common()
+    parts = [
+        f"{code} {count} ({', '.join(list(operators[code])[:3])}{', ...' if len(operators[code]) > 3 else ''})"
+        for code, count in counts
+    ]
+    return f"nothing can be quantized: {'; '.join(parts) or 'the model has no nodes'}"
 
 
 def _sha256(path: Path) -> str:

@@ -84,6 +84,7 @@ def test_the_float_type_and_its_reasons_are_counted_and_explained(folder: Path, 
     assert "float type" in capsys.readouterr().out
     assert main([*PLAN, "--float-type", "float16", "--explain", "tanh"]) == 0
     (line,) = [line for line in capsys.readouterr().out.splitlines() if line.startswith("float type")]
-    assert "float32: target cpu lists no kernel for Tanh in float16" in line
+    assert "float32: target cpu" in line
+    assert "lists no kernel for Tanh in float16" in line
     assert main([*PLAN, "--float-type", "float61"]) != 0
     assert "did you mean 'float16'" in capsys.readouterr().err

@@ -62,7 +62,9 @@ class Judge:
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
-                report = onnxq.quantize(self.model, calibration=[self.feeds], check=False, **form.options)
+                report = onnxq.quantize(
+                    self.model, calibration=[self.feeds], check=False, allow_empty=True, **form.options
+                )
         except OnnxqError as error:
             return Outcome(kind="unserved" if self.unserved else "refused", detail=str(error))
         except Exception:

@@ -1,0 +1,27 @@
+"""What to do about each reason for which an operator stays in float."""
+
+from __future__ import annotations
+
+_ADVICE = {
+    "no-kernel": "the target has no integer kernel for it; a rule with `format: weight-only` makes its file smaller",
+    "type": "only float32 is quantized; export the model in float32",
+    "computed-weight": "its second operand is computed at run time; nothing is stored that could get smaller",
+    "computed-bias": "make the bias a constant (fold it in the exporter)",
+    "bias-shape": "make the bias a vector of one number a channel",
+    "constant": "a rule with `format: weight-only` stores the table that it looks up on codes",
+    "condition": "the reason says what its kernel lacks; another format or scheme may have it",
+    "no-gain": "too small to get smaller; leave it",
+    "lone-clamp": "nothing; it costs next to nothing",
+    "hidden": "format dynamic or weight-only needs no ranges",
+    "not-observed": "calibrate with samples that reach it",
+    "nan": "the float model computes NaN there; repair it or its inputs",
+    "mask": "nothing; keeping the mask in float is right",
+    "wide-range": "nothing; keeping it in float is right",
+    "cheaper-in-float": "`--placement everywhere` quantizes it all the same",
+    "rule": "take the rule out of the recipe",
+}
+
+
+def advice_for(code: str) -> str:
+    """Return what to do about a reason code."""
+    return _ADVICE.get(code, "see its reason")

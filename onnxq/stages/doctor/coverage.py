@@ -1,0 +1,155 @@
+"""Every operator that holds or multiplies weights: on codes, or in float and why."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING
+
+from onnxq.graph.constants import constant_tensor, moved_tensor
+from onnxq.graph.walk import nodes
+from onnxq.ops import OpFact, facts, op_key
+from onnxq.stages.plan.candidates import Candidate, Kept
+from onnxq.stages.plan.placement import UNKNOWN, Sizes
+from onnxq.types.diagnosis import Covered, State
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
+
+WEIGHTS_OF_INTEGER_OPERATORS: dict[str, tuple[int, ...]] = {
+    "QLinearConv": (3,),
+    "ConvInteger": (1,),
+    "QLinearMatMul": (3,),
+    "MatMulInteger": (1,),
+    "com.microsoft::QGemm": (3,),
+    "com.microsoft::MatMulIntegerToFloat": (1,),
+    "com.microsoft::DynamicQuantizeMatMul": (1,),
+    "com.microsoft::DynamicQuantizeLSTM": (1, 2),
+    "com.microsoft::MatMulNBits": (1,),
+    "com.microsoft::MatMulBnb4": (1,),
+    "com.microsoft::GatherBlockQuantized": (0,),
+    "com.microsoft::QAttention": (1,),
+}
+"""Slots of the weights, by operator."""
+
+_QUANTIZERS = ("QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear")
+_LEAST = 1024  # elements of a constant that make an operator one that holds weights, if it is none by its nature
+
+
+def coverage(examined: Iterable[Candidate | Kept], sizes: Sizes) -> Iterator[Covered]:
+    """Yield the operators of a prepared model that hold or multiply weights, in graph order.
+
+    Args:
+        examined: every node, as the planner sees it. sizes: of tensors.
+    """
+    counted: set[str] = set()
+    for entry in examined:
+        if moved_tensor(entry.node.outputs[0]) is not None:  # a weight on its way to its operator
+            continue
+        slots = _weights(entry)
+        fact = facts.get(entry.op) if entry.op in facts else None
+        multiplies = fact is not None and (fact.macs is not None or bool(fact.more_weights))
+        tensors = {slot: tensor for slot in slots if (tensor := _stored(entry.node.inputs[slot])) is not None}
+        if not tensors and not multiplies:
+            continue
+        size = 0
+        for slot, tensor in tensors.items():
+            name = _root(entry.node.inputs[slot])
+            size += 0 if name in counted else tensor.nbytes
+            counted.add(name)
+        quantized = entry.op in WEIGHTS_OF_INTEGER_OPERATORS or _reads_codes(entry.node, tensors)
+        possible = isinstance(entry, Candidate)
+        yield Covered(
+            node=entry.name,
+            op=entry.op,
+            state=State.QUANTIZED if quantized else State.POSSIBLE if possible else State.FLOAT,
+            reason=None if quantized or isinstance(entry, Candidate) else entry.reason,
+            weight_bytes=size,
+            macs=_macs(entry.node, fact, tensors, sizes),
+        )
+
+
+def holds_codes(model: ir.Model) -> bool:
+    """Tell whether a part of the model is quantized."""
+    return any(is_quantized(node) for _, node in nodes(model))
+
+
+def is_quantized(node: ir.Node) -> bool:
+    """Tell whether a node computes on codes, or makes them, or turns them back."""
+    return node.op_type in _QUANTIZERS or op_key(node) in WEIGHTS_OF_INTEGER_OPERATORS
+
+
+def _weights(entry: Candidate | Kept) -> tuple[int, ...]:
+    """Return the slots that hold a node's weights."""
+    inputs = entry.node.inputs
+    if entry.op in WEIGHTS_OF_INTEGER_OPERATORS:
+        slots: Iterable[int] = WEIGHTS_OF_INTEGER_OPERATORS[entry.op]
+    elif entry.op in ("DequantizeLinear", "QuantizeLinear", "Constant", "Cast", "Transpose", "Reshape"):
+        slots = ()
+    elif entry.op in facts and (weight := facts.get(entry.op).weight) is not None:
+        slots = (weight, *facts.get(entry.op).more_weights)
+    else:
+        slots = (slot for slot, value in enumerate(inputs) if _is_large(value))
+    return tuple(slot for slot in slots if slot < len(inputs) and inputs[slot] is not None)
+
+
+def _is_large(value: ir.Value | None) -> bool:
+    tensor = _stored(value)
+    return tensor is not None and tensor.size >= _LEAST and tensor.dtype.is_floating_point()
+
+
+def _stored(value: ir.Value | None) -> ir.TensorProtocol | None:
+    """Return the constant that a value holds, or is dequantized from."""
+    tensor = moved_tensor(value)
+    if tensor is not None or value is None:
+        return tensor
+    node = value.producer()
+    if node is None:
+        return None
+    if node.op_type in ("DequantizeLinear", "Transpose", "Reshape", "Cast", "Gather") and not node.domain:
+        return _stored(node.inputs[0])
+    return None
+
+
+def _root(value: ir.Value | None) -> str:
+    """Return the name of the stored constant behind a value."""
+    node = None if value is None else value.producer()
+    if node is not None and node.inputs and constant_tensor(value) is None:
+        return _root(node.inputs[0])
+    return "" if value is None else value.name or ""
+
+
+def _reads_codes(node: ir.Node, weights: Iterable[int]) -> bool:
+    """Tell whether a float operator's weights, or all that it multiplies, come from codes."""
+    read = [node.inputs[slot] for slot in weights] or [value for value in node.inputs[:2] if value is not None]
+    return bool(read) and all(_from_codes(value) for value in read)
+
+
+def _from_codes(value: ir.Value | None) -> bool:
+    node = None if value is None else value.producer()
+    if node is None or node.domain:
+        return False
+    if node.op_type in ("Transpose", "Reshape"):
+        return _from_codes(node.inputs[0])
+    return node.op_type == "DequantizeLinear"
+
+
+def _macs(node: ir.Node, fact: OpFact | None, weights: dict[int, ir.TensorProtocol], sizes: Sizes) -> int:
+    elements = sum(tensor.size for tensor in weights.values())
+    shapes = [sizes.shape(value) for value in node.inputs]
+    if node.op_type in ("LSTM", "GRU", "RNN", "DynamicQuantizeLSTM"):
+        return elements * (math.prod(shapes[0][:2]) if len(shapes[0]) == 3 else UNKNOWN)
+    if node.op_type == "MatMulNBits":
+        size = node.attributes.get_int("K", 0) * node.attributes.get_int("N", 0)
+        return size * (math.prod(shapes[0][:-1]) if len(shapes[0]) > 1 else UNKNOWN)
+    if node.op_type in ("QLinearConv", "ConvInteger") and weights:
+        (weight,) = weights.values()
+        return sizes.count(node.outputs[0]) * math.prod(weight.shape.numpy()[1:])
+    if node.op_type in WEIGHTS_OF_INTEGER_OPERATORS or ("MatMul" in node.op_type and node.domain):
+        matrix = "Gather" not in node.op_type
+        return elements * (math.prod(shapes[0][:-1]) if len(shapes[0]) > 1 else UNKNOWN) if matrix else 0
+    if fact is None or fact.macs is None:
+        return 0
+    if node.outputs[0].shape is None and weights:  # of unknown rank: a row of the first operand after the other
+        return elements * UNKNOWN
+    return sizes.count(node.outputs[0]) * fact.macs(node, shapes)

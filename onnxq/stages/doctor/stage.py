@@ -1,0 +1,124 @@
+"""The stage: coverage and hazards of one model."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
+
+from onnxq.data import Source
+from onnxq.stages.calibrate import calibrate
+from onnxq.stages.doctor.advice import advice_for
+from onnxq.stages.doctor.coverage import coverage
+from onnxq.stages.doctor.graph_hazards import graph_hazards
+from onnxq.stages.doctor.weight_hazards import weight_hazards
+from onnxq.stages.plan import observed_tensors
+from onnxq.stages.plan.candidates import Candidate, Kept, examine
+from onnxq.stages.plan.observed import without_unfit
+from onnxq.stages.plan.placement import Sizes
+from onnxq.stages.progress import Progress
+from onnxq.targets import Target
+from onnxq.types.diagnosis import Diagnosis, Hazard
+from onnxq.types.recipe import Recipe
+from onnxq.types.statistics import ChannelStatistics, Statistics
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
+
+_OUTLIERS = 20.0  # largest channel of an activation over the median one (Dettmers et al. 2022, arXiv 2208.07339)
+_FROM_VALUES = {
+    "mask": ("activations hold the minus infinity of a mask", "nothing: what would mix it with values stays in float"),
+    "wide-range": (
+        "values of very different size would share one scale (Concat, Where)",
+        "nothing: it stays in float; to quantize it, scale the parts alike in the model",
+    ),
+    "nan": ("the float model computes NaN", "repair the model or the calibration data"),
+    "not-observed": ("never ran during calibration", "calibrate with samples that reach them"),
+}
+
+
+def look(
+    model: ir.Model, recipe: Recipe, target: Target, source: Source, *, progress: Progress | None = None
+) -> Statistics:
+    """Run a prepared model over calibration data; observe what the planner would go by, and single channels."""
+    axes = _watched(model, recipe, target)
+    wanted = observed_tensors(model, recipe, target) | axes.keys()
+    return calibrate(model, wanted, source, channel_axes=axes, progress=progress)
+
+
+def _watched(model: ir.Model, recipe: Recipe, target: Target) -> dict[str, int]:
+    """Return the activations whose channels are looked at one by one, and their channel axis."""
+    axes = {}
+    for entry in examine(model, recipe, target):
+        if not isinstance(entry, Candidate) or entry.fact.feature_axis is None or not entry.weights:
+            continue
+        value = entry.node.inputs[entry.activations[0]] if entry.activations else None
+        if value is not None and value.name and value.shape is not None and not entry.hidden:
+            axes[value.name] = entry.fact.feature_axis(entry.node, len(value.shape))
+    return axes
+
+
+def diagnose(
+    model: ir.Model,
+    prepared: ir.Model,
+    recipe: Recipe,
+    target: Target,
+    *,
+    statistics: Statistics | None,
+    warnings: Sequence[str],
+) -> Diagnosis:
+    """Tell how much of a model runs on codes, what does not and why, and what could go wrong.
+
+    Args:
+        model: as loaded. prepared: its normal form. recipe, target: for what could be quantized.
+        statistics: what `look` returned; None where no data was run.
+        warnings: of the stages before.
+    """
+    examined = list(examine(prepared, recipe, target))
+    if statistics is not None:
+        examined = list(without_unfit(examined, statistics))
+    operators = tuple(coverage(examined, Sizes(statistics or Statistics())))
+    codes = dict.fromkeys(entry.reason.code for entry in operators if entry.reason is not None)
+    hazards = [*graph_hazards(model, prepared), *weight_hazards(prepared, examined)]
+    if statistics is not None:
+        hazards += [*_values(examined), *_outliers(statistics)]
+    return Diagnosis(
+        target=target.name,
+        format=str(recipe.format),
+        operators=operators,
+        advice={code: advice_for(code) for code in codes},
+        hazards=tuple(hazards),
+        observed=statistics is not None,
+        warnings=tuple(dict.fromkeys(warnings)),
+    )
+
+
+def _values(examined: Sequence[Candidate | Kept]) -> Iterator[Hazard]:
+    """Yield what ranges say against quantizing."""
+    found: dict[str, list[str]] = {}
+    for entry in examined:
+        if isinstance(entry, Kept) and entry.reason.code in _FROM_VALUES:
+            found.setdefault(entry.reason.code, []).append(entry.name)
+    for code, names in found.items():
+        text, advice = _FROM_VALUES[code]
+        yield Hazard(code=code, text=f"{text}: {len(names)} nodes", advice=advice, where=tuple(names))
+
+
+def _outliers(statistics: Statistics) -> Iterator[Hazard]:
+    found = [name for name, seen in statistics.tensors.items() if _has_outliers(seen.channels)]
+    if found:
+        yield Hazard(
+            code="outlier-channels",
+            text=f"activations with channels {_OUTLIERS:g} times as large as the median channel: {len(found)}",
+            advice="`--activations per-token` with format dynamic, or weight-only, or keep what reads them in float",
+            where=tuple(found),
+        )
+
+
+def _has_outliers(channels: ChannelStatistics | None) -> bool:
+    import numpy as np
+
+    if channels is None:
+        return False
+    sizes = np.maximum(np.abs(channels.minimum), np.abs(channels.maximum))[np.asarray(channels.count) > 0]
+    alive = sizes[sizes > 0]
+    return bool(alive.size > 1 and alive.max() > _OUTLIERS * np.median(alive))

@@ -1,0 +1,148 @@
+"""Hazards that constants show: masks, NaN, channels of very different size, dead channels, tiny scales, saturation."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from onnxq.graph.constants import constant_array, moved_tensor
+from onnxq.graph.walk import nodes
+from onnxq.numerics.pair_safe import breaks, pair_limit
+from onnxq.stages.plan.candidates import Candidate, Kept
+from onnxq.types.diagnosis import Hazard
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
+
+_SPREAD = 64.0  # largest channel over the median one: six of eight bits lost to most channels under one scale
+_MASK = -1e4  # and below; no weight is
+_LIMIT = float(2**31 - 1)
+_READS_MASKS = ("Add", "Where", "Sub", "Mul")
+_ACTIVATION_STEP = 1 / 255  # scale of an activation between 0 and 1, where none was observed
+
+
+@dataclass
+class _Findings:
+    """Names by hazard code."""
+
+    names: dict[str, dict[str, None]] = field(default_factory=dict)
+
+    def note(self, code: str, name: str) -> None:
+        self.names.setdefault(code, {})[name] = None
+
+
+_TEXTS = {
+    "not-finite": (
+        "weights that hold NaN or infinite values",
+        "repair the model, or keep their nodes in float",
+    ),
+    "mask": (
+        "operators that read the minus infinity of a mask",
+        "nothing: masks are left out of ranges, and what would mix them with values stays in float",
+    ),
+    "channel-spread": (
+        f"weights with channels {_SPREAD:g} times as large as the median channel",
+        "keep one scale a channel (the default); where the target or format has one a tensor, keep them in float",
+    ),
+    "dead-channels": (
+        "weights with channels of zeros only",
+        "nothing: they get a scale of their own; pruning them in training would make the model smaller",
+    ),
+    "tiny-scale": (
+        "biases that may not fit 32 bits on the scale of their channel's tiny weights",
+        "nothing: the scale of such channels is raised until they fit, at a loss in weights that hardly matter",
+    ),
+    "saturation": (
+        "products of uint8 and int8 that saturate on processors without VNNI",
+        "quantize for `--target cpu-avx2`, whose scales are chosen so that no pair saturates",
+    ),
+}
+
+
+def weight_hazards(prepared: ir.Model, examined: Iterable[Candidate | Kept]) -> Iterator[Hazard]:
+    """Yield what constants show, reading one at a time.
+
+    Args:
+        prepared: the model in its normal form. examined: its nodes, as the planner sees them.
+    """
+    found = _Findings()
+    for entry in examined:
+        if isinstance(entry, Candidate) and entry.weights:
+            for slot in entry.weights:
+                _look_at_weight(entry, slot, found)
+    for name, node in nodes(prepared):
+        if node.op_type in _READS_MASKS and not node.domain and any(_is_mask(value) for value in node.inputs):
+            found.note("mask", name)
+        if node.op_type in ("Conv", "MatMul", "Gemm", "QLinearConv", "QLinearMatMul") and _may_saturate(node):
+            found.note("saturation", name)
+    for code, (text, advice) in _TEXTS.items():
+        names = tuple(found.names.get(code, ()))
+        if names:
+            yield Hazard(code=code, text=f"{text}: {len(names)}", advice=advice, where=names)
+
+
+def _look_at_weight(entry: Candidate, slot: int, found: _Findings) -> None:
+    value = entry.node.inputs[slot]
+    tensor = moved_tensor(value)
+    name = "" if value is None else value.name or ""
+    if tensor is None or tensor.size == 0:
+        return
+    weight = tensor.numpy()
+    if not np.isfinite(weight).all():
+        found.note("not-finite", name)
+        return
+    if entry.fact.channel_axis is None or weight.ndim < 2:
+        return
+    axis = entry.fact.channel_axis(entry.node, weight.ndim) % weight.ndim
+    sizes = np.abs(weight).max(axis=tuple(other for other in range(weight.ndim) if other != axis))
+    alive = sizes[sizes > 0]
+    if alive.size < sizes.size:
+        found.note("dead-channels", name)
+    if alive.size and alive.max() > _SPREAD * np.median(alive):
+        found.note("channel-spread", name)
+    if entry.bias is not None:
+        bias = constant_array(entry.node.inputs[entry.bias])
+        if bias is not None and bias.shape == sizes.shape and _overflows(bias, sizes):
+            found.note("tiny-scale", entry.node.inputs[entry.bias].name or "")  # type: ignore[union-attr]
+
+
+def _overflows(bias: npt.NDArray[Any], sizes: npt.NDArray[Any]) -> bool:
+    """Tell whether bias / (activation scale * weight scale) leaves int32 in a channel."""
+    scale = np.where(sizes > 0, sizes.astype(np.float64) / 127, 1.0) * _ACTIVATION_STEP
+    return bool((np.abs(bias.astype(np.float64)) > scale * _LIMIT).any())
+
+
+def _is_mask(value: ir.Value | None) -> bool:
+    array = constant_array(value)
+    return array is not None and array.dtype.kind == "f" and array.size > 0 and bool((array <= _MASK).any())
+
+
+def _may_saturate(node: ir.Node) -> bool:
+    """Tell whether neighbouring int8 weights of an integer product are too large for sums of 16 bits."""
+    slot = 3 if node.op_type.startswith("QLinear") else 1
+    codes = node.inputs[slot] if slot < len(node.inputs) else None
+    activation = node.inputs[0]
+    if slot == 1:
+        codes, activation = _codes(codes), _codes(activation)
+    array = constant_array(codes)
+    if array is None or array.dtype != np.int8 or array.ndim < 2 or activation is None:
+        return False
+    if activation.dtype is None or activation.dtype.name != "UINT8":
+        return False
+    axes: tuple[int, ...] = (array.ndim - 2,)
+    if node.op_type.endswith("Conv"):
+        if array.shape[1] == 1:  # depthwise: not seen to saturate
+            return False
+        axes = (*range(2, array.ndim), 1)
+    elif node.attributes.get_int("transB", 0):
+        axes = (1,)
+    return breaks(array, axes, pair_limit(255)) > 0
+
+
+def _codes(value: ir.Value | None) -> ir.Value | None:
+    node = None if value is None else value.producer()
+    return node.inputs[0] if node is not None and node.op_type == "DequantizeLinear" and not node.domain else None
