@@ -2,6 +2,7 @@
 
     weights      indices -> [Cast] -> [Add: where each group's table begins] -> [Gather: tables] -> reader
     embeddings   rows of indices -> [Gather: rows] -> [Cast] -> [Gather: table]
+    both         a product with the embedding's transpose decodes the embedding's indices and transposes the values
 
 All tables lie one behind the other. Indices are stored in the smallest type that holds them; those of embeddings, whose
 Gather takes no types of fewer bits, are packed into bytes. Weights come from constants alone: an optimizing runtime
@@ -10,73 +11,109 @@ decodes them once, when it loads the model.
 
 from __future__ import annotations
 
+import hashlib
+from dataclasses import dataclass
+
 import numpy as np
+import numpy.typing as npt
 import onnx_ir as ir
 
 from onnxq.numerics.affine import storage_array
 from onnxq.numerics.blocks import parameter_shape, spread, to_groups
+from onnxq.numerics.codebook import Codebook
 from onnxq.numerics.packing import pack
-from onnxq.passes.emit.chain import Chain, take_apart
 from onnxq.passes.emit.editor import Editor
-from onnxq.passes.emit.steps import Steps
+from onnxq.passes.emit.steps import Steps, take_apart
 from onnxq.types.scheme import PerBlock
 
 _INDEX = ir.DataType.INT32  # the smaller one of those that Gather takes
 
 
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class _Rows:
+    """A stored matrix that rows are looked up in: packed indices, the one table of values, and columns."""
+
+    packed: ir.Value
+    table: ir.Value
+    columns: int
+
+
 class Codebooks:
     """Finds codebooks, stores them once, and writes the nodes that decode them."""
 
-    def __init__(self, editor: Editor) -> None:
+    def __init__(self, editor: Editor, constants: dict[object, ir.Value]) -> None:
         self._editor = editor
+        self._constants = constants
         self._decoded: dict[str, ir.Value] = {}
-        self._constants: dict[object, ir.Value] = {}
-        self._tables: dict[str, tuple[ir.Value, ir.Value, int]] = {}
+        self._rows: dict[str, _Rows] = {}
+        self._stored: dict[bytes, _Rows] = {}
 
     def decoded(self, key: str, reader: ir.Node) -> ir.Value:
         """Return the values of the weight planned as `key`, decoded in front of its first `reader`."""
         if key not in self._decoded:
-            self._decoded[key] = self._decode(key, reader)
+            steps = Steps(self._editor, key, self._constants)
+            codes, codebook = self._editor.constants.codebook(key)
+            shared = self._shared(steps, key, codes, codebook) if self._stored and codes.ndim == 2 else None
+            self._decoded[key] = shared or self._decode(steps, key, codes, codebook)
+            for node in steps.nodes:
+                self._editor.insert_before(reader, node)
         return self._decoded[key]
 
-    def look_up(self, chain: Chain, key: str, rows: ir.Value | None) -> None:
-        """Add the nodes that look up rows of the matrix planned as `key`, all of whose values are in one table."""
-        assert rows is not None
-        assert rows.shape is not None
+    def look_up(self, steps: Steps, key: str, indices: ir.Value | None) -> ir.Value:
+        """Write what looks up rows of the matrix planned as `key`, all of whose values are in one table."""
+        assert indices is not None
+        assert indices.shape is not None
         bits = self._editor.tensor(key).scheme.dtype.bits
-        if key not in self._tables:
+        if key not in self._rows:
             codes, codebook = self._editor.constants.codebook(key)
-            packed = self._editor.initializer(f"{key}/indices", pack(codes, bits), of=key)
-            table = self._editor.initializer(f"{key}/codebook", codebook.table.reshape(-1), of=key)
-            self._tables[key] = packed, table, codes.shape[-1]
-        packed, table, columns = self._tables[key]
-        index = chain.add("Gather", [packed, rows], heir=True)
+            packed, place = pack(codes, bits), _place(codes, codebook)
+            if place not in self._stored:
+                self._stored[place] = _Rows(
+                    packed=self._editor.initializer(f"{key}/indices", packed),
+                    table=self._editor.initializer(f"{key}/codebook", codebook.table.reshape(-1)),
+                    columns=codes.shape[-1],
+                )
+            self._rows[key] = self._stored[place]
+        rows = self._rows[key]
+        index = steps("Gather", rows.packed, indices, node=steps.name)
         if bits < 8:
-            index = take_apart(chain, index, bits=bits, shape=[0] * len(rows.shape) + [columns])
-        chain.add("Gather", [table, chain.add("Cast", [index], {"to": _INDEX})])
+            index = take_apart(steps, index, bits=bits, shape=[0] * len(indices.shape) + [rows.columns])
+        return steps("Gather", rows.table, steps("Cast", index, attributes={"to": _INDEX}))
 
-    def _decode(self, key: str, reader: ir.Node) -> ir.Value:
-        codes, codebook = self._editor.constants.codebook(key)
+    def _shared(self, steps: Steps, key: str, codes: npt.NDArray[np.uint8], codebook: Codebook) -> ir.Value | None:
+        """Decode a matrix, or its transpose, that rows are looked up in, too: both are stored as one."""
+        bits = self._editor.tensor(key).scheme.dtype.bits
+        for stored, turned in ((codes, False), (np.ascontiguousarray(codes.T), True)):
+            rows = self._stored.get(_place(stored, codebook))
+            if rows is not None:
+                index = rows.packed if bits == 8 else take_apart(steps, rows.packed, bits=bits, shape=stored.shape)
+                index = steps("Cast", index, attributes={"to": _INDEX})
+                value = steps("Gather", rows.table, index, to="decoded", dtype=ir.DataType.FLOAT)
+                return steps("Transpose", value, attributes={"perm": [1, 0]}) if turned else value
+        return None
+
+    def _decode(self, steps: Steps, key: str, codes: npt.NDArray[np.uint8], codebook: Codebook) -> ir.Value:
         scheme, shape = self._editor.tensor(key).scheme, codes.shape
         granularity = scheme.granularity
         groups = to_groups(codes, granularity)
-        steps = Steps(self._editor, key, self._constants)
-        stored = self._editor.initializer(f"{key}/indices", storage_array(groups, scheme.dtype), of=key)
-        table = self._editor.initializer(f"{key}/codebook", codebook.table.reshape(-1), of=key)
+        stored = self._editor.initializer(f"{key}/indices", storage_array(groups, scheme.dtype))
+        table = self._editor.initializer(f"{key}/codebook", codebook.table.reshape(-1))
         grouped = ir.Shape(groups.shape)
         index = steps("Cast", stored, to="index", dtype=_INDEX, shape=grouped, attributes={"to": _INDEX})
         count = codebook.table.size // codebook.table.shape[-1]
         if count > 1:
             begins = np.arange(count, dtype=np.int32) * np.int32(codebook.table.shape[-1])
             begins = spread(begins.reshape(parameter_shape(shape, granularity)), shape, granularity)
-            begin = self._editor.initializer(f"{key}/begins", np.ascontiguousarray(begins), of=key)
+            begin = self._editor.initializer(f"{key}/begins", np.ascontiguousarray(begins))
             index = steps("Add", index, begin, to="place", dtype=_INDEX, shape=grouped)
         value = steps("Gather", table, index, to="decoded", dtype=ir.DataType.FLOAT, shape=grouped)
-        if isinstance(granularity, PerBlock):
-            value = _joined(steps, value, shape, granularity)
-        for node in steps.nodes:
-            self._editor.insert_before(reader, node)
-        return value
+        return _joined(steps, value, shape, granularity) if isinstance(granularity, PerBlock) else value
+
+
+def _place(codes: npt.NDArray[np.uint8], codebook: Codebook) -> bytes:
+    """Return what equal indices of equal shape into equal tables have in common."""
+    parts = (str(codes.shape).encode(), np.ascontiguousarray(codes).data, codebook.table.tobytes())
+    return b"".join(hashlib.sha256(part).digest() for part in parts)
 
 
 def _joined(steps: Steps, groups: ir.Value, shape: tuple[int, ...], granularity: PerBlock) -> ir.Value:

@@ -82,12 +82,8 @@ class _Writer:
             raise PlanError(f"'{decision.node}': kernel '{decision.kernel}' has no form in format dynamic; plan again")
         steps = self._steps(decision.node)
         results = kernels[decision.kernel](node, decision, steps)
-        for step in steps.nodes:
-            self._editor.insert_before(node, step)
+        steps.replace(node, results)
         self._old[node] = None
-        for value, result in zip(node.outputs, results, strict=True):
-            if value.name:
-                self._replace(value, result)
 
     def finish(self) -> None:
         """Take out the old nodes and the float constants that nothing reads any more."""
@@ -251,13 +247,6 @@ class _Writer:
 
     def _steps(self, name: str) -> Steps:
         return Steps(self._editor, name, self._constants)
-
-    def _replace(self, value: ir.Value, result: ir.Value) -> None:
-        """Let a new value take the place, the name and the readers of an old one."""
-        result.shape = value.shape
-        self._editor.stand_in(value, result)
-        value.replace_all_uses_with(result)
-        self._editor.values[result.name] = result
 
 
 def _transposition(node: ir.Node, slot: int) -> tuple[int, ...] | None:

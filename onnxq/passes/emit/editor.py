@@ -258,6 +258,13 @@ class Editor:
             if output is value:
                 self._graph.outputs[index] = result
 
+    def replace(self, value: ir.Value, result: ir.Value) -> None:
+        """Let a new value take the place, the name and the readers of an old one."""
+        result.shape = value.shape
+        self.stand_in(value, result)
+        value.replace_all_uses_with(result)
+        self.values[result.name] = result
+
     def remove(self, nodes: Iterable[ir.Node]) -> None:
         """Take out nodes that no other node reads."""
         gone = list(nodes)

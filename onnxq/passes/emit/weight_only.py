@@ -13,15 +13,16 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import numpy as np
 import onnx_ir as ir
 
 from onnxq.errors import PlanError
 from onnxq.passes import register_pass
-from onnxq.passes.emit.chain import Chain, take_apart
 from onnxq.passes.emit.codebooks import Codebooks
 from onnxq.passes.emit.editor import Editor
 from onnxq.passes.emit.emitter import CONTRIB, Emitter
 from onnxq.passes.emit.matrices import Matrices, Stored
+from onnxq.passes.emit.steps import Steps, take_apart
 from onnxq.types.format import Format
 from onnxq.types.plan import Decision
 
@@ -39,8 +40,10 @@ class EmitWeightOnly(Emitter):
     def write(self, editor: Editor) -> None:
         """See `Emitter`."""
         writer = _Writer(editor)
-        # Products before what looks rows up in the same weight: theirs is the form that a shared one is stored in.
-        for decision in sorted(editor.decisions(), key=lambda entry: entry.kernel != "MatMulNBits"):
+        # A shared weight is stored as MatMulNBits takes it, or else as rows are looked up in it: these go first.
+        for decision in sorted(
+            editor.decisions(), key=lambda entry: (entry.kernel != "MatMulNBits", entry.op != "Gather")
+        ):
             writer.carry_out(decision)
         writer.finish()
 
@@ -51,7 +54,8 @@ class _Writer:
     def __init__(self, editor: Editor) -> None:
         self._editor = editor
         self._matrices = Matrices(editor)
-        self._codebooks = Codebooks(editor)
+        self._constants: dict[object, ir.Value] = {}
+        self._codebooks = Codebooks(editor, self._constants)
         self._dequantized: dict[str, ir.Value] = {}
         self._tables: dict[str, Stored] = {}
         self._replaced: dict[ir.Value, None] = {}
@@ -91,26 +95,26 @@ class _Writer:
             "block_size": matrix.block,
             "accuracy_level": _ACCURACY_LEVEL,
         }
-        chain = Chain(self._editor, node)
-        chain.add("MatMulNBits", [*inputs, None, addend] if inside else inputs, attributes, domain=CONTRIB, heir=True)
+        steps = self._steps(node)
+        given = [*inputs, None, addend] if inside else inputs
+        result = steps("MatMulNBits", *given, attributes=attributes, domain=CONTRIB, node=node.name)
         if alpha != 1.0:
-            chain.add("Mul", [chain.result, chain.number(alpha)])
+            result = steps("Mul", result, steps.constant(alpha))
         if addend is not None and not inside:
             self._replaced[addend] = None
-            product = chain.result
-            chain.add("Add", [product, addend if beta == 1.0 else chain.add("Mul", [addend, chain.number(beta)])])
-        chain.replace()
+            result = steps("Add", result, addend if beta == 1.0 else steps("Mul", addend, steps.constant(beta)))
+        self._replace(node, steps, result)
 
     def _lookup(self, node: ir.Node, decision: Decision) -> None:
-        chain = Chain(self._editor, node)
+        steps = self._steps(node)
         matrix = self._matrices.for_lookup(decision.inputs[0])
         codes = matrix.codes
         if codes.shape is not None and len(codes.shape) == 3:  # stored for a product
-            codes = chain.add("Reshape", [codes, chain.integers([0, -1])])
+            codes = steps("Reshape", codes, steps.constant([0, -1], np.int64))
         attributes = {"bits": matrix.bits, "block_size": matrix.block, "gather_axis": 0, "quantize_axis": 1}
-        inputs = [codes, node.inputs[1], matrix.scale, matrix.zero_point]
-        chain.add("GatherBlockQuantized", inputs, attributes, domain=CONTRIB, heir=True)
-        chain.replace()
+        inputs = (codes, node.inputs[1], matrix.scale, matrix.zero_point)
+        result = steps("GatherBlockQuantized", *inputs, attributes=attributes, domain=CONTRIB, node=node.name)
+        self._replace(node, steps, result)
 
     def _portable_lookup(self, node: ir.Node, decision: Decision) -> None:
         """Look up bytes and scales, take codes of fewer bits apart, and dequantize the rows that were asked for."""
@@ -118,22 +122,27 @@ class _Writer:
         assert indices is not None
         assert indices.shape is not None
         rank = len(indices.shape)
-        chain = Chain(self._editor, node)
         if key not in self._tables:
             self._tables[key] = self._matrices.for_portable_lookup(key)
-        table = self._tables[key]
-        codes = chain.add("Gather", [table.codes, indices], heir=True)
+        table, steps = self._tables[key], self._steps(node)
+        codes = steps("Gather", table.codes, indices, node=node.name)
         if table.bits < 8:
-            codes = take_apart(chain, codes, bits=table.bits, shape=[0] * rank + [table.columns])
-        scale = chain.add("Gather", [table.scale, indices])
-        zero_point = None if table.zero_point is None else chain.add("Gather", [table.zero_point, indices])
-        chain.add("DequantizeLinear", [codes, scale, zero_point], {"axis": rank, "block_size": table.block})
-        chain.replace()
+            codes = take_apart(steps, codes, bits=table.bits, shape=[0] * rank + [table.columns])
+        scale = steps("Gather", table.scale, indices)
+        zero_point = None if table.zero_point is None else steps("Gather", table.zero_point, indices)
+        attributes = {"axis": rank, "block_size": table.block}
+        self._replace(node, steps, steps("DequantizeLinear", codes, scale, zero_point, attributes=attributes))
 
     def _codebook_lookup(self, node: ir.Node, decision: Decision) -> None:
-        chain = Chain(self._editor, node)
-        self._codebooks.look_up(chain, decision.inputs[0], node.inputs[1])
-        chain.replace()
+        steps = self._steps(node)
+        self._replace(node, steps, self._codebooks.look_up(steps, decision.inputs[0], node.inputs[1]))
+
+    def _steps(self, node: ir.Node) -> Steps:
+        return Steps(self._editor, node.name or node.op_type, self._constants)
+
+    def _replace(self, node: ir.Node, steps: Steps, result: ir.Value) -> None:
+        steps.replace(node, [result])
+        self._editor.remove([node])
 
     def _decode(self, node: ir.Node, decision: Decision) -> None:
         """Put the tables' values in front of every weight."""

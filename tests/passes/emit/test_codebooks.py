@@ -6,6 +6,7 @@ import onnx_ir as ir
 import onnxq
 import pytest
 from onnxq.errors import OnnxqError, RecipeError
+from onnxq.graph.tensors import total_bytes
 from onnxq.graph.text import model_from_text
 from onnxq.numerics.affine import dequantize
 from onnxq.numerics.codebook import codebook_dequantize, codebook_quantize
@@ -14,6 +15,7 @@ from onnxq.stages.plan_json import plan_from_json, plan_to_json
 from onnxq.stages.rewrite import simulate
 from onnxq.stages.verify import read_kernels
 from onnxq.types.recipe import Recipe
+from onnxq.types.scheme import PerTensor
 from onnxq.weights import make_weight_method
 from tests.quantizing import quantize_model, quantize_text, text
 
@@ -168,6 +170,35 @@ def test_a_weight_that_two_products_read_is_decoded_once():
     assert sorted(done.model.graph.initializers) == ["w/begins", "w/codebook", "w/indices"]
     assert [node.op_type for node in done.model.graph].count("Cast") == 1
     assert done.sqnr(optimize=True) > 18
+
+
+@pytest.mark.parametrize("bits", [2, 4, 8])
+@pytest.mark.parametrize("tie", ["transpose", "copy", "gemm"])
+def test_an_embedding_and_the_product_with_its_transpose_are_stored_once(tie, bits):
+    products = {
+        "transpose": "t = Transpose <perm = [1, 0]> (w) y = MatMul (x, t)",
+        "copy": "y = MatMul (x, v)",
+        "gemm": "y = Gemm <transB = 1> (x, w)",
+    }
+    model = model_from_text(
+        text(
+            f"e = Gather (w, i) {products[tie]}",
+            "int64[3] i, float[5,72] x",
+            "float[3,72] e, float[5,256] y",
+            "float[256,72] w" + (", float[72,256] v" if tie == "copy" else ""),
+            opset=25,
+        )
+    )
+    weight = model.graph.initializers["w"].const_value.numpy()
+    if tie == "copy":
+        model.graph.initializers["v"].const_value = ir.tensor(np.ascontiguousarray(weight.T), name="v")
+    done = quantize_model(model, feeds_of(model), format="weight-only", weights=f"codebook({bits})")
+    values = codebook_dequantize(*codebook_quantize(weight, bits, PerTensor()))
+    for optimize in (False, True):
+        found = run_model(done.model, dict(done.feeds), optimize=optimize)
+        np.testing.assert_array_equal(found["e"], values[done.feeds["i"]])
+        np.testing.assert_allclose(found["y"], done.feeds["x"] @ values.T, rtol=1e-4, atol=1e-4)
+    assert total_bytes(done.model) < weight.size * bits // 8 + 4 * 2**bits + 200
 
 
 def test_rules_mix_codebooks_with_other_weights():
