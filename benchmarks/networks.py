@@ -12,6 +12,7 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 IMAGE = (1, 3, 224, 224)
+_SMALL = (1, 3, 96, 96)
 
 
 class _Builder:
@@ -148,9 +149,10 @@ def mixed(path: Path) -> None:
         width = wide
     x = network.node("Softmax", network.conv(x, (width, 64), 1), axis=1)
     x = network.node("Flatten", network.node("GlobalAveragePool", x))
-    network.save(network.node("Gemm", x, network.weight(10, 64), transB=1), ["batch", 10], path)
+    inputs: dict[str, tuple[int, list[int | str | None]]] = {"x": (TensorProto.FLOAT, ["batch", *_SMALL[1:]])}
+    network.save(network.node("Gemm", x, network.weight(10, 64), transB=1), ["batch", 10], path, inputs)
 
 
 def mixed_feeds() -> dict[str, npt.NDArray[np.float32]]:
     """One image for `mixed`."""
-    return {"x": np.random.default_rng(1).standard_normal((1, 3, 96, 96)).astype(np.float32)}
+    return {"x": np.random.default_rng(1).standard_normal(_SMALL).astype(np.float32)}

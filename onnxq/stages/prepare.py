@@ -31,6 +31,7 @@ STANDARD = (
     "infer-shapes",
     "fold-constants",
     "fuse-gemm",
+    "fuse-hard-swish",
     "fuse-affine",
     "fuse-bn",
     "fuse-affine",
@@ -44,7 +45,16 @@ STANDARD = (
 )
 # Passes whose work is welcome and not needed: a model that one of them cannot digest goes on without, with a warning.
 _MAY_SKIP = frozenset(
-    {"inline", "infer-shapes", "fold-constants", "fuse-affine", "fuse-bn", "remove-identities", "remove-unused"}
+    {
+        "inline",
+        "infer-shapes",
+        "fold-constants",
+        "fuse-affine",
+        "fuse-bn",
+        "fuse-hard-swish",
+        "remove-identities",
+        "remove-unused",
+    }
 )
 
 

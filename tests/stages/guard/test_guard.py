@@ -125,6 +125,27 @@ def test_a_loss_that_no_node_shows_becomes_the_float_model_too(workshop):
     assert "--prefer size" in found.message
 
 
+def test_a_race_that_was_disturbed_once_decides_nothing(workshop):
+    class Disturbed(Clock):
+        def race(self, models, threads, budget=None):
+            timing = super().race(models, threads)
+            return type(timing)(seconds=timing.seconds * np.array([1.0, 9.0 if len(self.races) == 1 else 1.0]))
+
+    measure = Disturbed(workshop.model, FASTER)
+    draft, found = guard(
+        workshop(Recipe()),
+        workshop,
+        original=workshop.model,
+        prepared=workshop.model,
+        threads=(1,),
+        read_back=False,
+        measure=measure,
+    )
+    assert (found.verdict, len(draft.quantized)) == (Verdict.KEPT, 4)
+    assert len(measure.races) == 2
+    assert found.races[0].speedup == pytest.approx(2)
+
+
 def test_whoever_prefers_size_is_told_what_it_costs(workshop):
     draft, found = run(workshop, dict.fromkeys(FASTER, (1.0, 1.5)), prefer="size")
     assert (found.verdict, kept(draft)) == (Verdict.SLOWER, set())
