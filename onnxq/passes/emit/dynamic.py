@@ -9,7 +9,9 @@
 alpha A'B' + beta C: alpha goes into the scale of the weight, beta into a constant C. Operators: ONNX specification of
 DynamicQuantizeLinear, MatMulInteger and ConvInteger, opsets 10 and 11. onnxruntime fuses each product into one
 DynamicQuantizeMatMul, or MatMulIntegerToFloat where several read the same codes, as fast as if written so: there is no
-need for operators of its own.
+need for operators of its own. Nor is there for QAttention, one operator for all of self-attention: it takes 0.93 to
+0.98 of the time of these forms at batch 1 and 1.14 at batch 8, with the same error (`benchmarks.attention`), and masks
+as lengths only, where exported models add theirs to the scores.
 
 With one scale a row (per token) MatMulInteger takes the codes as they are, and what the rows' zero points add, zero
 point times the sum of a weight's column, is taken off its result in int32.
