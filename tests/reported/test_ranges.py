@@ -1,0 +1,83 @@
+"""Reported about ranges: shapes that vary, masks, tiny and dead channels, parts of very different size."""
+
+import numpy as np
+import pytest
+from tests.reported.end_to_end import FORMATS, normal, quantize, with_weights
+
+HEAD = '<ir_version: 8, opset_import: ["" : 17]>'
+CALIBRATORS = ["minmax", "moving-average", "percentile", "entropy", "mse"]
+
+
+@pytest.mark.parametrize("calibrator", CALIBRATORS)
+def test_calibration_on_shapes_that_vary(calibrator):
+    model = with_weights(
+        f"""{HEAD} g (float[N,L,16] x) => (float[N,L,16] y) {{
+            a = MatMul (x, w)  r = Relu (a)  y = MatMul (r, v) }}""",
+        w=normal(16, 32, seed=1),
+        v=normal(32, 16, seed=2),
+    )
+    feeds = [{"x": normal(n, length, 16, seed=length)} for n, length in ((1, 3), (2, 50), (3, 7), (1, 1))]
+    done = quantize(model, feeds, "qdq", calibrator=calibrator)
+    assert {"MatMul_0", "MatMul_2"} <= set(done.quantized())
+    assert done.at_least(15)
+
+
+@pytest.mark.parametrize("form", FORMATS)
+@pytest.mark.parametrize("mask", [-np.inf, float(np.finfo(np.float32).min), -1e9, -1e4])
+def test_attention_with_a_mask(form, mask):
+    model = with_weights(
+        f"""{HEAD} g (float[2,6,16] x, float[2,1,6] mask) => (float[2,6,16] y) {{
+            q = MatMul (x, wq)  k = MatMul (x, wk)  v = MatMul (x, wv)
+            t = Transpose <perm = [0, 2, 1]> (k)  s = MatMul (q, t)  m = Add (s, mask)  p = Softmax (m)
+            y = MatMul (p, v) }}""",
+        wq=normal(16, 16, seed=1, scale=0.3),
+        wk=normal(16, 16, seed=2, scale=0.3),
+        wv=normal(16, 16, seed=3, scale=0.3),
+    )
+    hidden = np.zeros((2, 1, 6), np.float32)
+    hidden[:, :, 4:] = mask
+    assert quantize(model, {"x": normal(2, 6, 16), "mask": hidden}, form).at_least(25)
+
+
+@pytest.mark.parametrize("form", FORMATS)
+@pytest.mark.parametrize("weights", ["int8,symmetric", "uint8,asymmetric"])
+def test_tiny_weights_beside_a_large_bias(form, weights):
+    tiny = normal(8, 4, 3, 3, seed=1)
+    tiny[::2] *= 1e-9
+    model = with_weights(
+        f"{HEAD} g (float[1,4,8,8] x) => (float[1,8,6,6] y) {{ y = Conv (x, w, b) }}",
+        w=tiny,
+        b=normal(8, seed=2, scale=10),
+    )
+    assert quantize(model, {"x": normal(1, 4, 8, 8)}, form, weights=f"{weights},per-tensor").at_least(30)
+    if weights.startswith("int8"):
+        assert quantize(model, {"x": normal(1, 4, 8, 8)}, form, weights=f"{weights},per-channel").at_least(30)
+
+
+@pytest.mark.parametrize("form", FORMATS)
+def test_dead_channels_and_dead_weights(form):
+    dead = normal(8, 4, 3, 3, seed=1)
+    dead[3] = 0
+    model = with_weights(
+        f"""{HEAD} g (float[1,4,8,8] x) => (float[1,8,6,6] y, float[1,8,6,6] z) {{
+            y = Conv (x, w, b)  z = Conv (x, w0, b) }}""",
+        w=dead,
+        w0=np.zeros((8, 4, 3, 3), np.float32),
+        b=normal(8, seed=2),
+    )
+    assert quantize(model, {"x": normal(1, 4, 8, 8)}, form).at_least(30)
+
+
+@pytest.mark.parametrize("form", FORMATS)
+def test_boxes_and_scores_in_one_output(form):
+    model = with_weights(
+        f"""{HEAD} g (float[50,32] x) => (float[50,4] boxes, float[50,3] scores, float[50,7] both) {{
+            b = MatMul (x, w)  boxes = Abs (b)  s = MatMul (x, v)  scores = Sigmoid (s)
+            both = Concat <axis = 1> (boxes, scores) }}""",
+        w=normal(32, 4, seed=1, scale=60),
+        v=normal(32, 3, seed=2, scale=0.3),
+    )
+    done = quantize(model, {"x": normal(50, 32)}, form)
+    assert done.at_least(25)
+    if form in ("qdq", "qoperator"):
+        assert done.reasons()["Concat_4"] == "wide-range"
