@@ -44,7 +44,7 @@ from onnxq.targets import targets
 from onnxq.types.format import Format
 from onnxq.types.guarding import Guarding, Verdict
 from onnxq.types.plan import Plan
-from onnxq.types.recipe import Recipe
+from onnxq.types.recipe import CODEBOOK_METHODS, Recipe
 from onnxq.types.report import Verification
 from onnxq.types.statistics import Statistics
 from onnxq.weights import make_weight_method
@@ -80,7 +80,7 @@ class Job:
             self.recipe = self.recipe.model_copy(update={"target": self.target.name})
         make_calibrator(self.recipe.calibrator.name, self.recipe.calibrator.options)
         for choice in (self.recipe.weights, *(rule.weights for rule in self.recipe.rules)):
-            if choice is not None and choice.method is not None:
+            if choice is not None and choice.method is not None and choice.method not in CODEBOOK_METHODS:
                 make_weight_method(choice.method)
         if self.recipe.metric is not None:
             load_metric(self.recipe.metric)

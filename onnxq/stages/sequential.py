@@ -95,7 +95,7 @@ def choose_in_order(
 
 
 def _is_sequential(tensor: TensorPlan) -> bool:
-    if not tensor.features_from or tensor.method is None:
+    if not tensor.features_from or tensor.method is None or tensor.scheme.codebook is not None:
         return False
     return bool(getattr(make_weight_method(tensor.method), "sequential", False))
 

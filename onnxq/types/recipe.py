@@ -66,11 +66,15 @@ class SchemeChoice(_Model):
         return replace(base, **{name: value for name, value in chosen.items() if value is not None})
 
 
+CODEBOOK_METHODS = ("kmeans", "kmeans:importance=true")
+"""Exact k-means; errors as they are, or weighed by the mean square of the input that each weight multiplies."""
+
+
 class WeightChoice(SchemeChoice):
     """A scheme with holes for weights, and the method that turns weights into codes.
 
-    A codebook brings the type of its indices, one table a tensor, and its own method; a dtype alone asks for evenly
-    spaced codes again.
+    A codebook brings the type of its indices, one table a tensor, and its own method, CODEBOOK_METHODS; a dtype alone
+    asks for evenly spaced codes again.
     """
 
     method: str | None = None
@@ -86,7 +90,7 @@ class WeightChoice(SchemeChoice):
         if bits is None:
             return super().over(replace(base, codebook=None))
         for name in ("method", "symmetric", "rounding", "narrow", "scale_type"):
-            if getattr(self, name) is not None:
+            if getattr(self, name) not in (None, *(CODEBOOK_METHODS if name == "method" else ())):
                 raise RecipeError(f"a codebook has no {name}: exact k-means finds its values; leave `{name}` out")
         granularity = PerTensor() if base.codebook is None else base.granularity
         return super().over(Scheme(dtype=index_type(bits), symmetric=False, granularity=granularity, codebook=bits))

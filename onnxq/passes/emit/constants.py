@@ -93,7 +93,9 @@ class Constants:
             raise ModelError(
                 f"weight '{tensor.tensor}' holds NaN or infinite values; repair the model, or keep its node in float"
             )
-        return codebook_quantize(weight, tensor.scheme.codebook, tensor.scheme.granularity)
+        inputs = self._inputs(tensor, weight.shape)
+        importance = None if inputs is None else inputs.importance(weight.shape)
+        return codebook_quantize(weight, tensor.scheme.codebook, tensor.scheme.granularity, importance=importance)
 
     def _inputs(self, tensor: TensorPlan, shape: tuple[int, ...]) -> Inputs | None:
         """Return what the plan's statistics say of the values that a weight of this shape multiplies.

@@ -11,6 +11,7 @@ from onnxq.graph.constants import untransposed
 from onnxq.stages.plan.candidates import Candidate, Kept
 from onnxq.stages.plan.observed import only_surveyed
 from onnxq.types.inputs import Needs
+from onnxq.types.recipe import CODEBOOK_METHODS
 from onnxq.types.statistics import TensorStatistics
 from onnxq.weights import make_weight_method
 
@@ -93,8 +94,10 @@ def missing(features: Mapping[str, Features], name: str, statistics: TensorStati
 
 
 def _needs(entry: Candidate | Kept) -> Needs:
-    if not isinstance(entry, Candidate) or not entry.weights or entry.wish.weights.codebook is not None:
+    if not isinstance(entry, Candidate) or not entry.weights:
         return Needs.NOTHING
+    if entry.wish.weights.codebook is not None:
+        return Needs.SQUARES if entry.wish.method == CODEBOOK_METHODS[1] else Needs.NOTHING
     return _method_needs(entry.wish.method)
 
 

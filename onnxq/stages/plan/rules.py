@@ -8,10 +8,8 @@ from dataclasses import dataclass
 from onnxq.errors import RecipeError, nearest
 from onnxq.targets import Target
 from onnxq.types.format import Format
-from onnxq.types.recipe import Recipe, Rule, matches
+from onnxq.types.recipe import CODEBOOK_METHODS, Recipe, Rule, matches
 from onnxq.types.scheme import Scheme
-
-CODEBOOK_METHOD = "kmeans"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -70,7 +68,7 @@ def wish_for(recipe: Recipe, target: Target, op: str, name: str, *, instead: For
             raise RecipeError(
                 f"'{name}': format {form} has no codebooks; give it format {Format.WEIGHT_ONLY}, or weights of a dtype"
             )
-        method = CODEBOOK_METHOD
+        method = method if method in CODEBOOK_METHODS else CODEBOOK_METHODS[0]
     return Wish(
         keep=keep,
         rule=last,

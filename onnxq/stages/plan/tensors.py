@@ -265,7 +265,8 @@ class Tensors:
                 feature_axis=multiplied[1] if names else None,
                 reason=f"constant; errors weighed by {_listed(names)}" if names else "constant; no input was observed",
             )
-            short = shortage(name, entry.wish.method, names, self._statistics.tensors)
+            codebook = scheme.codebook is not None
+            short = None if codebook else shortage(name, entry.wish.method, names, self._statistics.tensors)
             if short is not None:
                 self.shortages[name] = short
                 rows = f"{short.rows} rows of {short.features} features are too few for {short.method}"

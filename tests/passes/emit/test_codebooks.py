@@ -293,3 +293,26 @@ def test_the_report_compares_it_as_served():
     model = ir.to_proto(model_from_text(text(*FAMILIES["matmul"], opset=21)))
     report = onnxq.quantize(model, format="weight-only", weights="codebook(8),per-tensor", guard=False)
     assert not [text for text in report.warnings if "integer kernels" in text]
+
+
+def test_importance_finds_values_for_the_weights_that_count():
+    """One feature in eight is large: the tables serve its weights, and the output errs less."""
+    random = np.random.default_rng(3)
+    weight = random.normal(size=(64, 16)).astype(np.float32)
+    weight[::8] *= 0.2
+    size = np.where(np.arange(64) % 8 == 0, 30, 0.1)
+    feeds = {"x": (random.normal(size=(100, 64)) * size).astype(np.float32)}
+    numbers = ", ".join(str(value) for value in weight.ravel())
+    graph = f"""
+<ir_version: 10, opset_import: ["" : 21]>
+one (float[100, 64] x) => (float[100, 16] y) <float[64, 16] w = {{{numbers}}}> {{ y = MatMul (x, w) }}
+"""
+    found = {
+        method: quantize_text(graph, feeds, format="weight-only", weights=f"codebook(3),method={method}")
+        for method in ("kmeans", "kmeans:importance=true")
+    }
+    assert found["kmeans:importance=true"].sqnr(optimize=True) > found["kmeans"].sqnr(optimize=True) + 6
+    assert found["kmeans:importance=true"].plan.tensors["w"].features_from == ("x",)
+    assert found["kmeans"].plan.tensors["w"].features_from == ()
+    with pytest.raises(RecipeError, match="a codebook has no method"):
+        quantize_text(graph, feeds, format="weight-only", weights="codebook(3),method=gptq")
