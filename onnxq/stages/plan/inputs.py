@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING
 
-from onnxq.graph.constants import untransposed
+from onnxq.graph.constants import constant_tensor, untransposed
 from onnxq.stages.plan.candidates import Candidate, Kept
 from onnxq.stages.plan.observed import only_surveyed
 from onnxq.types.inputs import Needs
@@ -44,6 +44,7 @@ class WeightInputs:
     def __init__(self, examined: Iterable[Candidate | Kept]) -> None:
         self.features: dict[str, Features] = {}
         self._readers: dict[ir.Value, dict[str, int]] = {}
+        self._copies: dict[ir.Value, tuple[ir.Value, tuple[int, ...]]] = {}
         for entry in examined:
             needs = _needs(entry)
             if isinstance(entry, Candidate) and needs is not Needs.NOTHING:
@@ -62,11 +63,28 @@ class WeightInputs:
         if value is None or _needs(entry) is Needs.NOTHING:
             return None
         root, order = untransposed(value)
+        if root not in self._readers:  # an embedding, say: what the product with its copy goes by
+            root, turned = self._copy_of(root)
+            order = tuple(turned[axis] for axis in order)
         readers = self._readers.get(root, {})
         axes = set(readers.values())
         if len(axes) != 1:
             return (), 0
         return tuple(sorted(readers)), order.index(axes.pop())
+
+    def _copy_of(self, value: ir.Value) -> tuple[ir.Value, tuple[int, ...]]:
+        """Return a weight that multiplies something and holds the same numbers, and for each axis the one there.
+
+        Exporters write an embedding and the product with its transpose as two constants. Codes of one must be those of
+        the other, or both would be stored.
+        """
+        if value not in self._copies:
+            found = (
+                (other, order) for other in self._readers for order in ((1, 0), (0, 1)) if _same(value, other, order)
+            )
+            rank = 0 if value.shape is None else len(value.shape)
+            self._copies[value] = next(found, (value, tuple(range(rank))))
+        return self._copies[value]
 
     def _add(self, entry: Candidate, needs: Needs) -> None:
         node, fact = entry.node, entry.fact
@@ -84,6 +102,16 @@ class WeightInputs:
         self.features[source.name] = Features(axis=wanted.axis, products=wanted.products or known.products)
         root, order = untransposed(value)
         self._readers.setdefault(root, {})[source.name] = order[fact.reduction_axis(node, len(value.shape))]
+
+
+def _same(value: ir.Value, other: ir.Value, order: tuple[int, ...]) -> bool:
+    """Tell whether two matrices hold the same numbers, axis k of one being axis order[k] of the other."""
+    one, two = constant_tensor(value), constant_tensor(other)
+    if one is None or two is None or len(one.shape) != len(order) or len(two.shape) != len(order):
+        return False
+    if tuple(one.shape) != tuple(two.shape[axis] for axis in order):
+        return False
+    return bool((one.numpy() == two.numpy().transpose(order)).all())
 
 
 def missing(features: Mapping[str, Features], name: str, statistics: TensorStatistics | None) -> bool:

@@ -4,14 +4,16 @@ import itertools
 from dataclasses import dataclass
 
 import numpy as np
+import onnx_ir as ir
 import pytest
 from onnxq.errors import PlanError
+from onnxq.graph.tensors import total_bytes
 from onnxq.graph.text import model_from_text
 from onnxq.stages.rewrite import rewrite, simulate
 from onnxq.types.inputs import Needs
 from onnxq.weights import weight_methods
 from onnxq.weights.rtn import RoundToNearest
-from tests.quantizing import plan_for, quantize_text, text
+from tests.quantizing import plan_for, quantize_model, quantize_text, text
 
 RNG = np.random.default_rng(5)
 GIVEN = {}
@@ -127,6 +129,24 @@ def test_an_embedding_tied_to_a_product_goes_by_the_products_inputs_and_is_store
     assert (done.plan.tensors["w"].feature_axis, done.plan.tensors["t"].feature_axis) == (1, 0)
     stored = [value for value in done.model.graph.initializers.values() if value.const_value.nbytes == 128 * 64 // 2]
     assert len(stored) == 1
+
+
+@pytest.mark.parametrize("form", ["weight-only", "dynamic"])
+def test_so_does_an_embedding_whose_copy_is_multiplied(form):
+    graph = text(
+        "e = Gather (w, ids) y = MatMul (x, v)",
+        "int64[3] ids, float[6,64] x",
+        "float[3,64] e, float[6,512] y",
+        "float[512,64] w, float[64,512] v",
+    )
+    model = model_from_text(graph)
+    weight = model.graph.initializers["w"].const_value.numpy()
+    model.graph.initializers["v"].const_value = ir.tensor(np.ascontiguousarray(weight.T), name="v")
+    feeds = {"ids": np.array([5, 0, 127]), "x": _values(6, 64)}
+    done = quantize_model(model, feeds, format=form, weights={"method": "mse:importance=true"})
+    assert done.plan.tensors["w"].features_from == done.plan.tensors["v"].features_from == ("x",)
+    assert (done.plan.tensors["w"].feature_axis, done.plan.tensors["v"].feature_axis) == (1, 0)
+    assert total_bytes(done.model) < (0.2 if form == "weight-only" else 0.3) * 512 * 64 * 4
 
 
 def test_without_observed_inputs_the_method_does_without_and_the_plan_says_so():
