@@ -125,10 +125,15 @@ THEIRS: Mapping[str, Mapping[str, Make]] = {  # behind which of ours each stands
 }
 
 
-def contestants() -> dict[tuple[str, str], Make]:
-    """Return (whose, what) -> how it is made, in the order of the table."""
+_FOR_PRODUCTS = ("products", "symmetric", "k_quant", "hqq")
+
+
+def contestants(name: str) -> dict[tuple[str, str], Make]:
+    """Return (whose, what) -> how it is made, in the order of the table; variants for products of minilm alone."""
     found: dict[tuple[str, str], Make] = {}
     for label, options in OURS.items():
         found["onnxq", label] = partial(ours, **options)
         found |= {("onnxruntime", tool): make for tool, make in THEIRS.get(label, {}).items()}
-    return found
+    if name == "minilm":
+        return found
+    return {by: make for by, make in found.items() if not any(variant in by[1] for variant in _FOR_PRODUCTS)}

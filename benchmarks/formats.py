@@ -45,7 +45,7 @@ def compare(name: str, folder: Path) -> Iterator[Entry]:
     """Let every contestant quantize one model, judge each result, and time those that run."""
     judged: dict[tuple[str, str], Judgement | Failure] = {}
     paths: dict[tuple[str, str], Path] = {}
-    for index, (by, make) in enumerate(contestants().items()):
+    for index, (by, make) in enumerate(contestants(name).items()):
         path = folder / f"{name}.{index}.onnx"
         made, cost = isolated(make, name, path)
         judged[by] = made if made is not None else isolated(judge, name, path)[0]
