@@ -54,6 +54,13 @@ OPTIONS: dict[str, Any] = {
         str, _CHOICES, "SCHEME", "What differs from the target's default, such as int8,symmetric or uint8."
     ),
     "weights": _option(str, _CHOICES, "SCHEME", "The same for weights, such as per-tensor or uint8,asymmetric."),
+    "costs": _option(
+        str,
+        _CHOICES,
+        "NAME",
+        "Times to choose between float and codes by: auto (measured here by `onnxq targets --measure`, if any were) or "
+        "none (the target's own).",
+    ),
     "float_type": _option(
         str,
         _CHOICES,

@@ -30,6 +30,8 @@ def show_plan(plan: Plan) -> None:
     kept = Counter(decision.reason.code for decision in plan.decisions if decision.action is Action.KEEP)
     quantized = len(plan.decisions) - kept.total()
     show("", f"{quantized} of {len(plan.decisions)} nodes are quantized ({plan.format}, target {plan.target})")
+    if plan.times:
+        show(f"what is cheaper in float, by times of: {plan.times}")
     short = Counter(decision.float_type for decision in plan.decisions if decision.float_type is not None)
     if short:
         stored = Counter(entry.float_type for entry in plan.constants.values())

@@ -28,10 +28,19 @@ Probe = Annotated[
 ]
 
 
-def command(name: Name = None, probe: Probe = False, as_json: Json = False) -> None:
+Measure = Annotated[
+    bool,
+    typer.Option("--measure", help="Time the kernels of this machine and keep what is found; plans then go by it."),
+]
+
+
+def command(name: Name = None, probe: Probe = False, measure: Measure = False, as_json: Json = False) -> None:
     """List the targets, or the operators that one of them runs in low precision, and how that is known."""
     if probe:
         _prove(name or "cpu", as_json=as_json)
+        return
+    if measure:
+        _measure(name or "cpu", as_json=as_json)
         return
     from onnxq.cli.terminal import show, show_json
     from onnxq.targets import targets
@@ -43,6 +52,29 @@ def command(name: Name = None, probe: Probe = False, as_json: Json = False) -> N
         show(_overview(chosen))
     else:
         show(_overview(chosen), "", _defaults(chosen[0]), "", _rows(chosen[0]))
+
+
+def _measure(name: str, *, as_json: bool) -> None:
+    """Time the kernels of this machine, keep the times, and print them."""
+    from onnxq.cli.table import table
+    from onnxq.cli.terminal import complain, show, show_json
+    from onnxq.stages.cost_file import save_costs
+    from onnxq.stages.measure_costs import measure
+    from onnxq.types.plain import plain
+
+    found = measure(name)
+    path = save_costs(found)
+    complain(f"{found.costs.source}; kept in '{path}', and used by plans for target {found.target}", title="measured")
+    if as_json:
+        show_json(plain(found))
+        return
+    forms = list(dict.fromkeys(entry.form for entry in found.kernels))
+    times = {(entry.op, entry.shape, entry.form): entry.microseconds for entry in found.kernels}
+    rows = [
+        (op, shape, *(f"{times[op, shape, form]:g}" if (op, shape, form) in times else "" for form in forms))
+        for op, shape in dict.fromkeys((entry.op, entry.shape) for entry in found.kernels)
+    ]
+    show(table(["operator", "shape", *(f"{form}, us>" for form in forms)], rows))
 
 
 def _prove(name: str, *, as_json: bool) -> None:

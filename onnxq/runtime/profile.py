@@ -50,6 +50,7 @@ def profile_nodes(
     threads: int = 1,
     providers: Sequence[str] = CPU,
     optimized_path: Path | None = None,
+    fastest: bool = False,
 ) -> tuple[NodeTime, ...]:
     """Run a model under the profiler and return the time of each node, in the order they run.
 
@@ -57,6 +58,7 @@ def profile_nodes(
         model, optimize, threads, providers: see `open_session`.
         feeds: an array for each input.
         runs: runs that count; one more before them warms up.
+        fastest: return the time of each node's fastest run instead of the median.
         optimized_path: where to write the optimized model, whose nodes are timed; its weights go beside it.
 
     Raises:
@@ -91,7 +93,7 @@ def profile_nodes(
             node=name,
             op=last[name, index]["op_name"],
             provider=last[name, index]["provider"],
-            microseconds=_median(by_run),
+            microseconds=(min if fastest else statistics.median)(_counted(by_run)),
             inputs=_tensors(last[name, index]["input_type_shape"]),
             outputs=_tensors(last[name, index]["output_type_shape"]),
         )
@@ -99,9 +101,9 @@ def profile_nodes(
     )
 
 
-def _median(by_run: Mapping[int, float]) -> float:
-    """Median without the first run; a node of a branch that only the first run took has no other."""
-    return statistics.median([value for run, value in by_run.items() if run > 0] or by_run.values())
+def _counted(by_run: Mapping[int, float]) -> list[float]:
+    """Return the times but for the first run's; a node of a branch that only the first run took has no other."""
+    return [value for run, value in by_run.items() if run > 0] or list(by_run.values())
 
 
 def _tensors(entries: list[dict[str, list[int]]]) -> tuple[tuple[str, tuple[int, ...]], ...]:

@@ -20,10 +20,12 @@ from onnxq.passes.verifier import Verifier
 from onnxq.runtime.session import CPU, available_providers, run_model
 from onnxq.runtime.stopwatch import Stopwatch
 from onnxq.stages.calibrate import calibrate, findings, survey
+from onnxq.stages.cost_file import load_costs
 from onnxq.stages.draft import Draft, Make
 from onnxq.stages.guard import guard
 from onnxq.stages.guard.quality import Limits
 from onnxq.stages.load import load
+from onnxq.stages.measure_costs import with_costs
 from onnxq.stages.plan import (
     choose_format,
     goes_by_histograms,
@@ -41,6 +43,7 @@ from onnxq.stages.sequential import choose_in_order, wants_data
 from onnxq.stages.verify import timed_batch, verify
 from onnxq.stages.verify_metric import Metric, load_metric
 from onnxq.targets import targets
+from onnxq.types.costs import Costs
 from onnxq.types.format import Format
 from onnxq.types.guarding import Guarding, Verdict
 from onnxq.types.plan import Plan
@@ -78,6 +81,11 @@ class Job:
         if self.target.stands_for:  # the plan and its recipe are to mean the same on every machine
             self.target = targets.get(self.target.stands_for)
             self.recipe = self.recipe.model_copy(update={"target": self.target.name})
+        if self.recipe.costs == "auto":
+            table = load_costs(self.target.name)
+            self.recipe = self.recipe.model_copy(update={"costs": "none" if table is None else table.costs})
+        if isinstance(self.recipe.costs, Costs):
+            self.target = with_costs(self.target, self.recipe.costs)
         make_calibrator(self.recipe.calibrator.name, self.recipe.calibrator.options)
         for choice in (self.recipe.weights, *(rule.weights for rule in self.recipe.rules)):
             if choice is not None and choice.method is not None and choice.method not in CODEBOOK_METHODS:

@@ -129,6 +129,7 @@ class Plan:
         decisions: one for every node, in topological order. tensors: by plan key.
         warnings: what the user should know.
         constants: by the name of an initializer, how it is stored; empty where the recipe leaves float32 as it is.
+        times: where the times come from that decided what is cheaper in float.
     """
 
     format: Format
@@ -138,6 +139,7 @@ class Plan:
     tensors: Mapping[str, TensorPlan]
     warnings: tuple[str, ...] = ()
     constants: Mapping[str, ConstantPlan] = field(default_factory=dict)
+    times: str = ""
 
     @property
     def goes_by_statistics(self) -> bool:

@@ -11,6 +11,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 
 from onnxq.errors import RecipeError, nearest
 from onnxq.types import shorthand
+from onnxq.types.costs import Costs
 from onnxq.types.float_type import FloatType
 from onnxq.types.format import Format
 from onnxq.types.scheme import (
@@ -194,6 +195,8 @@ class Recipe(_Model):
         min_sqnr: dB that every output must reach as served. max_drop: by how much the metric may fall.
         threads: intra-op threads the model is served with, 0 for all cores; None: one as well as all.
         guard: put back in float what the runtime leaves in float, what breaks those two limits, and what takes longer.
+        costs: times that the choice between float and codes goes by: measured ones; "auto": those measured on this
+            machine (`onnxq targets --measure`), if there are any; "none": the target's own.
         prefer: "speed": what takes longer goes back to float; "size": it stays, and a warning says what it costs.
     """
 
@@ -217,6 +220,7 @@ class Recipe(_Model):
     max_drop: float | None = Field(default=None, ge=0)
     threads: int | None = Field(default=None, ge=0)
     guard: bool = True
+    costs: Costs | Literal["auto", "none"] = "auto"
     prefer: Literal["speed", "size"] = "speed"
 
     @classmethod

@@ -98,6 +98,7 @@ def make_plan(model: ir.Model, statistics: Statistics, recipe: Recipe, target: T
         format=recipe.format,
         target=recipe.target,
         fingerprint=fingerprint(model),
+        times=target.timing.source,
         decisions=decisions,
         tensors=tensors.planned(),
         warnings=(*warnings, *tensors.warnings, *few_rows(tensors.shortages.values()), *never_ran(model, examined)),
