@@ -37,6 +37,10 @@ REFUSED = {
         {"format": "weight-only", "weights": "int4,per-block(24)"},
         "no kernel for blocks of 24; take 16, 32, 64, 128 or 256",
     ),
+    "4 bits in operators of the standard, at opset 17": (
+        {"format": "weight-only", "weights": "int4,per-block(32)", "portable": True, "passes": "fix-names"},
+        "needs opset 21, the model has 17",
+    ),
     "one rule": (
         {"rules": [{"match": {"op": "Gemm"}, "activations": "int16"}]},
         "no node can have what rule 0 wants: 'Gemm_2': Gemm on target cpu",
