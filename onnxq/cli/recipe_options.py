@@ -79,6 +79,12 @@ OPTIONS: dict[str, Any] = {
     "placement": _option(
         str, _CHOICES, "NAME", "fastest: where integer kernels save time. everywhere: wherever there is one."
     ),
+    "bias_correction": _option(
+        str,
+        _CHOICES,
+        "NAME",
+        "Let biases take back what rounding shifts on average: none, analytic (from inputs' means) or empirical.",
+    ),
     "passes": _option(str, _CHOICES, "NAME,...", "Prepare the model with these passes instead; see `onnxq passes`."),
     "target": _option(str, JUDGED, "NAME", "Where the model will be served; see `onnxq targets`."),
     "threads": _option(

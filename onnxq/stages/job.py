@@ -20,6 +20,7 @@ from onnxq.passes.verifier import Verifier
 from onnxq.runtime.session import CPU, available_providers, run_model
 from onnxq.runtime.stopwatch import Stopwatch
 from onnxq.stages.calibrate import calibrate, findings, survey
+from onnxq.stages.correct_biases import with_corrected_biases
 from onnxq.stages.cost_file import load_costs
 from onnxq.stages.draft import Draft, Make
 from onnxq.stages.guard import guard
@@ -237,12 +238,38 @@ class Job:
         if not wants_data(made):
             return None
         assert self.prepared is not None
-        if self.replayed and self.data is None and self.recipe.calibration is None:
-            message = "a sequential weight method runs the calibration data again, and only statistics were given"
-            raise CalibrationError(f"{message}; give the data too (`calibration`), or take the option `sequential` out")
+        source = self._again("a sequential weight method", "the option `sequential`")
         return choose_in_order(
-            self.prepared.model, made, found, self.samples(), threads=self.recipe.serving[0], progress=self.progress
+            self.prepared.model, made, found, source, threads=self.recipe.serving[0], progress=self.progress
         )
+
+    def with_corrected_biases(
+        self, recipe: Recipe, made: Plan, found: Statistics, chosen: Mapping[str, Chosen] | None
+    ) -> ir.Model:
+        """Return the prepared model, with biases that make up for the plan's rounding if the recipe wants that.
+
+        Raises:
+            CalibrationError: statistics were given in place of the data, which has to be run again for that.
+        """
+        assert self.prepared is not None
+        if recipe.bias_correction == "none":
+            return self.prepared.model
+        return with_corrected_biases(
+            self.prepared.model,
+            made,
+            self._again("bias correction", "`bias_correction`"),
+            empirical=recipe.bias_correction == "empirical",
+            statistics=found,
+            chosen=chosen,
+            threads=recipe.serving[0],
+        )
+
+    def _again(self, what: str, option: str) -> Source:
+        """Return the calibration data for a second run."""
+        if self.replayed and self.data is None and self.recipe.calibration is None:
+            message = f"{what} runs the calibration data again, and only statistics were given"
+            raise CalibrationError(f"{message}; give the data too (`calibration`), or take {option} out")
+        return self.samples()
 
     def maker(self, found: Statistics, *, dump_after: tuple[str, Path] | None = None) -> Make:
         """Return what plans a recipe for the prepared model and carries the plan out.
@@ -259,11 +286,12 @@ class Job:
             with self.timed("plan"):
                 made = make_plan(prepared, found, recipe, self.target)
             with self.timed("rewrite"):
+                chosen = self.chosen(made, found)
                 quantized, records = rewrite(
-                    prepared,
+                    self.with_corrected_biases(recipe, made, found, chosen),
                     made,
                     statistics=found,
-                    chosen=self.chosen(made, found),
+                    chosen=chosen,
                     declared=declared,
                     dump_after=dump_after,
                 )

@@ -10,18 +10,17 @@ are in memory at a time.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from onnxq.data.source import Source
 from onnxq.graph.constants import moved_tensor
-from onnxq.graph.walk import subgraphs
 from onnxq.numerics.affine import dequantize
 from onnxq.numerics.channels import merge_channels, observe_channels
 from onnxq.passes.emit.constants import Chosen, Constants
-from onnxq.runtime.session import open_session
 from onnxq.stages.progress import Progress, Silent
+from onnxq.stages.stretches import stretch
 from onnxq.types.plan import Plan, TensorPlan
 from onnxq.types.statistics import ChannelStatistics, Statistics
 from onnxq.weights import make_weight_method
@@ -75,7 +74,7 @@ def choose_in_order(
     for wave in waves:
         seen: dict[str, ChannelStatistics | None] = {}
         axes = {name: _axis(statistics, name) for name in wave.features}
-        run = _stretch(work, done, wave.end, threads)
+        run = stretch(work, done, wave.end, threads)
         for index, state in enumerate(states):
             states[index] = run(state)
             for name, axis in axes.items():
@@ -117,47 +116,6 @@ def _waves(model: ir.Model, plan: Plan) -> list[_Wave]:
         )
         for end in sorted(keys)
     ]
-
-
-def _stretch(
-    model: ir.Model, begin: int, end: int, threads: int
-) -> Callable[[Mapping[str, np.ndarray]], dict[str, np.ndarray]]:
-    """Return what runs the nodes numbered `begin` to `end` - 1 on what is known before them.
-
-    It returns what is known after them and read further on, and the outputs of the last node.
-    """
-    import onnx_ir as ir
-
-    nodes = list(model.graph)
-    inside, later = nodes[begin:end], nodes[end:]
-    made = {value for node in inside for value in node.outputs}
-    read = {value for node in inside for value in _read(node)}
-    kept = {value for node in later for value in _read(node)} | set(nodes[end - 1].outputs if end else ())
-    outputs = [value for node in inside for value in node.outputs if value in kept and value.name]
-    inputs = [value for value in read - made if value.name and not value.is_initializer()]
-    names = {value.name for value in kept}
-    if not inside or not outputs:
-        return lambda state: {name: array for name, array in state.items() if name in names or not end}
-    graph = ir.convenience.extract(model.graph, inputs, outputs)
-    graph.opset_imports.update(model.graph.opset_imports)
-    part = ir.Model(graph, ir_version=model.ir_version, functions=list(model.functions.values()))
-    session = open_session(part, threads=threads)
-
-    def run(state: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-        found = session.run({name: state[name] for name in session.inputs})
-        return {name: array for name, array in {**state, **found}.items() if name in names}
-
-    return run
-
-
-def _read(node: ir.Node) -> Iterator[ir.Value]:
-    """Yield the values that a node reads, those of the outer scope that its bodies read included."""
-    yield from (value for value in node.inputs if value is not None)
-    for _, body in subgraphs(node):
-        own = {value for inner in body for value in inner.outputs} | set(body.inputs)
-        yield from (
-            value for inner in body for value in _read(inner) if value not in own and not value.is_initializer()
-        )
 
 
 def _axis(statistics: Statistics, name: str) -> int:

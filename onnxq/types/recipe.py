@@ -188,6 +188,8 @@ class Recipe(_Model):
         calibration, evaluation: data sources (path or `module:callable`); None for in-memory data or none.
         samples: how many samples to read at most. batch_size: samples a batch, None as they come.
         subsample: observe only every n-th value of a sample, None for all.
+        bias_correction: biases take back what rounding shifts on average: "analytic" from the mean of each layer's
+            inputs, "empirical" from the mean of its output, layer by layer; both run some calibration data again.
         placement: "fastest" puts Q/DQ where the kernels save more than the conversions cost; "everywhere" wherever a
             kernel exists.
         passes: pipeline of the preparation, as text; None for the standard one.
@@ -209,6 +211,7 @@ class Recipe(_Model):
     float_type: FloatType = FloatType.FLOAT32
     rules: tuple[Rule, ...] = ()
     placement: Literal["fastest", "everywhere"] = "fastest"
+    bias_correction: Literal["none", "analytic", "empirical"] = "none"
     calibration: str | None = None
     evaluation: str | None = None
     samples: int | None = Field(default=None, ge=1)
