@@ -39,7 +39,7 @@ _BATCHES = 32  # means of a few batches are exact enough
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class _Layer:
-    """A node with weights on codes: its input, its bias, the value that holds the bias, and that value's channel axis."""
+    """A node with weights on codes: its input, its bias, the value that the bias is part of, and its channel axis."""
 
     node: str
     source: str
