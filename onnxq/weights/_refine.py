@@ -81,7 +81,8 @@ class Refinement:
                 pulled, weight = pulled.sum(keepdims=True), weight.sum(keepdims=True)
             old = self.scale[number]
             new = old - pulled / np.where(weight > 0, weight, np.inf)
-            new = allowed_scale(np.where(new * old > 0, new, old).astype(np.float32), self._layout.scheme.scale_type)
+            size_of = np.abs(np.where(new * old > 0, new, old)).astype(np.float32)
+            new = np.sign(old) * allowed_scale(size_of, self._layout.scheme.scale_type)
             if floor is not None:
                 new = np.where(np.abs(new) < floor[number], old, new)
             self.scale[number] = new

@@ -102,8 +102,10 @@ class HalfQuadratic:
             scale, zero_point = _fit(aimed, codes, scale, zero_point, scheme)
             scale = np.sign(scale) * np.maximum(np.abs(scale), floor)
             beta *= self.growth
-        found = allowed_scale(best * unit, scheme.scale_type)
-        return np.where(np.abs(found) >= floor * unit, found, best * unit).astype(np.float32), best_zero
+        found = np.abs(best) * unit
+        allowed = allowed_scale(found, scheme.scale_type)
+        size = np.where(allowed >= floor * unit, allowed, found)
+        return (np.sign(best) * size).astype(np.float32), best_zero
 
 
 def _shrink(x: Float32, beta: float, p: float) -> Float32:

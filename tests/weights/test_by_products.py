@@ -6,7 +6,7 @@ from onnxq.errors import ModelError, RecipeError
 from onnxq.numerics.affine import dequantize, params_from_range, quantize, weight_range
 from onnxq.numerics.inverse import damped, inverse_factor
 from onnxq.types.inputs import Inputs, Needs
-from onnxq.types.scheme import PerBlock, PerChannel, PerTensor, QuantType, Scheme
+from onnxq.types.scheme import PerBlock, PerChannel, PerTensor, QuantType, ScaleType, Scheme
 from onnxq.weights import make_weight_method
 
 BY_PRODUCTS = ["gptq", "adaround", "lkd"]
@@ -204,3 +204,20 @@ def test_hqq_forgives_outliers() -> None:
             errors.append(np.sum(np.abs(dequantize(*made) - weight) ** 0.7))
         assert errors[2] < 0.985 * errors[0]
         assert errors[2] <= errors[1]
+
+
+@pytest.mark.parametrize("name", ["hqq", *BY_PRODUCTS, "gptq:sweeps=2"])
+@pytest.mark.parametrize("scale_type", [ScaleType.FLOAT32, ScaleType.FLOAT16])
+def test_negative_scales_stay_negative_and_help(name: str, scale_type: ScaleType) -> None:
+    """The extra code of -4..3 then serves whichever side needs it."""
+    weight, gram = layer(), correlated(96)
+    block = PerBlock(axis=0, size=16)
+    scheme = Scheme(dtype=QuantType.INT3, symmetric=True, narrow=False, granularity=block, scale_type=scale_type)
+    found = []
+    for option in ("false", "true"):
+        text = f"{name}{',' if ':' in name else ':'}negative_scales={option}"
+        made = make_weight_method(text)(weight, scheme, inputs=known(gram))
+        assert (np.abs(made[1].scale) > 1e-5).all()
+        found.append(error(weight, made, gram) if name != "hqq" else float(np.abs(dequantize(*made) - weight).sum()))
+        assert (made[1].scale < 0).any() == (option == "true")
+    assert found[1] < found[0]
