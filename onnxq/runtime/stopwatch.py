@@ -44,7 +44,7 @@ class Stopwatch:
         held = {id(model) for model in models}
         self._open = {key: entry for key, entry in self._open.items() if key[0] in held}
         sessions = [self._session(model, threads) for model in models]
-        return time_interleaved(sessions, self._feeds, budget=self._budget if budget is None else budget, patience=1)
+        return time_interleaved(sessions, self._feeds, budget=self._budget if budget is None else budget)
 
     def times(self, model: ir.Model, threads: int) -> dict[str, float]:
         """Return the time of each node, in microseconds; of a quantized model by the nodes it was made of."""

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 # The fastest run counts as settled when this many runs came within this much of it.
 _TIMES, _WITHIN = 3, 1.05
 # What a busy machine may cost, in budgets.
-PATIENCE = 3
+_PATIENCE = 3
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -77,16 +77,15 @@ def time_interleaved(
     budget: float = 2.0,
     min_rounds: int = 5,
     max_rounds: int = 500,
-    patience: float = PATIENCE,
 ) -> Timing:
     """Time sessions on the same input, one after the other in each round, in reversed order every second round.
 
     Args:
         sessions: at least one.
         feeds: an array for each input, the same for all sessions.
-        budget: seconds to spend, warm-up included; slow models get `min_rounds` whatever they cost.
+        budget: seconds to spend, warm-up included; up to three times as much where the times do not settle. Slow models
+            get `min_rounds` whatever they cost.
         min_rounds, max_rounds: bounds of the number of rounds.
-        patience: how many budgets to spend where the times do not settle.
 
     Raises:
         ModelError: the runtime cannot run one of the models on this input.
@@ -109,6 +108,6 @@ def time_interleaved(
         spent = time.perf_counter() - started
         if len(rounds) < min_rounds or spent < budget:
             continue
-        if spent >= patience * budget or Timing(seconds=np.array(rounds)).settled:
+        if spent >= _PATIENCE * budget or Timing(seconds=np.array(rounds)).settled:
             break
     return Timing(seconds=np.array(rounds))

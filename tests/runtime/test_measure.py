@@ -1,9 +1,11 @@
+import os
 import time
 
 import numpy as np
 import onnx_ir as ir
 import pytest
 from onnxq.runtime.kernels import installed_kernels
+from onnxq.runtime.pinning import pinned
 from onnxq.runtime.profile import profile_nodes
 from onnxq.runtime.session import open_session
 from onnxq.runtime.timing import Timing, time_interleaved
@@ -69,6 +71,21 @@ def test_disturbed_runs_do_not_count():
     timing = Timing(seconds=np.array([[2.0, 1.0], [9.0, 1.0], [9.0, 5.0]]))
     assert timing.ratio(0, 1) == 2
     assert timing.median_ms(0) == 9000
+
+
+def test_noise_is_how_far_the_fastest_runs_lie_apart():
+    """Of the session where it is larger; slow runs do not count."""
+    timing = Timing(seconds=np.array([[1.0, 1.0], [1.1, 1.0], [1.02, 1.01], [9.0, 9.0], [1.2, 9.0]]))
+    assert timing.noise == pytest.approx(0.1)
+
+
+def test_a_measurement_keeps_to_its_cores_and_gives_them_back():
+    before = os.sched_getaffinity(0)
+    with pinned(1):
+        assert len(os.sched_getaffinity(0)) == 1
+    with pinned(0):
+        assert os.sched_getaffinity(0) == before
+    assert os.sched_getaffinity(0) == before
 
 
 def test_real_sessions_are_timed():

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 from onnxq.errors import CalibrationError
-from onnxq.stages.guard import guard
+from onnxq.stages.guard import guard, stage
 from onnxq.types.guarding import Verdict
 from onnxq.types.recipe import Recipe
 from tests.stages.guard.conftest import Clock
@@ -158,6 +158,20 @@ def test_slower_at_one_thread_count_is_slower(workshop):
     assert found.verdict is Verdict.FLOAT
     assert "all cores" in found.message
     assert run(workshop, threads=(1,), at=lambda threads: 3.0 if threads == 0 else 1.0)[1].verdict is Verdict.KEPT
+
+
+def test_what_the_runtime_leaves_in_float_loses_its_codes(workshop, monkeypatch):
+    """Until nothing more turns up: without m3 on codes m4 is not fused either."""
+    answers = [{"m3": "MatMul in float"}, {"m4": "MatMul in float"}, {}]
+    monkeypatch.setattr(stage, "unfused", lambda *_, **__: answers.pop(0))
+    draft, found = guard(
+        workshop(Recipe()), workshop, original=workshop.model, prepared=workshop.model, threads=(1,), measure=None
+    )
+    assert answers == []
+    assert kept(draft) == {"m3", "m4"}
+    assert draft.quantized == ("m1", "m2")
+    assert [(step.why, step.nodes) for step in found.steps] == [("unfused", ("m3",)), ("unfused", ("m4",))]
+    assert draft.recipe.rules[0].because == "planned for integers, but runs as MatMul in float"
 
 
 def test_without_a_clock_nothing_is_said_about_time(workshop):
