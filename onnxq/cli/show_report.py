@@ -17,7 +17,7 @@ from rich.text import Text
 from onnxq.api import report_path
 from onnxq.types.guarding import Guarding, Verdict
 from onnxq.types.plan import Action, Decision
-from onnxq.types.report import Kernels, Latency, MetricResult, OutputError, Report, TensorError
+from onnxq.types.report import Coverage, Kernels, Latency, MetricResult, OutputError, Report, TensorError
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -37,6 +37,8 @@ def report_parts(report: Report) -> Iterator[RenderableType]:
         title = f"Outputs, quantized against float, {_count(verification.samples, 'sample')}"
         yield _section(title, _outputs(verification.outputs))
     yield _section("Nodes", _nodes(report.plan.decisions))
+    if report.coverage is not None and report.coverage.weight_bytes:
+        yield Padding(_coverage(report.coverage), (0, 0, 0, 2))
     if report.guard is not None:
         yield _section("Guard", _guard(report.guard))
     if verification is not None and verification.tensors:
@@ -132,6 +134,20 @@ def _nodes(decisions: Iterable[Decision]) -> RenderableType:
         for code, group in sorted(codes.items(), key=lambda item: -len(item[1])):
             table.add_row(str(len(group)), Text(f"  {code}"), _why(group, explain=action is Action.KEEP))
     return table
+
+
+def _coverage(coverage: Coverage) -> Text:
+    """Say how much is quantized, and the largest part that is not."""
+    sizes, macs = coverage.weight_bytes, coverage.macs
+    parts = [
+        f"{counts.get('quantized', 0) / total:.0%} of {what}"
+        for counts, what in ((macs, "the operations"), (sizes, "the bytes of weights"))
+        if (total := sum(counts.values()))
+    ]
+    left = [f"{code} {decimal(size)}" for code, size in sizes.items() if code != "quantized" and size]
+    return Text(
+        f"quantized: {' and '.join(parts)}" + (f"; weights in float: {', '.join(left)}" if left else ""), style=_DIM
+    )
 
 
 def _guard(guard: Guarding) -> RenderableType:

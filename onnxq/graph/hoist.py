@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 _SEQUENCES = 13
 """The opset from which on If and Loop take sequences."""
+_IR_VERSION = 7
+"""The one that opset 14 came with."""
 
 
 def why_hidden(model: ir.Model) -> dict[ir.Graph, str]:
@@ -61,6 +63,10 @@ def hoist(model: ir.Model, wanted: Mapping[str, ir.Value]) -> None:
     """
     import onnx_ir as ir
 
+    # Identity takes sequences from opset 14 on; nothing that 13 has means anything else there.
+    if model.opset_imports.get("") == _SEQUENCES:
+        model.opset_imports[""] = _SEQUENCES + 1
+        model.ir_version = max(model.ir_version, _IR_VERSION)
     writer = _Hoist(model, wanted)
     states = {}
     for name, value in wanted.items():

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from onnxq.graph.tensors import total_bytes
 from onnxq.runtime.session import versions
+from onnxq.stages.doctor import planned
 from onnxq.stages.draft import Draft
 from onnxq.stages.job import Job
 from onnxq.stages.load import file_bytes
@@ -65,6 +66,7 @@ def make_report(
             "synthetic": found.synthetic,
         },
         guard=guarding,
+        coverage=planned(made, job.prepared.model, found),
     )
 
 

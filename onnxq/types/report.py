@@ -107,6 +107,19 @@ class Verification:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Coverage:
+    """How much of what holds or multiplies weights is quantized, and why the rest is not.
+
+    Attributes:
+        weight_bytes: of the float model, by `quantized` or the reason code of what stays in float.
+        macs: multiply-accumulates in one run, the same way; free extents that calibration did not see count as 32.
+    """
+
+    weight_bytes: Mapping[str, int]
+    macs: Mapping[str, int]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Report:
     """What a quantization did.
 
@@ -118,7 +131,7 @@ class Report:
             again without a guard. guard: what that did, None if there was none. warnings: of every stage, in order.
         versions: of everything that shaped the result. hashes: sha256 of source, output and calibration data.
         seconds: time taken by each stage. passes: what each pass changed and took.
-        calibration: samples seen, tensors observed, synthetic or not.
+        calibration: samples seen, tensors observed, synthetic or not. coverage: by bytes and by operations.
         model: the quantized model, of the same kind as the input; not part of the JSON.
     """
 
@@ -136,4 +149,5 @@ class Report:
     passes: tuple[Mapping[str, Any], ...] = ()
     calibration: Mapping[str, Any] = field(default_factory=dict)
     guard: Guarding | None = None
+    coverage: Coverage | None = None
     model: Any = None

@@ -272,3 +272,20 @@ def test_local_functions_are_quantized_as_what_they_do():
     _, plan, made = quantized(model, feeds, **EVERYWHERE)
     assert [entry.action for entry in plan.decisions if entry.op == "MatMul"] == ["quantize"] * 4
     assert sqnr(model, made, feeds, optimize=True) > 25
+
+
+@pytest.mark.parametrize("opset", [11, 13, 14, 22])
+def test_bodies_are_observed_at_any_opset(opset):
+    model = onnx.parser.parse_model(
+        f"""<ir_version: 6, opset_import: ["" : {opset}]>
+        g (float[4,32] x, bool c) => (float[4,16] y) {{
+            y = If (c) <then_branch = t () => (float[4,16] ty) {{ ty = MatMul (x, w) }},
+                        else_branch = e () => (float[4,16] ey) {{ n = Neg (x)  ey = MatMul (n, w) }}> }}"""
+    )
+    model.ir_version = 6 if opset < 14 else 10
+    model.graph.initializer.append(onnx.numpy_helper.from_array(normal(32, 16), "w"))
+    model = ir.from_proto(model)
+    feeds = [{"x": normal(4, 32), "c": np.array(choice)} for choice in (True, False)]
+    _, plan, made = quantized(model, feeds, **EVERYWHERE)
+    assert [entry.action for entry in plan.decisions if entry.op == "MatMul"] == ["quantize"] * 2
+    assert sqnr(model, made, feeds, optimize=True) > 30

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
 
@@ -12,6 +13,9 @@ from onnxq.ops import OpFact, facts, op_key
 from onnxq.stages.plan.candidates import Candidate, Kept
 from onnxq.stages.plan.placement import UNKNOWN, Sizes
 from onnxq.types.diagnosis import Covered, State
+from onnxq.types.plan import Action, Plan
+from onnxq.types.report import Coverage
+from onnxq.types.statistics import Statistics
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -33,6 +37,8 @@ WEIGHTS_OF_INTEGER_OPERATORS: dict[str, tuple[int, ...]] = {
 """Slots of the weights, by operator."""
 
 _QUANTIZERS = ("QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear")
+_PRODUCTS = ("MatMul", "Gemm", "Einsum", "Attention")  # of the standard without facts, or of onnxruntime's own
+QUANTIZED = "quantized"
 _LEAST = 1024  # elements of a constant that make an operator one that holds weights, if it is none by its nature
 
 
@@ -42,22 +48,12 @@ def coverage(examined: Iterable[Candidate | Kept], sizes: Sizes) -> Iterator[Cov
     Args:
         examined: every node, as the planner sees it. sizes: of tensors.
     """
-    counted: set[str] = set()
+    measure = _Measure(sizes)
     for entry in examined:
-        if moved_tensor(entry.node.outputs[0]) is not None:  # a weight on its way to its operator
+        found = measure(entry.node)
+        if found is None:
             continue
-        slots = _weights(entry)
-        fact = facts.get(entry.op) if entry.op in facts else None
-        multiplies = fact is not None and (fact.macs is not None or bool(fact.more_weights))
-        tensors = {slot: tensor for slot in slots if (tensor := _stored(entry.node.inputs[slot])) is not None}
-        if not tensors and not multiplies:
-            continue
-        size = 0
-        for slot, tensor in tensors.items():
-            name = _root(entry.node.inputs[slot])
-            size += 0 if name in counted else tensor.nbytes
-            counted.add(name)
-        quantized = entry.op in WEIGHTS_OF_INTEGER_OPERATORS or _reads_codes(entry.node, tensors)
+        size, macs, quantized = found
         possible = isinstance(entry, Candidate)
         yield Covered(
             node=entry.name,
@@ -65,8 +61,50 @@ def coverage(examined: Iterable[Candidate | Kept], sizes: Sizes) -> Iterator[Cov
             state=State.QUANTIZED if quantized else State.POSSIBLE if possible else State.FLOAT,
             reason=None if quantized or isinstance(entry, Candidate) else entry.reason,
             weight_bytes=size,
-            macs=_macs(entry.node, fact, tensors, sizes),
+            macs=macs,
         )
+
+
+def planned(plan: Plan, model: ir.Model, statistics: Statistics) -> Coverage:
+    """Return how much of a prepared model is quantized once a plan is carried out."""
+    measure, decisions = _Measure(Sizes(statistics)), {entry.node: entry for entry in plan.decisions}
+    sizes, macs = Counter[str](), Counter[str]()
+    for name, node in nodes(model):
+        found = measure(node)
+        decision = decisions.get(name)
+        if found is None or decision is None:
+            continue
+        done = found[2] or decision.action is Action.QUANTIZE
+        code = QUANTIZED if done else decision.reason.code
+        sizes[code] += found[0]
+        macs[code] += found[1]
+    return Coverage(weight_bytes=dict(sizes.most_common()), macs=dict(macs.most_common()))
+
+
+class _Measure:
+    """Tells of each node that holds or multiplies weights how many bytes and operations, each weight once."""
+
+    def __init__(self, sizes: Sizes) -> None:
+        self._sizes = sizes
+        self._counted: set[str] = set()
+
+    def __call__(self, node: ir.Node) -> tuple[int, int, bool] | None:
+        """Return bytes, operations, and whether they are on codes already; None for other nodes."""
+        if moved_tensor(node.outputs[0]) is not None:  # a weight on its way to its operator
+            return None
+        key = op_key(node)
+        fact = facts.get(key) if key in facts else None
+        multiplies = fact is not None and (fact.macs is not None or bool(fact.more_weights))
+        tensors = {slot: tensor for slot in _weights(node) if (tensor := _stored(node.inputs[slot])) is not None}
+        if not tensors and not multiplies:
+            return None
+        size = 0
+        for slot, tensor in tensors.items():
+            name = _root(node.inputs[slot])
+            size += 0 if name in self._counted else tensor.nbytes
+            self._counted.add(name)
+        quantized = key in WEIGHTS_OF_INTEGER_OPERATORS or _reads_codes(node, tensors)
+        return size, _macs(node, fact, tensors, self._sizes), quantized
 
 
 def holds_codes(model: ir.Model) -> bool:
@@ -79,15 +117,15 @@ def is_quantized(node: ir.Node) -> bool:
     return node.op_type in _QUANTIZERS or op_key(node) in WEIGHTS_OF_INTEGER_OPERATORS
 
 
-def _weights(entry: Candidate | Kept) -> tuple[int, ...]:
+def _weights(node: ir.Node) -> tuple[int, ...]:
     """Return the slots that hold a node's weights."""
-    inputs = entry.node.inputs
-    if entry.op in WEIGHTS_OF_INTEGER_OPERATORS:
-        slots: Iterable[int] = WEIGHTS_OF_INTEGER_OPERATORS[entry.op]
-    elif entry.op in ("DequantizeLinear", "QuantizeLinear", "Constant", "Cast", "Transpose", "Reshape"):
+    inputs, key = node.inputs, op_key(node)
+    if key in WEIGHTS_OF_INTEGER_OPERATORS:
+        slots: Iterable[int] = WEIGHTS_OF_INTEGER_OPERATORS[key]
+    elif key in ("DequantizeLinear", "QuantizeLinear", "Constant", "Cast", "Transpose", "Reshape"):
         slots = ()
-    elif entry.op in facts and (weight := facts.get(entry.op).weight) is not None:
-        slots = (weight, *facts.get(entry.op).more_weights)
+    elif key in facts and (weight := facts.get(key).weight) is not None:
+        slots = (weight, *facts.get(key).more_weights)
     else:
         slots = (slot for slot, value in enumerate(inputs) if _is_large(value))
     return tuple(slot for slot in slots if slot < len(inputs) and inputs[slot] is not None)
@@ -145,7 +183,8 @@ def _macs(node: ir.Node, fact: OpFact | None, weights: dict[int, ir.TensorProtoc
     if node.op_type in ("QLinearConv", "ConvInteger") and weights:
         (weight,) = weights.values()
         return sizes.count(node.outputs[0]) * math.prod(weight.shape.numpy()[1:])
-    if node.op_type in WEIGHTS_OF_INTEGER_OPERATORS or ("MatMul" in node.op_type and node.domain):
+    product = any(word in node.op_type for word in _PRODUCTS) and (fact is None or bool(node.domain))
+    if product or op_key(node) in WEIGHTS_OF_INTEGER_OPERATORS:
         matrix = "Gather" not in node.op_type
         return elements * (math.prod(shapes[0][:-1]) if len(shapes[0]) > 1 else UNKNOWN) if matrix else 0
     if fact is None or fact.macs is None:

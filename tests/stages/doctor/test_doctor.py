@@ -8,6 +8,8 @@ import onnx_ir as ir
 import onnxq
 import pytest
 from onnxq.cli import main
+from onnxq.cli.show_report import report_parts
+from onnxq.cli.terminal import show
 from onnxq.errors import VerificationError
 from onnxq.graph.text import model_from_text
 from onnxq.types.diagnosis import State
@@ -201,3 +203,21 @@ def test_zero_coverage_carries_its_report():
 def test_a_model_that_is_quantized_already_is_not_empty():
     done = quantize_text(MLP, format="qoperator", placement="everywhere")
     assert onnxq.quantize(done.model, check=False).model is not None
+
+
+def test_a_report_tells_coverage_by_bytes_and_operations(capsys):
+    model = model_from_text(
+        text(
+            'e = Einsum <equation = "ij,jk->ik"> (x, k) y = MatMul (e, w)',
+            "float[8,64] x",
+            "float[8,16] y",
+            "float[64,32] k, float[32,16] w",
+        )
+    )
+    report = onnxq.quantize(model, check=False)
+    assert report.coverage.weight_bytes == {"no-kernel": 64 * 32 * 4, "quantized": 32 * 16 * 4}
+    assert report.coverage.macs == {"no-kernel": 8 * 64 * 32, "quantized": 8 * 32 * 16}
+    show(*report_parts(report))
+    shown = " ".join(capsys.readouterr().out.split())
+    assert "quantized: 20% of the operations and 20% of the bytes of weights" in shown
+    assert "weights in float: no-kernel 8.2 kB" in shown
