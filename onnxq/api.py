@@ -14,13 +14,14 @@ from onnxq.stages.benchmark import benchmark as run_benchmark
 from onnxq.stages.calibrate.executors import engine
 from onnxq.stages.compare import compare as run_compare
 from onnxq.stages.doctor import diagnose, holds_codes, look
+from onnxq.stages.draft import is_empty
 from onnxq.stages.draw import benchmark_picture, check_picture, comparison_picture
 from onnxq.stages.guard.quality import dropped
 from onnxq.stages.inspect import inspect as run_inspect
 from onnxq.stages.job import Data, Job
 from onnxq.stages.load import load
 from onnxq.stages.make_recipe import make_recipe
-from onnxq.stages.make_report import is_empty, make_report, why_empty
+from onnxq.stages.make_report import make_report, why_empty
 from onnxq.stages.plan import make_plan
 from onnxq.stages.progress import Progress
 from onnxq.stages.report_json import report_to_json

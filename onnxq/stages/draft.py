@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from onnxq.passes.manager import PassRecord
+from onnxq.types.float_type import FloatType
 from onnxq.types.plan import Action, Plan
 from onnxq.types.recipe import Match, Recipe, Rule
 
@@ -74,3 +75,12 @@ def keep(
         Rule(match=Match(name=names[0] if len(names) == 1 else tuple(names)), keep=why, because=text)
         for text, names in groups.items()
     )
+
+
+def is_empty(plan: Plan) -> bool:
+    """Tell whether a plan leaves everything as it is."""
+    changed = (
+        decision.action is Action.QUANTIZE or decision.float_type not in (None, FloatType.FLOAT32)
+        for decision in plan.decisions
+    )
+    return not plan.constants and not any(changed)

@@ -22,7 +22,7 @@ from onnxq.runtime.stopwatch import Stopwatch
 from onnxq.stages.calibrate import calibrate, findings, survey
 from onnxq.stages.correct_biases import with_corrected_biases
 from onnxq.stages.cost_file import load_costs
-from onnxq.stages.draft import Draft, Make
+from onnxq.stages.draft import Draft, Make, is_empty
 from onnxq.stages.guard import guard
 from onnxq.stages.guard.quality import Limits
 from onnxq.stages.load import load
@@ -295,6 +295,8 @@ class Job:
                     declared=declared,
                     dump_after=dump_after,
                 )
+            if is_empty(made) and recipe.passes is None:
+                quantized = self.model  # as it came: quantizing a second time gives the same bytes
             return Draft(recipe=recipe, plan=made, model=quantized, records=records)
 
         return make

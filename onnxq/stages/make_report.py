@@ -10,12 +10,11 @@ from pathlib import Path
 from onnxq.graph.tensors import total_bytes
 from onnxq.runtime.session import versions
 from onnxq.stages.doctor import planned
-from onnxq.stages.draft import Draft
+from onnxq.stages.draft import Draft, is_empty
 from onnxq.stages.job import Job
 from onnxq.stages.load import file_bytes
-from onnxq.types.float_type import FloatType
 from onnxq.types.guarding import Guarding
-from onnxq.types.plan import Action, Plan
+from onnxq.types.plan import Plan
 from onnxq.types.report import Report, Verification
 from onnxq.types.statistics import Statistics
 
@@ -68,15 +67,6 @@ def make_report(
         guard=guarding,
         coverage=planned(made, job.prepared.model, found),
     )
-
-
-def is_empty(plan: Plan) -> bool:
-    """Tell whether a plan leaves everything as it is."""
-    changed = (
-        decision.action is Action.QUANTIZE or decision.float_type not in (None, FloatType.FLOAT32)
-        for decision in plan.decisions
-    )
-    return not plan.constants and not any(changed)
 
 
 def why_empty(plan: Plan) -> str:

@@ -296,7 +296,7 @@ class TestExternalData:
         expected = [fingerprint(model) for model in models]
         save(models[0], path, force=False)
         moments = random.Random(0)
-        for _ in range(12):
+        for _ in range(50):
             child = os.fork()
             if child == 0:
                 turn = 1

@@ -18,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
+from onnxq.graph.marks import mark_unpacking
 from onnxq.numerics.affine import storage_array
 from onnxq.numerics.blocks import parameter_shape, spread, to_groups
 from onnxq.numerics.codebook import Codebook
@@ -56,6 +57,7 @@ class Codebooks:
             shared = self._shared(steps, key, codes, codebook) if self._stored and codes.ndim == 2 else None
             self._decoded[key] = shared or self._decode(steps, key, codes, codebook)
             for node in steps.nodes:
+                mark_unpacking(node)
                 self._editor.insert_before(reader, node)
         return self._decoded[key]
 

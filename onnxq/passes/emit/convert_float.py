@@ -12,6 +12,7 @@ from __future__ import annotations
 import onnx_ir as ir
 
 from onnxq.graph.float_slots import float_slots
+from onnxq.graph.marks import mark_unpacking
 from onnxq.graph.walk import scopes, top_level
 from onnxq.numerics.half import to_float
 from onnxq.passes import register_pass
@@ -121,6 +122,9 @@ class _Writer:
         copied = self._casts.get((value, _TYPES[kind]))
         short = copied if copied is not None else self._copy(value, kind)
         back = self._cast(short, ir.DataType.FLOAT, self._name(f"{value.name}/float32"), scope)
+        unpacking = back.producer()
+        assert unpacking is not None
+        mark_unpacking(unpacking)
         for use in uses:
             use.node.replace_input_with(use.idx, back)
         self.changed = True

@@ -16,6 +16,7 @@ import onnx_ir as ir
 
 from onnxq.errors import PlanError
 from onnxq.graph.constants import moved_tensor
+from onnxq.graph.spill import Spill
 from onnxq.graph.walk import bodies, nodes
 from onnxq.numerics.affine import storage_array
 from onnxq.ops import op_key
@@ -60,6 +61,7 @@ class _Common:
         opset: of the ONNX operators. nodes: by path name. values: by name, as they were in the prepared model.
         taken: names in use.
         crossing: values that other scopes than their own read. stored: what was made of those, by place and content.
+        spill: where new arrays go.
     """
 
     def __init__(self, model: ir.Model) -> None:
@@ -77,6 +79,7 @@ class _Common:
             if any(use.node.graph is not value.graph for use in value.uses())
         }
         self.stored: dict[object, ir.Value] = {}
+        self.spill = Spill()
 
     def node(self, decision: Decision) -> ir.Node:
         node = self.nodes.get(decision.node)
@@ -209,7 +212,7 @@ class Editor:
             if place in self._common.stored:
                 return self._common.stored[place]
         name = self.name(name)
-        value = ir.val(name, const_value=ir.tensor(array, name=name))
+        value = ir.val(name, const_value=ir.tensor(self._common.spill.keep(array), name=name))
         graph.register_initializer(value)
         self.changed = True
         if place is not None:

@@ -7,6 +7,7 @@ import math
 import onnx_ir as ir
 
 from onnxq.graph.constants import constant_tensor
+from onnxq.graph.marks import is_unpacking
 from onnxq.graph.walk import scopes
 from onnxq.passes import register_pass
 from onnxq.passes.prepare._shield import parked, without_defaults
@@ -58,8 +59,8 @@ class FoldConstants(ir.passes.InPlacePass):
 
 
 def _must_stay(node: ir.Node, opset: int) -> bool:
-    if node.domain:
-        return False
+    if node.domain or is_unpacking(node):
+        return not node.domain
     match node.op_type:
         case op if op in _RANDOM:
             return True

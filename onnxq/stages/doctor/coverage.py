@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
 
 from onnxq.graph.constants import constant_tensor, moved_tensor
+from onnxq.graph.marks import is_unpacking
 from onnxq.graph.walk import nodes
 from onnxq.ops import OpFact, facts, op_key
 from onnxq.stages.plan.candidates import Candidate, Kept
@@ -114,7 +115,7 @@ def holds_codes(model: ir.Model) -> bool:
 
 def is_quantized(node: ir.Node) -> bool:
     """Tell whether a node computes on codes, or makes them, or turns them back."""
-    return node.op_type in _QUANTIZERS or op_key(node) in WEIGHTS_OF_INTEGER_OPERATORS
+    return node.op_type in _QUANTIZERS or op_key(node) in WEIGHTS_OF_INTEGER_OPERATORS or is_unpacking(node)
 
 
 def _weights(node: ir.Node) -> tuple[int, ...]:

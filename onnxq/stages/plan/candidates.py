@@ -10,6 +10,7 @@ from onnxq.graph.constants import constant_tensor, moved_tensor
 from onnxq.graph.hoist import why_hidden
 from onnxq.graph.walk import nodes
 from onnxq.ops import OpFact, facts, op_key
+from onnxq.stages.plan.already import is_between, is_quantized
 from onnxq.stages.plan.fitting import choose
 from onnxq.stages.plan.rules import Wish, wish_for
 from onnxq.stages.plan.storage import no_gain
@@ -100,6 +101,11 @@ def _examine(
         return Kept(name=name, node=node, op=op, reason=reason, rule=wish.rule, wish=wish)
     opset = model.opset_imports.get("", 1) if limited else None
     fact = facts.get(op) if op in facts else None
+    between = fact is not None and (wish.format.static or fact.weight is not None)
+    why = is_quantized(node) or (is_between(node, weight=_only(fact, wish)) if between else None)
+    if why is not None:
+        reason = Reason(code="already-quantized", text=why)
+        return Kept(name=name, node=node, op=op, reason=reason, rule=wish.rule, wish=wish)
     rows = target.rows_for(op, wish.format, portable=wish.portable)
     if fact is not None and fact.more_weights and not rows:
         other = _elsewhere(name, node, fact, recipe=recipe, target=target, asked=wish, opset=opset)
@@ -169,6 +175,11 @@ def _examine_static(
 
 def _instead(op: str, target: Target) -> str:
     return f": {target.instead[op]}" if op in target.instead else ""
+
+
+def _only(fact: OpFact | None, wish: Wish) -> int | None:
+    """Return the one slot that may not be quantized already: formats for weights leave activations alone."""
+    return None if fact is None or wish.format.static else fact.weight
 
 
 def _asked(keep: tuple[str, str | None], rule: int | None) -> tuple[str, str]:

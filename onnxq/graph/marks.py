@@ -1,0 +1,20 @@
+"""Marks on nodes, kept in a model's metadata."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
+
+_UNPACKS = "onnxq.unpacks"
+
+
+def mark_unpacking(node: ir.Node) -> None:
+    """Mark a node that unpacks a stored constant: computing it beforehand would undo what it is stored that way for."""
+    node.metadata_props[_UNPACKS] = "true"
+
+
+def is_unpacking(node: ir.Node) -> bool:
+    """Tell whether a node is marked so."""
+    return _UNPACKS in node.metadata_props

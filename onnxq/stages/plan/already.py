@@ -1,0 +1,44 @@
+"""Which nodes are parts of a model that is quantized already: they are kept as they are."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+from onnxq.graph.marks import is_unpacking
+from onnxq.ops import op_key
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
+
+_QUANTIZED = re.compile(
+    r"(DynamicQuantize|Quantize|Dequantize)Linear|(MatMul|Conv)Integer|QLinear\w+"
+    r"|com\.microsoft::((DynamicQuantize|Quantize|Dequantize)\w+|QLinear\w+|QGemm|QAttention|QMoE|QEmbed\w+"
+    r"|MatMulInteger\w*|MatMulNBits|MatMulBnb4|GatherBlockQuantized|QOrdered\w+)"
+)
+_DEQUANTIZE = ("DequantizeLinear", "com.microsoft::DequantizeLinear")
+_QUANTIZE = ("QuantizeLinear", "com.microsoft::QuantizeLinear")
+
+
+def is_quantized(node: ir.Node) -> str | None:
+    """Return why a node counts as quantized already, None if it does not: it works on codes itself."""
+    if is_unpacking(node):
+        return "unpacks a constant that is stored in fewer bits already"
+    return "works on codes already" if _QUANTIZED.fullmatch(op_key(node)) else None
+
+
+def is_between(node: ir.Node, *, weight: int | None = None) -> str | None:
+    """Return why a node counts as quantized already, None if it does not: it stands between Q and DQ.
+
+    Args:
+        node: the node. weight: slot that alone is looked at; None for all inputs, and what reads its output.
+    """
+    slots = range(len(node.inputs)) if weight is None else (weight,)
+    for value in (node.inputs[slot] for slot in slots if slot < len(node.inputs)):
+        producer = None if value is None else value.producer()
+        if value is not None and producer is not None and op_key(producer) in _DEQUANTIZE:
+            return f"its input '{value.name}' is dequantized already: nothing is quantized twice"
+    readers = [use.node for output in node.outputs for use in output.uses()]
+    if weight is None and readers and all(op_key(reader) in _QUANTIZE for reader in readers):
+        return "its output is quantized already: nothing is quantized twice"
+    return None
