@@ -136,21 +136,17 @@ def bert(path: Path, layers: int = 12, width: int = 768, heads: int = 12) -> Non
 
 
 def mixed(path: Path) -> None:
-    """20 layers, of which some gain from integers and some lose: wide, narrow and depthwise convolutions, pools ..."""
-    network = _Builder()
-    x, width = network.node("Relu", network.conv("x", (3, 16), 3, 2)), 16
-    for index in range(4):
-        wide = 32 * 2**index
-        x = network.node("Relu", network.conv(x, (width, wide), 3, 2 if index else 1))
-        deep = network.node("Conv", x, network.weight(wide, 1, 3, 3), group=wide, kernel_shape=[3, 3], pads=[1] * 4)
-        gate = network.node("Sigmoid", network.conv(deep, (wide, wide), 1))
-        pooled = network.node("AveragePool", x, kernel_shape=[3, 3], pads=[1] * 4)
-        x = network.node("Mul", network.node("Add", deep, pooled), gate)
-        width = wide
-    x = network.node("Softmax", network.conv(x, (width, 64), 1), axis=1)
+    """20 layers, of which some gain from integers (wide convolutions) and some lose (pools, softmax)."""
+    network, width = _Builder(), 64
+    x = network.node("Relu", network.conv("x", (3, width), 3, 2))
+    for _ in range(4):
+        x = network.node("Relu", network.conv(x, (width, width), 3))
+        x = network.node("Tanh", network.node("Relu", network.conv(x, (width, width), 3)))
+        x = network.node("Tanh", network.node("AveragePool", x, kernel_shape=[3, 3], pads=[1] * 4))
+        x = network.node("Tanh", network.node("Softmax", x, axis=1))
     x = network.node("Flatten", network.node("GlobalAveragePool", x))
     inputs: dict[str, tuple[int, list[int | str | None]]] = {"x": (TensorProto.FLOAT, ["batch", *_SMALL[1:]])}
-    network.save(network.node("Gemm", x, network.weight(10, 64), transB=1), ["batch", 10], path, inputs)
+    network.save(network.node("Gemm", x, network.weight(10, width), transB=1), ["batch", 10], path, inputs)
 
 
 def mixed_feeds() -> dict[str, npt.NDArray[np.float32]]:

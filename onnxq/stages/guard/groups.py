@@ -8,7 +8,7 @@ are decided together: layers that repeat are timed together, so that chance aver
 from __future__ import annotations
 
 from collections.abc import Collection, Hashable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from onnxq.graph.walk import nodes
@@ -26,7 +26,8 @@ class Group:
     """Nodes that are judged together.
 
     Attributes:
-        nodes: those that are quantized, in plan order. merged: with the float nodes that share a kernel with them.
+        nodes: those that are quantized, in plan order.
+        merged: with the float nodes that share a kernel with them, and of regions those that make what they read.
         kind: equal for groups that are expected to take equally long.
     """
 
@@ -43,6 +44,8 @@ def regions(model: ir.Model, plan: Plan) -> list[Group]:
     """
     sets = _Sets()
     holders: dict[str, str] = {}
+    makers = {value.name: path for path, node in nodes(model) for value in node.outputs}
+    read: dict[str, set[str]] = {}
     for decision in plan.decisions:
         if decision.action is not Action.QUANTIZE:
             continue
@@ -50,8 +53,14 @@ def regions(model: ir.Model, plan: Plan) -> list[Group]:
         for key in (*decision.inputs.values(), *decision.outputs.values()):
             if plan.tensors[key].role is Role.ACTIVATION:
                 sets.join(decision.node, holders.setdefault(key, decision.node))
+        keys = [key for key in decision.inputs.values() if plan.tensors[key].role is Role.ACTIVATION]
+        read[decision.node] = {makers[plan.tensors[key].tensor] for key in keys if plan.tensors[key].tensor in makers}
     _join_absorbed(sets, model, plan)
-    return _groups(sets, model, plan)
+    # The time of quantizing what a region reads counts for the float node that makes it.
+    return [
+        replace(group, merged=group.merged.union(*(read[node] for node in group.nodes)))
+        for group in _groups(sets, model, plan)
+    ]
 
 
 def units(model: ir.Model, plan: Plan, times: Iterable[Mapping[str, float]]) -> list[Group]:

@@ -31,8 +31,8 @@ FLOOR = 0.02
 # Losses below this share of a model's time are chance, or worth no try.
 _NOTABLE = 0.002
 _ROUNDS, _TRIES = 4, 6
-# Seconds for a first look at a try, and what a try must reach in it to be raced in full.
-_LOOK, _HOPE = 0.1, 1.0
+# Seconds for a first look at a try; what is slower there, beyond chance, is not raced in full.
+_LOOK = 0.1
 # How often a race is run again that says that quantizing does not pay: a busy machine may have struck one model only.
 _DOUBTS = 2
 
@@ -129,33 +129,34 @@ class SpeedGuard:
     def improve(self, draft: Draft) -> Draft:
         """Return the draft with those groups in float that take longer quantized."""
         tries = _TRIES
-        in_vain: set[Hashable] = set()
+        in_vain: set[str] = set()
         for _ in range(_ROUNDS):
-            suspects = [entry for entry in self._suspects(draft) if not in_vain.issuperset(entry.nodes)]
-            # All of them at once, then one by one: what is tried in vain once is left alone.
-            attempts = [suspects] if len(suspects) > 1 else []
-            attempts += [[suspect] for suspect in suspects]
+            lists = self._suspects(draft)
             # What cannot gain more than chance proves nothing.
-            attempts = [each for each in attempts if sum(suspect.loss for suspect in each) > FLOOR]
-            better = None
-            for attempt in attempts[:tries]:
-                tries -= 1
-                better = self._try(draft, attempt)
-                if better is not None:
-                    break
-                if len(attempt) == 1:
-                    in_vain.update(attempt[0].nodes)
-            if better is None or tries == 0:
-                return better or draft
-            draft = better
+            large = [suspect for suspect in lists[1] if suspect.loss > FLOOR]
+            together = [each for each in (*lists, large) if sum(suspect.loss for suspect in each) > FLOOR]
+            made = [self._try(draft, each) for each in _different(together) if not in_vain.issuperset(_nodes(each))]
+            better = max((each for each in made if each is not None), key=lambda each: each[1], default=None)
+            if better is None:
+                alone = sorted((suspect for each in lists for suspect in each), key=lambda suspect: -suspect.loss)
+                for suspect in alone:
+                    if tries > 0 and suspect.loss > FLOOR and not in_vain.issuperset(suspect.nodes):
+                        tries -= 1
+                        better = self._try(draft, [suspect])
+                        if better is not None:
+                            break
+                        in_vain.update(suspect.nodes)
+            if better is None:
+                return draft
+            draft = better[0]
         return draft
 
-    def _try(self, draft: Draft, suspects: Sequence[_Suspect]) -> Draft | None:
-        """Return the draft with the suspects in float, None if that is no faster."""
+    def _try(self, draft: Draft, suspects: Sequence[_Suspect]) -> tuple[Draft, float] | None:
+        """Return the draft with the suspects in float and what it gains, None if that is no faster."""
         rules: list[Rule] = []
         for suspect in suspects:
             rules += keep(suspect.nodes, "slower", suspect.because)
-        nodes = tuple(dict.fromkeys(node for suspect in suspects for node in suspect.nodes))
+        nodes = tuple(dict.fromkeys(_nodes(suspects)))
         text = "; ".join(suspect.because for suspect in suspects[:3]) + ("; ..." if len(suspects) > 3 else "")
         try:
             made = self.make(with_rules(draft.recipe, rules))
@@ -163,28 +164,35 @@ class SpeedGuard:
             return None
         look = self.measure.race([draft.model, made.model], self.threads[0], _LOOK)
         gain = look.ratio(0, 1)
-        if gain < _HOPE:
+        if gain < 1 - look.noise:
             self.steps.append(Step(why="slower", nodes=nodes, text=f"{text}; float: {gain:.3g}x", taken=False))
             return None
         taken, gain = self._faster(made.model, draft.model)
         self.steps.append(Step(why="slower", nodes=nodes, text=f"{text}; float: {gain:.3g}x", taken=taken))
-        return made if taken else None
+        return (made, gain) if taken else None
 
-    def _suspects(self, draft: Draft) -> list[_Suspect]:
-        """Return what seems to lose time, worst first: regions, and units of the regions that do not."""
+    def _suspects(self, draft: Draft) -> tuple[list[_Suspect], list[_Suspect]]:
+        """Return the regions that seem to lose time, and the units that do."""
         spent = [
             (self.measure.times(self.prepared, count), self.measure.times(draft.model, count)) for count in self.threads
         ]
         whole = [sum(after.values()) for _, after in spent]
-        found: list[_Suspect] = []
-        seen: set[str] = set()
         parts = units(self.prepared, draft.plan, [times for pair in spent for times in pair])
-        for groups in (_with_merged(regions(self.prepared, draft.plan), parts), parts):
-            for suspect in _by_kind(groups, spent, whole):
-                if suspect.loss > _NOTABLE and seen.isdisjoint(suspect.nodes):
-                    found.append(suspect)
-                    seen.update(suspect.nodes)
-        return sorted(found, key=lambda suspect: -suspect.loss)
+        whole_regions = _with_merged(regions(self.prepared, draft.plan), parts)
+        of_regions, of_units = (
+            [suspect for suspect in _by_kind(groups, spent, whole) if suspect.loss > _NOTABLE]
+            for groups in (whole_regions, parts)
+        )
+        return of_regions, of_units
+
+
+def _nodes(suspects: Iterable[_Suspect]) -> Iterator[str]:
+    return (node for suspect in suspects for node in suspect.nodes)
+
+
+def _different(lists: Iterable[list[_Suspect]]) -> list[list[_Suspect]]:
+    """Return the lists that name different nodes than those before them."""
+    return list({frozenset(_nodes(each)): each for each in reversed(list(lists))}.values())[::-1]
 
 
 def _with_merged(groups: Iterable[Group], parts: Iterable[Group]) -> Iterator[Group]:
