@@ -64,6 +64,10 @@ def _without_vnni(row: Row) -> Iterator[Row]:
         yield replace(row, activations=both & _U8 if row.weights == _U8 else both)
         return
     mixed = both if static else both & _U8
+    if row.slower:  # zero points: int8 weights must not have them here at all
+        if row.weights - _S8:
+            yield replace(row, weights=row.weights - _S8)
+        return
     if row.op == "Conv" and row.weights & _S8:
         probe = row.probe.replace("Conv (x, w)", "Conv <group = 8> (x, w)").replace("[8,8,3,3]", "[8,1,3,3]")
         yield replace(

@@ -32,6 +32,13 @@ def _gemm(node: ir.Node, _: Scheme) -> str | None:
     return None
 
 
+def _few_zero_points(node: ir.Node, weights: Scheme) -> str | None:
+    weight = node.inputs[1]
+    if weight is None or weight.shape is None or weight.shape[1] != 1:
+        return "not depthwise"
+    return "one zero point" if weights.symmetric or isinstance(weights.granularity, PerTensor) else None
+
+
 def _resize(node: ir.Node, _: Scheme) -> str | None:
     mode = node.attributes.get_string("mode", "nearest")
     return None if mode == "nearest" else f"mode '{mode}' runs in float; only 'nearest' runs on codes"
@@ -136,6 +143,15 @@ _MATMUL = _linear(
 )
 
 _LINEAR = (
+    *_linear(
+        op="Conv",
+        kernel="QLinearConv",
+        refuses=_few_zero_points,
+        only="depthwise, with a zero point for each channel",
+        slower="depthwise with a zero point for each channel takes 100 times as long as in float; "
+        "`symmetric: true` or `granularity: per-tensor` for its weights runs on codes",
+        probe=_one_op("y = Conv <group = 8> (x, w)", weights="float[8,1,3,3] w"),
+    ),
     *_linear(op="Conv", kernel="QLinearConv", probe=_one_op("y = Conv (x, w)", weights="float[8,8,3,3] w")),
     *_MATMUL,
     *_standard(_MATMUL),

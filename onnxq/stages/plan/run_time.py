@@ -18,7 +18,7 @@ _BEARABLE = 0.1  # of the time in float: what smaller weights may cost that nobo
 def without_costly(
     examined: Sequence[Candidate | Kept], statistics: Statistics, timing: Timing, *, everywhere: bool
 ) -> Iterator[Candidate | Kept]:
-    """Yield the entries, with candidates of format dynamic that would be slower on codes turned into kept nodes.
+    """Yield the entries, with candidates that would be slower on codes turned into kept nodes.
 
     Products that read the same tensor share its quantization: they are weighed together.
 
@@ -44,10 +44,12 @@ def _against(examined: Sequence[Candidate | Kept], sizes: Sizes, timing: Timing)
     for entry in examined:
         if isinstance(entry, Candidate) and entry.wish.stands_in and entry.wish.format is Format.WEIGHT_ONLY:
             reasons |= _against_unpacking(entry, sizes, timing)
-        if not isinstance(entry, Candidate) or entry.wish.format is not Format.DYNAMIC:
+        if not isinstance(entry, Candidate) or entry.wish.format is Format.WEIGHT_ONLY:
             continue
         if entry.row.slower:
             reasons[entry.name] = entry.row.slower
+        elif entry.wish.format.static:
+            continue  # weighed by its placement
         elif entry.fact.macs is not None:
             read, count, macs = _work(entry, sizes)
             in_float = macs * timing.float_mac
