@@ -8,6 +8,8 @@ _ADVICE = {
     "computed-weight": "its second operand is computed at run time; nothing is stored that could get smaller",
     "computed-bias": "make the bias a constant (fold it in the exporter)",
     "bias-shape": "make the bias a vector of one number a channel",
+    "already-quantized": "nothing; what is quantized stays as it is",
+    "default": "take the default off the inputs, or make it a constant: `--passes` with unlist-initializers{all=true}",
     "constant": "a rule with `format: weight-only` stores the table that it looks up on codes",
     "condition": "the reason says what its kernel lacks; another format or scheme may have it",
     "no-gain": "too small to get smaller; leave it",
@@ -19,6 +21,9 @@ _ADVICE = {
     "wide-range": "nothing; keeping it in float is right",
     "cheaper-in-float": "`--placement everywhere` quantizes it all the same",
     "rule": "take the rule out of the recipe",
+    "slower": "`--no-guard` or `--prefer size` quantizes it all the same",
+    "unfused": "nothing; the runtime would leave it in float anyway",
+    "error": "a looser `--min-sqnr` or `--max-drop` quantizes it",
 }
 
 

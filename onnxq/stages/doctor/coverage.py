@@ -8,9 +8,9 @@ from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
 
 from onnxq.graph.constants import constant_tensor, moved_tensor
-from onnxq.graph.marks import is_unpacking
 from onnxq.graph.walk import nodes
 from onnxq.ops import OpFact, facts, op_key
+from onnxq.stages.plan.already import is_quantized
 from onnxq.stages.plan.candidates import Candidate, Kept
 from onnxq.stages.plan.placement import UNKNOWN, Sizes
 from onnxq.types.diagnosis import Covered, State
@@ -37,9 +37,8 @@ WEIGHTS_OF_INTEGER_OPERATORS: dict[str, tuple[int, ...]] = {
 }
 """Slots of the weights, by operator."""
 
-_QUANTIZERS = ("QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear")
 _PRODUCTS = ("MatMul", "Gemm", "Einsum", "Attention")  # of the standard without facts, or of onnxruntime's own
-QUANTIZED = "quantized"
+QUANTIZED, _ALREADY = "quantized", "already-quantized"
 _LEAST = 1024  # elements of a constant that make an operator one that holds weights, if it is none by its nature
 
 
@@ -55,6 +54,7 @@ def coverage(examined: Iterable[Candidate | Kept], sizes: Sizes) -> Iterator[Cov
         if found is None:
             continue
         size, macs, quantized = found
+        quantized = quantized or (isinstance(entry, Kept) and entry.reason.code == _ALREADY)
         possible = isinstance(entry, Candidate)
         yield Covered(
             node=entry.name,
@@ -75,7 +75,7 @@ def planned(plan: Plan, model: ir.Model, statistics: Statistics) -> Coverage:
         decision = decisions.get(name)
         if found is None or decision is None:
             continue
-        done = found[2] or decision.action is Action.QUANTIZE
+        done = found[2] or decision.action is Action.QUANTIZE or decision.reason.code == _ALREADY
         code = QUANTIZED if done else decision.reason.code
         sizes[code] += found[0]
         macs[code] += found[1]
@@ -110,12 +110,7 @@ class _Measure:
 
 def holds_codes(model: ir.Model) -> bool:
     """Tell whether a part of the model is quantized."""
-    return any(is_quantized(node) for _, node in nodes(model))
-
-
-def is_quantized(node: ir.Node) -> bool:
-    """Tell whether a node computes on codes, or makes them, or turns them back."""
-    return node.op_type in _QUANTIZERS or op_key(node) in WEIGHTS_OF_INTEGER_OPERATORS or is_unpacking(node)
+    return any(is_quantized(node) is not None for _, node in nodes(model))
 
 
 def _weights(node: ir.Node) -> tuple[int, ...]:

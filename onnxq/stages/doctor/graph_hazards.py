@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from onnxq.graph.hoist import why_hidden
 from onnxq.graph.walk import nodes
-from onnxq.stages.doctor.coverage import is_quantized
+from onnxq.stages.plan.already import is_quantized
 from onnxq.types.diagnosis import Hazard
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ def graph_hazards(model: ir.Model, prepared: ir.Model) -> Iterator[Hazard]:
 
 
 def _quantized(named: list[tuple[str, ir.Node]]) -> Iterator[Hazard]:
-    found = [name for name, node in named if is_quantized(node)]
+    found = [name for name, node in named if is_quantized(node) is not None]
     if found:
         yield Hazard(
             code="already-quantized",

@@ -1,6 +1,8 @@
 """The doctor: coverage by bytes and operations, and one small sick model for every hazard."""
 
 import json
+import re
+from pathlib import Path
 
 import numpy as np
 import onnx
@@ -12,6 +14,7 @@ from onnxq.cli.show_report import report_parts
 from onnxq.cli.terminal import show
 from onnxq.errors import VerificationError
 from onnxq.graph.text import model_from_text
+from onnxq.stages.doctor.advice import advice_for
 from onnxq.types.diagnosis import State
 from tests.quantizing import quantize_text, text
 
@@ -221,3 +224,18 @@ def test_a_report_tells_coverage_by_bytes_and_operations(capsys):
     shown = " ".join(capsys.readouterr().out.split())
     assert "quantized: 20% of the operations and 20% of the bytes of weights" in shown
     assert "weights in float: no-kernel 8.2 kB" in shown
+
+
+QUANTIZED = {"integer-kernel", "weights", "absorbed"}  # codes of nodes that are quantized
+
+
+def test_every_reason_code_has_advice_and_a_line_in_the_docs():
+    root = Path(onnxq.__file__).parent
+    sources = [path for path in (root / "stages").rglob("*.py") if path.name != "float_types.py"]
+    pattern = r'(?:kept\(\s*|Reason\(\s*code=|return |_UNSEEN = |keep\(\w[\w.]*, )"([a-z]+(?:-[a-z]+)*)"(?:,|\n)'
+    found = {code for path in sources for code in re.findall(pattern, path.read_text(encoding="utf-8"))}
+    assert {"no-kernel", "bias-shape", "mask", "not-observed", "hidden", "slower"} <= found
+    documented = (root.parent / "docs" / "doctor.md").read_text(encoding="utf-8")
+    for code in found - QUANTIZED:
+        assert f"`{code}`" in documented, code
+        assert advice_for(code) != advice_for("no such code"), code
