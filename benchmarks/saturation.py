@@ -151,6 +151,8 @@ def markdown(table: Sequence[Sequence[str]], batches: int) -> str:
     where = environment(("onnxruntime",))
     how = "on this processor" if adds_pairs() else "on valgrind's processor, which has AVX2 and no VNNI"
     lines = [
+        "## Processors without VNNI",
+        "",
         f"{where.date}, {where.processor}, onnxruntime {where.versions['onnxruntime']}, first {batches} batches of "
         f"each model's evaluation data; as served {how}. Agreement: where the largest class is the float model's.",
         "",
