@@ -27,8 +27,9 @@ LEGEND = f"""\
 - `onnxq quantize --no-guard --bias-correction NAME` with default settings; the first {BATCHES} calibration batches to
   quantize by, the first {BATCHES} evaluation batches to judge by. **dB**: the worst output's SQNR, as served.
   **metric**: the zoo's figure. **s**: seconds to quantize.
-- *empirical* makes up for clipped activations too. Where a few tokens are far larger than all others, as in minilm, the
-  mean that these shift is not that of the other tokens, and it does harm; *analytic* looks at weights' errors alone."""
+- *empirical* sees the errors of activations too, clipping among them, and does harm on minilm. A guess at why: there a
+  few tokens are far larger than all others, and what they lose on average is not what the others lose. *analytic* looks
+  at the weights' errors alone."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
