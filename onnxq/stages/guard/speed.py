@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Hashable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from time import perf_counter
 from typing import TYPE_CHECKING, Protocol
 
 from onnxq.errors import CalibrationError
@@ -33,6 +34,8 @@ _NOTABLE = 0.002
 _ROUNDS, _TRIES = 4, 6
 # Seconds for a first look at a try; what is slower there, beyond chance, is not raced in full.
 _LOOK = 0.1
+# Seconds after which nothing new is tried.
+_LIMIT = 30.0
 # How often a race is run again that says that quantizing does not pay: a busy machine may have struck one model only.
 _DOUBTS = 2
 
@@ -80,7 +83,7 @@ class SpeedGuard:
     Attributes:
         original: the float model. prepared: its normal form, whose nodes the plan names.
         make: makes a draft of a recipe. measure: measures models. threads: counts to be served with, 0 for all cores.
-        steps: what was put back, and what was tried in vain.
+        steps: what was put back, and what was tried in vain. clock: seconds; after half a minute nothing new is tried.
     """
 
     original: ir.Model
@@ -89,6 +92,7 @@ class SpeedGuard:
     measure: Measure
     threads: tuple[int, ...]
     steps: list[Step] = field(default_factory=list)
+    clock: Callable[[], float] = perf_counter
 
     def races(self, model: ir.Model) -> tuple[Race, ...]:
         """Time a model against the float model at every thread count; that it is slower is only said if it stays so."""
@@ -128,9 +132,11 @@ class SpeedGuard:
 
     def improve(self, draft: Draft) -> Draft:
         """Return the draft with those groups in float that take longer quantized."""
-        tries = _TRIES
+        tries, until = _TRIES, self.clock() + _LIMIT
         in_vain: set[str] = set()
         for _ in range(_ROUNDS):
+            if self.clock() > until:
+                break
             lists = self._suspects(draft)
             # What cannot gain more than chance proves nothing.
             large = [suspect for suspect in lists[1] if suspect.loss > FLOOR]
@@ -140,12 +146,15 @@ class SpeedGuard:
             if better is None:
                 alone = sorted((suspect for each in lists for suspect in each), key=lambda suspect: -suspect.loss)
                 for suspect in alone:
-                    if tries > 0 and suspect.loss > FLOOR and not in_vain.issuperset(suspect.nodes):
-                        tries -= 1
-                        better = self._try(draft, [suspect])
-                        if better is not None:
-                            break
-                        in_vain.update(suspect.nodes)
+                    if suspect.loss <= FLOOR or in_vain.issuperset(suspect.nodes):
+                        continue
+                    if tries == 0 or self.clock() > until:
+                        break
+                    tries -= 1
+                    better = self._try(draft, [suspect])
+                    if better is not None:
+                        break
+                    in_vain.update(suspect.nodes)
             if better is None:
                 return draft
             draft = better[0]

@@ -74,6 +74,9 @@ def guard(
     speed = SpeedGuard(original=original, prepared=prepared, make=make, measure=measure, threads=threads, steps=steps)
     if prefer == "speed":
         draft = speed.improve(draft)
+    if not draft.quantized:
+        text = "nothing is gained: every quantized node is in a group that takes longer than in float"
+        return done(draft, Verdict.FLOAT, f"{text}; {_ADVICE}")
     races = speed.races(draft.model)
     slow = [race for race in races if race.slower]
     if slow and prefer == "size":

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from onnxq.errors import CalibrationError
 from onnxq.stages.guard import guard, stage
+from onnxq.stages.guard.speed import SpeedGuard
 from onnxq.types.guarding import Verdict
 from onnxq.types.recipe import Recipe
 from tests.stages.guard.conftest import Clock
@@ -106,6 +107,7 @@ def test_a_model_that_is_slower_altogether_becomes_the_float_model(workshop):
     slow = dict.fromkeys(FASTER, (1.0, 1.5))
     draft, found = run(workshop, slow)
     assert found.verdict is Verdict.FLOAT
+    assert "every quantized node" in found.message
     assert draft.quantized == ()
     assert all(node.op_type in ("MatMul", "Tanh") for node in draft.model.graph)
 
@@ -150,6 +152,21 @@ def test_a_race_that_was_disturbed_once_decides_nothing(workshop):
     assert (found.verdict, len(draft.quantized)) == (Verdict.KEPT, 4)
     assert len(measure.races) == 2
     assert found.races[0].speedup == pytest.approx(2)
+
+
+def test_after_half_a_minute_nothing_new_is_tried(workshop):
+    seconds = iter(range(0, 1000, 40))
+    speed = SpeedGuard(
+        original=workshop.model,
+        prepared=workshop.model,
+        make=workshop,
+        measure=Clock(workshop.model, FASTER | {"m4": (2.0, 3.0)}),
+        threads=(1,),
+        clock=lambda: next(seconds),
+    )
+    first = workshop(Recipe())
+    assert speed.improve(first) is first
+    assert speed.steps == []
 
 
 def test_whoever_prefers_size_is_told_what_it_costs(workshop):
