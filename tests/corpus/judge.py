@@ -13,7 +13,7 @@ import numpy as np
 import onnx
 import onnx_ir as ir
 import onnxq
-from onnxq.errors import ModelError, OnnxqError
+from onnxq.errors import ModelError, OnnxqError, PassError, PlanError
 from onnxq.numerics.metrics import Comparison
 from onnxq.runtime.session import open_session
 from tests.corpus.forms import Form
@@ -65,6 +65,8 @@ class Judge:
                 report = onnxq.quantize(
                     self.model, calibration=[self.feeds], check=False, allow_empty=True, **form.options
                 )
+        except (PassError, PlanError) as error:  # the request was taken, and could not be carried out
+            return Outcome(kind="failed", detail=str(error))
         except OnnxqError as error:
             return Outcome(kind="unserved" if self.unserved else "refused", detail=str(error))
         except Exception:

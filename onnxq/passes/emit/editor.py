@@ -10,7 +10,6 @@ import hashlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
@@ -208,7 +207,7 @@ class Editor:
         source = None if of is None else self.values[self.tensor(of).tensor]
         if source is not None and source.name in self._common.crossing and isinstance(source.graph, ir.Graph):
             graph = source.graph
-            place = graph, array.dtype.name, array.shape, hashlib.sha256(np.ascontiguousarray(array).data).digest()
+            place = graph, array.dtype.name, array.shape, hashlib.sha256(array.tobytes()).digest()
             if place in self._common.stored:
                 return self._common.stored[place]
         name = self.name(name)

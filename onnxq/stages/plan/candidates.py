@@ -141,7 +141,7 @@ def _examine_static(
             return kept("type", f"{found} tensor{where}: only float32 is quantized")
     weight = fact.weight if fact.weight is not None and _is_constant(node, fact.weight) else None
     running = tuple(slot for slot in slots if slot != weight and constant_tensor(node.inputs[slot]) is None)
-    if not running:
+    if all(moved_tensor(node.inputs[slot]) is not None for slot in running):
         return kept("constant", _about_constants(node))
     bias = fact.bias if fact.bias is not None and _is_filled(node, fact.bias) else None
     if all(row.float_bias for row in rows):
@@ -206,7 +206,7 @@ def _elsewhere(
 
 
 def _about_constants(node: ir.Node) -> str:
-    if all(value is None or constant_tensor(value) is not None for value in node.inputs):
+    if all(value is None or moved_tensor(value) is not None for value in node.inputs):
         return "computes from constants only"
     return "picks from constants; the formats for weights quantize those, this one does not"
 

@@ -316,3 +316,16 @@ one (float[100, 64] x) => (float[100, 16] y) <float[64, 16] w = {{{numbers}}}> {
     assert found["kmeans"].plan.tensors["w"].features_from == ()
     with pytest.raises(RecipeError, match="a codebook has no method"):
         quantize_text(graph, feeds, format="weight-only", weights="codebook(3),method=gptq")
+
+
+def test_a_weight_of_four_bits_that_two_scopes_read():
+    body = (
+        "m = MatMul (x, w) y = If (c) <then_branch = t () => (float[?,96] p) { p = MatMul (x, w) },"
+        " else_branch = e () => (float[?,96] q) { q = Neg (m) }>"
+    )
+    model = model_from_text(text(body, "float[5,72] x, bool c", "float[?,96] y", "float[72,96] w", opset=25))
+    feeds = {"x": np.ones((5, 72), np.float32), "c": np.array(True)}
+    report = onnxq.quantize(model, calibration=[feeds], format="weight-only", weights="codebook(4)", check=False)
+    assert {entry.reason.code for entry in report.plan.decisions if entry.op == "MatMul"} == {"weights"}
+    before, after = (run_model(each, feeds)["y"] for each in (model, report.model))
+    np.testing.assert_allclose(after, before, atol=0.2 * np.abs(before).max())

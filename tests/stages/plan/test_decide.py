@@ -270,3 +270,19 @@ def test_a_default_that_callers_may_override_has_no_range():
     made = plan_for(model, {"x": np.ones((1, 8), np.float32)}, placement="everywhere")
     assert made.decisions[0].reason.code == "default"
     assert "'w'" in made.decisions[0].reason.text
+
+
+def test_what_is_moved_from_constants_alone_is_no_activation():
+    body = "t = Transpose <perm = [1,0]> (w) c = Concat <axis = 0> (t, t) u = Unsqueeze (c, a) y = MatMul (x, u)"
+    made = plan_for(
+        model_from_text(text(body, "float[1,1,16] x", "float[1,1,8] y", "float[8,8] w, int64[1] a = {0}")),
+        {"x": np.ones((1, 1, 16), np.float32)},
+        placement="everywhere",
+    )
+    codes = {entry.op: entry.reason.code for entry in made.decisions}
+    assert codes == {
+        "Transpose": "constant",
+        "Concat": "constant",
+        "Unsqueeze": "constant",
+        "MatMul": "computed-weight",
+    }

@@ -1,0 +1,1 @@
+"""Truncated and altered model files: `python -m tests.damage --files 500`."""
