@@ -83,6 +83,7 @@ def outcome(name: str, form: str, output: Path) -> Outcome:
         evaluation=lambda: first(zoo.evaluation()),
         format=form,
         force=True,
+        allow_empty=True,
     )
     guard, verification = report.guard, report.verification
     assert guard is not None

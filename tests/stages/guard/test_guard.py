@@ -3,11 +3,12 @@
 import numpy as np
 import pytest
 from onnxq.errors import CalibrationError
+from onnxq.graph.text import model_from_text
 from onnxq.stages.guard import guard, stage
 from onnxq.stages.guard.speed import SpeedGuard
 from onnxq.types.guarding import Verdict
 from onnxq.types.recipe import Recipe
-from tests.stages.guard.conftest import Clock
+from tests.stages.guard.conftest import Clock, Workshop
 
 FASTER = dict.fromkeys(("m1", "m2", "m3", "m4"), (2.0, 1.0))
 
@@ -181,6 +182,32 @@ def test_slower_at_one_thread_count_is_slower(workshop):
     assert found.verdict is Verdict.FLOAT
     assert "all cores" in found.message
     assert run(workshop, threads=(1,), at=lambda threads: 3.0 if threads == 0 else 1.0)[1].verdict is Verdict.KEPT
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_of_20_mixed_layers_the_guard_finds_the_best_of_300_configurations(seed):
+    """Each layer has a shape, and so a kind, of its own; some gain from integers and some lose."""
+    rng = np.random.default_rng(seed)
+    names = [f"m{index}" for index in range(20)]
+    layers = [
+        f"[m{index}] a{index} = MatMul ({f't{index}' if index else 'x'}, w{index})  t{index + 1} = Tanh (a{index})"
+        for index in range(20)
+    ]
+    weights = ", ".join(f"float[{4 + index},{5 + index}] w{index}" for index in range(20))
+    text = (
+        '<ir_version: 9, opset_import: ["" : 17]>\n'
+        f"g (float[2,4] x) => (float[2,24] y) <{weights}> {{ {' '.join(layers).replace('t20', 'y')} }}"
+    )
+    shop = Workshop(model_from_text(text), {"x": rng.standard_normal((2, 4)).astype(np.float32)})
+    prices = {name: (1.0, float(rng.choice([0.4, 0.8, 1.3, 2.5]))) for name in names}
+    draft, _ = run(shop, prices)
+
+    def cost(kept_in_float):
+        return sum(prices[name][name not in kept_in_float] for name in names)
+
+    sampled = min(cost({name for name in names if rng.random() < 0.5}) for _ in range(300))
+    assert 0 < len(kept(draft)) < 20
+    assert cost(kept(draft)) <= sampled
 
 
 def test_what_the_runtime_leaves_in_float_loses_its_codes(workshop, monkeypatch):
