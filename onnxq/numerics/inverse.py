@@ -30,6 +30,15 @@ def damped(gram: Floats, damping: float) -> Floats:
     return result
 
 
+def fitting_damping(features: int, rows: int) -> float:
+    """Return the damping that suits so many rows of inputs: half the features a row, between 0.01 and 1.
+
+    Second moments of few rows fit these by heart: on layers of a language model with 7 and 2.7 rows a feature, the
+    error on other rows was least for dampings near 0.05 and 0.2, while that of the rows seen keeps falling to 0.01.
+    """
+    return 0.01 if rows < 1 else min(max(0.01, 0.5 * features / rows), 1.0)
+
+
 def inverse_factor(gram: Floats) -> Floats | None:
     """Return the upper triangular U with U^T U = gram^-1, None where `gram` is not positive definite.
 

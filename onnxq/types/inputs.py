@@ -35,11 +35,13 @@ class Inputs:
         squares: E[x^2], float64, one for each feature; a grouped convolution has features x groups of them.
         products: E[x x^T], float64, (features, features); None unless the method needs them and every output is a sum
             over these features alone (not so for kernels larger than 1 and for stacks of matrices).
+        rows: at how many places the inputs were seen; 0 where that is not known.
     """
 
     axis: int
     squares: npt.NDArray[np.float64]
     products: npt.NDArray[np.float64] | None = None
+    rows: int = 0
 
     def importance(self, shape: tuple[int, ...]) -> npt.NDArray[np.float32]:
         """Return how much the squared error of each weight counts, broadcastable to a weight of this shape."""

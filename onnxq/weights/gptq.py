@@ -30,7 +30,7 @@ import numpy.typing as npt
 
 from onnxq.errors import ModelError, RecipeError
 from onnxq.numerics.affine import params_from_range, weight_range
-from onnxq.numerics.inverse import damped, inverse_factor
+from onnxq.numerics.inverse import damped, fitting_damping, inverse_factor
 from onnxq.numerics.scale_search import best_scales, searchable
 from onnxq.types.inputs import Inputs, Needs
 from onnxq.types.scheme import QuantParams, Scheme
@@ -52,7 +52,8 @@ class Gptq:
     it is `mse` with importance.
 
     Attributes:
-        damping: share of H's mean diagonal that is added to the diagonal.
+        damping: share of H's mean diagonal that is added to the diagonal; None: by the number of rows that H is from,
+            see `onnxq.numerics.inverse.fitting_damping`.
         act_order: begin with the features that weigh most.
         sweeps: rounds of coordinate descent over all scales and codes, afterwards.
         steps, negative_scales: of the search for scales, as in `mse`.
@@ -60,7 +61,7 @@ class Gptq:
             data runs once more.
     """
 
-    damping: float = 0.01
+    damping: float | None = None
     act_order: bool = True
     sweeps: int = 0
     steps: int = 24
@@ -75,7 +76,7 @@ class Gptq:
 
     def __post_init__(self) -> None:
         """Check the numbers."""
-        if not 0 < self.damping <= _MOST_DAMPING:
+        if self.damping is not None and not 0 < self.damping <= _MOST_DAMPING:
             raise RecipeError(f"weight method 'gptq': damping must be above 0 and at most 1, not {self.damping}")
         if self.sweeps < 0:
             raise RecipeError(f"weight method 'gptq': sweeps must be 0 or more, not {self.sweeps}")
@@ -98,16 +99,17 @@ class Gptq:
             simple = LeastSquaredError(steps=self.steps, negative_scales=self.negative_scales, importance=True)
             return simple(weight, scheme, min_scale=min_scale, inputs=inputs)
         start = params_from_range(*weight_range(weight, scheme), scheme, min_scale=min_scale)
-        solver = _Solver(self, layout, inputs.products, start, min_scale)
+        solver = _Solver(self, layout, inputs, start, min_scale)
         return solver.solve(layout.matrix(weight))
 
 
 class _Solver:
     """One weight's matrix, from its first feature to its last."""
 
-    def __init__(
-        self, method: Gptq, layout: Layout, gram: npt.NDArray[np.float64], start: QuantParams, min_scale: Any
-    ) -> None:
+    def __init__(self, method: Gptq, layout: Layout, inputs: Inputs, start: QuantParams, min_scale: Any) -> None:
+        assert inputs.products is not None
+        gram = inputs.products
+        self._damping = method.damping or fitting_damping(len(gram), inputs.rows)
         self._method = method
         self._layout = layout
         self._scheme = layout.scheme
@@ -117,7 +119,7 @@ class _Solver:
         self._floor = None if floor is None else layout.rows(floor)
         self._gram = gram
         self._order = self._make_order(np.diagonal(gram))
-        self._factor = _factor(gram[np.ix_(self._order, self._order)], method.damping)
+        self._factor = _factor(gram[np.ix_(self._order, self._order)], self._damping)
 
     def solve(self, weight: Float32) -> tuple[npt.NDArray[Any], QuantParams]:
         """Return codes and parameters of a matrix [features, outputs]."""
@@ -172,7 +174,7 @@ class _Solver:
 
     def _refined(self, weight: Float32, codes: Float32) -> Float32:
         """Return better codes, and put better scales in their place."""
-        gram = damped(self._gram, self._method.damping)
+        gram = damped(self._gram, self._damping)
         found = Refinement(weight, self._layout, gram=gram, codes=codes, scale=self._scale, zero_point=self._zero_point)
         for _ in range(self._method.sweeps):
             found.choose_scales(self._floor)

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from onnxq.errors import RecipeError
-from onnxq.numerics.inverse import damped
+from onnxq.numerics.inverse import damped, fitting_damping
 from onnxq.types.inputs import Inputs, Needs
 from onnxq.types.scheme import QuantParams, Scheme
 from onnxq.weights import weight_methods
@@ -31,19 +31,19 @@ class LayerwiseDistillation:
 
     Attributes:
         rounds: over all scales and codes. damping: share of the mean diagonal added to the diagonal of E[x x^T], so
-            that directions without data are not free.
+            that directions without data are not free; None: by the number of rows, as in `gptq`.
         negative_scales: as in `mse`.
     """
 
     rounds: int = 5
-    damping: float = 0.01
+    damping: float | None = None
     negative_scales: bool = False
     needs: ClassVar[Needs] = Needs.PRODUCTS
     full_rank: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         """Check the numbers."""
-        if self.rounds < 1 or not 0 < self.damping <= 1:
+        if self.rounds < 1 or (self.damping is not None and not 0 < self.damping <= 1):
             raise RecipeError("weight method 'lkd': rounds must be at least 1, damping above 0 and at most 1")
 
     def __call__(
@@ -66,7 +66,7 @@ class LayerwiseDistillation:
         student = Refinement(
             layout.matrix(weight),
             layout,
-            gram=damped(inputs.products, self.damping),
+            gram=damped(inputs.products, self.damping or fitting_damping(len(inputs.products), inputs.rows)),
             codes=layout.matrix(codes),
             scale=layout.rows(params.scale),
             zero_point=layout.rows(params.zero_point),

@@ -71,7 +71,7 @@ def test_every_layer_is_quantized_by_what_the_quantized_layers_before_it_compute
     two = np.maximum(one, 0) @ values["second"]
     for name, features in {"first": x, "second": np.maximum(one, 0), "third": one + two}.items():
         gram = features.T @ features / len(features)
-        known = Inputs(axis=0, squares=np.diagonal(gram).copy(), products=gram)
+        known = Inputs(axis=0, squares=np.diagonal(gram).copy(), products=gram, rows=len(features))
         codes, params = make_weight_method(METHOD)(weights[name], plan.tensors[name].scheme, inputs=known)
         assert np.mean(codes == chosen[name][0]) > 0.99  # the runtime computes in float32
         np.testing.assert_allclose(params.scale, chosen[name][1].scale, rtol=1e-3)

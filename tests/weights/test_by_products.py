@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from onnxq.errors import ModelError, RecipeError
 from onnxq.numerics.affine import dequantize, params_from_range, quantize, weight_range
-from onnxq.numerics.inverse import damped, inverse_factor
+from onnxq.numerics.inverse import damped, fitting_damping, inverse_factor
 from onnxq.types.inputs import Inputs, Needs
 from onnxq.types.scheme import PerBlock, PerChannel, PerTensor, QuantType, ScaleType, Scheme
 from onnxq.weights import make_weight_method
@@ -221,3 +221,19 @@ def test_negative_scales_stay_negative_and_help(name: str, scale_type: ScaleType
         found.append(error(weight, made, gram) if name != "hqq" else float(np.abs(dequantize(*made) - weight).sum()))
         assert (made[1].scale < 0).any() == (option == "true")
     assert found[1] < found[0]
+
+
+def test_few_rows_are_damped_more_and_other_rows_gain_by_it() -> None:
+    """Two and a half rows a feature: what is best for these is not best for others."""
+    random, weight = np.random.default_rng(3), layer(96, 24)
+    mix = random.normal(size=(96, 96)) * 0.1 + np.eye(96)
+    seen, others = (random.standard_t(5, size=(rows, 96)) @ mix for rows in (240, 20000))
+    gram, fresh = seen.T @ seen / len(seen), others.T @ others / len(others)
+    inputs = Inputs(axis=0, squares=np.diagonal(gram).copy(), products=gram, rows=240)
+    for name in ("gptq:sweeps=2", "lkd"):
+        light = make_weight_method(f"{name}{',' if ':' in name else ':'}damping=0.01")(weight, FOUR, inputs=inputs)
+        fitting = make_weight_method(name)(weight, FOUR, inputs=inputs)
+        assert error(weight, light, gram) < error(weight, fitting, gram)
+        assert error(weight, fitting, fresh) < error(weight, light, fresh)
+    assert fitting_damping(576, 0) == fitting_damping(576, 10**6) == 0.01
+    assert fitting_damping(100, 500) == pytest.approx(0.1)

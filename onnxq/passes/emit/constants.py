@@ -115,6 +115,7 @@ class Constants:
             axis=tensor.feature_axis,
             squares=squares,
             products=np.asarray(sum(products) / places) if whole else None,
+            rows=places,
         )
 
     def _channels(self, name: str) -> ChannelStatistics:
