@@ -24,10 +24,10 @@ _NARROW = 160
 
 
 def console(stream: TextIO) -> Console:
-    """Return a rich console on `stream` that prints names with brackets in them as they are."""
-    from rich.console import Console
+    """Return a rich console on `stream` that prints brackets in names as they are, and writes out control characters."""
+    from onnxq.cli.harmless import HarmlessConsole
 
-    return Console(file=stream, markup=False, highlight=False)
+    return HarmlessConsole(file=stream, markup=False, highlight=False)
 
 
 def show(*parts: RenderableType) -> None:
@@ -36,10 +36,10 @@ def show(*parts: RenderableType) -> None:
         for part in parts:
             console(sys.stdout).print(part)
         return
-    from rich.console import Console
+    from onnxq.cli.harmless import HarmlessConsole
 
     buffer = io.StringIO()
-    plain = Console(file=buffer, markup=False, highlight=False, width=_WIDE, color_system=None)
+    plain = HarmlessConsole(file=buffer, markup=False, highlight=False, width=_WIDE, color_system=None)
     for part in parts:
         plain.print(part)
     show_text("".join(f"{line.rstrip()}\n" for line in buffer.getvalue().splitlines()))
