@@ -24,7 +24,7 @@ _NARROW = 160
 
 
 def console(stream: TextIO) -> Console:
-    """Return a rich console on `stream` that prints brackets in names as they are, and writes out control characters."""
+    """Return a rich console on `stream` that prints brackets in names as they are and writes out control characters."""
     from onnxq.cli.harmless import HarmlessConsole
 
     return HarmlessConsole(file=stream, markup=False, highlight=False)

@@ -45,18 +45,20 @@ def write(tensor: ir.TensorProtocol, sink: Sink) -> None:
         tofile(sink)
     else:
         sink.write(tensor.tobytes())
-    _drop_pages(tensor)
+    drop_pages(getattr(tensor, "raw", None))
 
 
-def _drop_pages(tensor: ir.TensorProtocol) -> None:
+def drop_pages(holder: Any) -> None:
     """Take a memory-mapped file's pages out of this process's memory; they are read again when needed.
 
     A weight that was folded (transposed, say) is a view of the mapped file. Going through all weights of a model would
     otherwise leave all of it resident.
+
+    Args:
+        holder: an array that may lie in such a file, or whatever else holds a tensor's data.
     """
     import numpy as np
 
-    holder = getattr(tensor, "raw", None)
     while isinstance(holder, np.ndarray):
         holder = holder.base
     if isinstance(holder, memoryview):

@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from onnxq.errors import ModelError, PlanError
+from onnxq.graph.tensors import drop_pages
 from onnxq.numerics.affine import quantize
 from onnxq.numerics.codebook import Codebook, codebook_quantize
 from onnxq.numerics.pair_safe import fit_pairs
@@ -66,7 +67,8 @@ class Constants:
                 codes, params = np.ascontiguousarray(codes.T), _transposed_params(params)
             self._params[key] = params
             return codes, params
-        weight = self._read(tensor.tensor).astype(np.float32, copy=False)
+        stored = self._read(tensor.tensor)
+        weight = stored.astype(np.float32, copy=False)
         method = make_weight_method(tensor.method or "rtn")
         scheme, inputs, pairs = tensor.scheme, self._inputs(tensor, weight.shape), tensor.pairs
         if transpose:
@@ -77,6 +79,7 @@ class Constants:
         if pairs is not None:
             codes, params = fit_pairs(weight, codes, params, pairs.axes, pairs.limit)
         self._params[key] = params
+        drop_pages(stored)  # one weight after the other is read: a model may be bigger than memory
         return codes, params
 
     def codebook(self, key: str) -> tuple[npt.NDArray[np.uint8], Codebook]:
