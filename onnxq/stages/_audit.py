@@ -29,6 +29,7 @@ def audit(model: ir.Model, what: str) -> None:
 
     for scope in scopes(model):
         _check_names(scope, what)
+        _check_attributes(scope, what)
         _check_values(scope, what)
     for name, tensor in _each_once(model):
         _check_shape(name, tensor, what)
@@ -71,6 +72,17 @@ def _check_names(graph: ir.Graph, what: str) -> None:
         for name in (node.op_type, node.domain, node.name, *node.attributes, *values):
             if name is not None and not isinstance(name, str):
                 raise ModelError(f"{what} is damaged: the name {name!r} is not UTF-8 text; export the model again")
+
+
+def _check_attributes(graph: ir.Graph, what: str) -> None:
+    """Check that every attribute has a type: the graph library reads one without, and cannot write it."""
+    import onnx_ir as ir
+
+    for node in graph:
+        for name, attribute in node.attributes.items():
+            if attribute.type == ir.AttributeType.UNDEFINED:
+                where = f"attribute {name!r} of node {node.name or node.op_type!r}"
+                raise ModelError(f"{what} is damaged: {where} has no type; export the model again")
 
 
 def _check_values(graph: ir.Graph, what: str) -> None:

@@ -267,6 +267,10 @@ class TestBadFiles:
         proto.graph.node[0].attribute[0].t.data_type = 0
         assert "tensor 'Constant.value' has no element type" in refusal(proto)
 
+    def test_attribute_without_type(self, proto):
+        proto.graph.node[0].attribute.append(onnx.AttributeProto(name="axis", i=1))
+        assert "attribute 'axis' of node 'mul' has no type" in refusal(proto)
+
     def test_names_cannot_break_out_of_a_message(self, proto):
         proto.graph.node[1].input[1] = "no\nwhere\x1b[31m"
         assert r"'no\nwhere\x1b[31m'" in refusal(proto)

@@ -73,6 +73,7 @@ class Constants:
         scheme, inputs, pairs = tensor.scheme, self._inputs(tensor, weight.shape), tensor.pairs
         if transpose:
             weight, scheme = np.ascontiguousarray(weight.T), _transposed(scheme)
+            drop_pages(stored)
             inputs = None if inputs is None else replace(inputs, axis=1 - inputs.axis)
             pairs = None if pairs is None else replace(pairs, axes=tuple(1 - axis for axis in pairs.axes))
         codes, params = method(weight, scheme, min_scale=self._smallest_scale(key), inputs=inputs)

@@ -124,7 +124,7 @@ class Matrices:
             scale = np.broadcast_to(scale.reshape(shape), wanted)
             zero_point = np.broadcast_to(zero_point.reshape(shape), wanted)
         return Codes(
-            codes=(codes + offset).astype(np.uint8),
+            codes=np.add(codes, offset, out=np.empty(codes.shape, np.uint8), casting="unsafe"),
             scale=np.ascontiguousarray(scale),
             zero_point=zero_point.astype(np.uint8),
             block=block,
