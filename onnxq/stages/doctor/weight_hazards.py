@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from onnxq.graph.constants import constant_array, moved_tensor
+from onnxq.graph.tensors import drop_pages
 from onnxq.graph.walk import nodes
 from onnxq.numerics.pair_safe import breaks, pair_limit
 from onnxq.stages.plan.candidates import Candidate, Kept
@@ -99,6 +100,7 @@ def _look_at_weight(entry: Candidate, slot: int, found: _Findings) -> None:
         return
     axis = entry.fact.channel_axis(entry.node, weight.ndim) % weight.ndim
     sizes = np.abs(weight).max(axis=tuple(other for other in range(weight.ndim) if other != axis))
+    drop_pages(weight)  # one weight after the other is looked at: a model may be bigger than memory
     alive = sizes[sizes > 0]
     if alive.size < sizes.size:
         found.note("dead-channels", name)
