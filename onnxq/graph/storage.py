@@ -158,9 +158,27 @@ def _serialize(model: ir.Model) -> onnx.ModelProto:
     import onnx_ir as ir
 
     try:
-        return ir.to_proto(model)
+        proto = ir.to_proto(model)
     except ir.serde.SerdeError as error:
         raise ModelError(f"the model cannot be written as ONNX: {error.__cause__ or error}") from error
+    _state_once(proto.graph)
+    for opset in proto.opset_import:
+        if not opset.domain:
+            opset.ClearField("domain")
+    return proto
+
+
+def _state_once(graph: onnx.GraphProto) -> None:
+    """Leave out the types of initializers, which say the same themselves, in this graph and those in its nodes."""
+    own = {tensor.name for tensor in graph.initializer}
+    kept = [info for info in graph.value_info if info.name not in own]
+    if len(kept) < len(graph.value_info):
+        del graph.value_info[:]
+        graph.value_info.extend(kept)
+    for node in graph.node:
+        for attribute in node.attribute:
+            for body in (attribute.g, *attribute.graphs) if attribute.HasField("g") else attribute.graphs:
+                _state_once(body)
 
 
 def _write_proto(file: IO[bytes], proto: onnx.ModelProto) -> None:

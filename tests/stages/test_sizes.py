@@ -24,4 +24,4 @@ def test_no_output_is_larger_than_its_input(name, tmp_path):
     onnxq.quantize(
         DIGITS / "model.onnx", output, calibration=data, samples=8, check=False, allow_empty=True, **OPTIONS[name]
     )
-    assert output.stat().st_size < (DIGITS / "model.onnx").stat().st_size
+    assert output.stat().st_size <= (DIGITS / "model.onnx").stat().st_size
