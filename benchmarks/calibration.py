@@ -73,7 +73,7 @@ def memory(network: Path, *, quick: bool) -> str:
 
 def times(network: Path, *, quick: bool) -> str:
     """Return the tables of the time of calibration beside that of float inference."""
-    count, often, repeats = (8, 1, 1) if quick else (192, 9, 1)
+    count, often, repeats = (8, 1, 1) if quick else (128, 6, 1)
     names = ("ResNet-50 shape", "minilm", "ppocr-rec")
     found = [
         case("time-network", network, count, repeats),
