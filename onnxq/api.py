@@ -16,7 +16,7 @@ from onnxq.stages.compare import compare as run_compare
 from onnxq.stages.doctor import diagnose, holds_codes, look
 from onnxq.stages.draft import is_empty
 from onnxq.stages.draw import benchmark_picture, check_picture, comparison_picture
-from onnxq.stages.guard.quality import dropped
+from onnxq.stages.guard.quality import dropped, too_noisy
 from onnxq.stages.inspect import inspect as run_inspect
 from onnxq.stages.job import Data, Job
 from onnxq.stages.load import load
@@ -376,11 +376,9 @@ def _enforce(report: Report) -> None:
     if report.verification is None:
         return
     for output in report.verification.outputs:
-        if least is not None and output.sqnr_served < least:
-            message = (
-                f"output '{output.name}' is {output.sqnr_served:.1f} dB as served, below the {least:g} dB asked for"
-            )
-            raise VerificationError(f"{message}; nothing was written", report)
+        noisy = None if least is None else too_noisy(output.name, output.sqnr_served, least)
+        if noisy is not None:
+            raise VerificationError(f"{noisy}; nothing was written", report)
     fallen = None if most is None else dropped(report.verification.metric, most)
     if fallen is not None:
         raise VerificationError(f"{fallen}; nothing was written", report)

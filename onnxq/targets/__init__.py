@@ -118,6 +118,20 @@ class Timing:
     source: str
 
 
+UNMEASURED = Timing(
+    quantize=0.0,
+    dequantize=0.0,
+    float_mac=2.0,
+    quantized_mac=1.0,
+    quantized_output=0.0,
+    run_time_quantize=0.0,
+    run_time_output=0.0,
+    run_time_node=0.0,
+    source="not measured",
+)
+"""Of a target without figures: integer products pay whatever their size, and conversions cost nothing."""
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Defaults:
     """Schemes and weight method of a format where the recipe does not say."""

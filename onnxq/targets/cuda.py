@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from onnxq.targets import Defaults, Row, Target, Timing, targets
+from onnxq.targets import UNMEASURED, Defaults, Row, Target, targets
 from onnxq.targets.cpu_dynamic import one_operator, refuse_lookup, refuse_product, refuse_product_by_row
 from onnxq.targets.cpu_weight_only import FOUR_BITS
 from onnxq.targets.cpu_weight_only import ROWS as WEIGHT_ONLY_ROWS
@@ -84,18 +84,7 @@ targets.add(
             ),
             Format.WEIGHT_ONLY: FOUR_BITS,
         },
-        # Integer products win whatever their size: there are no figures yet that would say otherwise.
-        timing=Timing(
-            quantize=0.0,
-            dequantize=0.0,
-            float_mac=2.0,
-            quantized_mac=1.0,
-            quantized_output=0.0,
-            run_time_quantize=0.0,
-            run_time_output=0.0,
-            run_time_node=0.0,
-            source="not measured",
-        ),
+        timing=UNMEASURED,
         instead={
             Format.QDQ: "its only kernel for 8-bit activations is MatMulInteger; take format dynamic or weight-only, "
             "--float-type float16, or --target tensorrt, which runs 8-bit convolutions",

@@ -16,7 +16,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from onnxq.targets import Defaults, Output, Row, Target, Timing, targets
+from onnxq.targets import UNMEASURED, Defaults, Output, Row, Target, targets
 from onnxq.targets.cuda_floats import FLOAT16
 from onnxq.types.float_type import FloatType
 from onnxq.types.format import Format
@@ -95,17 +95,7 @@ targets.add(
         floats={FloatType.FLOAT16: FLOAT16},
         defaults={Format.QDQ: _SYMMETRIC},
         # Its builder times kernels itself and joins what can be joined: conversions are left to it.
-        timing=Timing(
-            quantize=0.0,
-            dequantize=0.0,
-            float_mac=2.0,
-            quantized_mac=1.0,
-            quantized_output=0.0,
-            run_time_quantize=0.0,
-            run_time_output=0.0,
-            run_time_node=0.0,
-            source="not measured",
-        ),
+        timing=UNMEASURED,
         rows=(
             _row("Conv", "y = Conv (x, w)", _IMAGE, "float[8,8,3,3] w"),
             _row("ConvTranspose", "y = ConvTranspose (x, w)", _IMAGE, "float[8,8,3,3] w"),

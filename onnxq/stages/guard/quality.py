@@ -63,9 +63,11 @@ class Limits:
                 for name, entry in sums.items():
                     if np.asarray(expected[name]).dtype.kind in "fV":
                         entry.add(expected[name], found[name])
-            name, entry = min(sums.items(), key=lambda item: item[1].sqnr_db)
-            if entry.sqnr_db < self._min_sqnr:
-                return f"output '{name}' is {entry.sqnr_db:.1f} dB as served, below the {self._min_sqnr:g} dB asked for"
+            by_error = {name: entry.sqnr_db for name, entry in sums.items()}
+            name = min(by_error, key=lambda name: -math.inf if math.isnan(by_error[name]) else by_error[name])
+            noisy = too_noisy(name, by_error[name], self._min_sqnr)
+            if noisy is not None:
+                return noisy
         if self._max_drop is not None:
             if self._metric is not None:
                 result: MetricResult | None = score(self._metric, self._served, session)
@@ -89,6 +91,13 @@ class Limits:
             noise = math.inf if math.isnan(error.sqnr) else 10 ** (-error.sqnr / 10)
             worst[error.node] = max(worst.get(error.node, 0.0), noise)
         return worst
+
+
+def too_noisy(output: str, sqnr: float, least: float) -> str | None:
+    """Return in words how far an output is off, None if it reaches `least` dB as served; NaN does not."""
+    if sqnr >= least:
+        return None
+    return f"output '{output}' is {sqnr:.1f} dB as served, below the {least:g} dB asked for"
 
 
 def dropped(result: MetricResult | None, most: float) -> str | None:

@@ -5,6 +5,7 @@ import pytest
 from onnxq.errors import CalibrationError
 from onnxq.graph.text import model_from_text
 from onnxq.stages.guard import guard, stage
+from onnxq.stages.guard.quality import too_noisy
 from onnxq.stages.guard.speed import SpeedGuard
 from onnxq.types.guarding import Verdict
 from onnxq.types.recipe import Recipe
@@ -285,3 +286,9 @@ def test_the_worst_go_back_until_it_is_good_enough(workshop, most, expected):
     if expected:
         assert {entry.reason.code for entry in draft.plan.decisions if entry.node in expected} == {"error"}
         assert "is too much" in found.steps[0].text
+
+
+def test_an_output_that_is_nan_reaches_no_limit():
+    assert too_noisy("y", 20.0, 20.0) is None
+    assert too_noisy("y", 19.9, 20.0) == "output 'y' is 19.9 dB as served, below the 20 dB asked for"
+    assert too_noisy("y", float("nan"), -1000.0) is not None
