@@ -177,7 +177,7 @@ def _state_once(graph: onnx.GraphProto) -> None:
         graph.value_info.extend(kept)
     for node in graph.node:
         for attribute in node.attribute:
-            for body in (attribute.g, *attribute.graphs) if attribute.HasField("g") else attribute.graphs:
+            for body in (attribute.g, *attribute.graphs):
                 _state_once(body)
 
 

@@ -58,10 +58,10 @@ class _Scratch:
         self.matrix = csc_array(parts, shape=(_LANES * MAX_BINS, 1), copy=False)
         self.one = np.ones(1, np.uint16)
 
-    def count(self, number: int) -> Counts:
+    def count(self, number: int) -> npt.NDArray[np.uint16]:
         """Return how often each row number stands in the first entries of `index`; uint16, (lanes * MAX_BINS,)."""
         self.extent[1] = number
-        found: Counts = self.matrix @ self.one
+        found: npt.NDArray[np.uint16] = self.matrix @ self.one
         return found
 
 
