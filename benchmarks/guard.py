@@ -158,7 +158,7 @@ def mixed(folder: Path, samples: int) -> list[str]:
     timing = time_interleaved([open_session(path) for path in paths], feeds, budget=15.0)
     ratios = sorted((timing.ratio(0, index) for index in range(3, len(paths))), reverse=True)
     assert guarded.guard is not None
-    back = sum(len(step.nodes) for step in guarded.guard.steps if step.taken)
+    back = len(set(nodes) - {entry.node for entry in guarded.plan.decisions if entry.action is Action.QUANTIZE})
     return [
         "### 20 mixed layers",
         "",

@@ -11,12 +11,12 @@ from onnxq.data import open_source, signature, synthetic
 from onnxq.data.statistics_file import save_statistics
 from onnxq.errors import RecipeError, VerificationError
 from onnxq.stages.benchmark import benchmark as run_benchmark
+from onnxq.stages.budget import Budget
 from onnxq.stages.calibrate.executors import engine
 from onnxq.stages.compare import compare as run_compare
 from onnxq.stages.doctor import diagnose, holds_codes, look
 from onnxq.stages.draft import is_empty
 from onnxq.stages.draw import benchmark_picture, check_picture, comparison_picture
-from onnxq.stages.guard.quality import dropped, too_noisy
 from onnxq.stages.inspect import inspect as run_inspect
 from onnxq.stages.job import Data, Job
 from onnxq.stages.load import load
@@ -104,7 +104,7 @@ def quantize(
 
     Raises:
         RecipeError: an unknown name or an impossible option. ModelError, CalibrationError: input that does not do.
-        VerificationError: worse than `min_sqnr` allows, or nothing can be quantized; nothing is written.
+        VerificationError: worse than the recipe's limits allow, or nothing can be quantized; nothing is written.
     """
     job = Job(model, make_recipe(recipe, calibration=calibration, evaluation=evaluation, **options), progress)
     if output is not None:
@@ -124,7 +124,7 @@ def quantize(
     quantized = draft.model
     verification = job.verify(quantized, draft.plan, evaluation) if check else None
     report = make_report(job, draft, found=found, verification=verification, guarding=guarding)
-    _enforce(report)
+    _enforce(report, Budget.of(job.recipe))
     if output is None:
         return replace(report, model=_like(model, quantized))
     saved = replace(report, output=str(output))
@@ -370,18 +370,14 @@ def report_path(output: Path) -> Path:
     return output.parent / f"{output.stem}.report.json"
 
 
-def _enforce(report: Report) -> None:
+def _enforce(report: Report, budget: Budget) -> None:
     """Raise VerificationError if an output or the metric is worse than the recipe allows."""
-    least, most = report.recipe.get("min_sqnr"), report.recipe.get("max_drop")
-    if report.verification is None:
+    if report.verification is None or not budget:
         return
-    for output in report.verification.outputs:
-        noisy = None if least is None else too_noisy(output.name, output.sqnr_served, least)
-        if noisy is not None:
-            raise VerificationError(f"{noisy}; nothing was written", report)
-    fallen = None if most is None else dropped(report.verification.metric, most)
-    if fallen is not None:
-        raise VerificationError(f"{fallen}; nothing was written", report)
+    served = {output.name: output.sqnr_served for output in report.verification.outputs}
+    worse = budget.shortfall(served, report.verification.metric)
+    if worse is not None:
+        raise VerificationError(f"{worse}; nothing was written", report)
 
 
 def _like(given: object, quantized: ir.Model) -> Any:

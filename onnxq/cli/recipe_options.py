@@ -94,7 +94,15 @@ OPTIONS: dict[str, Any] = {
     "min_sqnr": _option(
         float, JUDGED, "DB", "Every output must be as good as this: the worst nodes stay in float until it is."
     ),
-    "max_drop": _option(float, JUDGED, "X", "The metric, or accuracy, may fall by no more: as --min-sqnr."),
+    "max_drop": _option(
+        str, JUDGED, "X|X%", "The metric, or accuracy, may fall by no more (% of the float model's): as --min-sqnr."
+    ),
+    "max_ppl_increase": _option(
+        str,
+        JUDGED,
+        "X|X%",
+        "A language model's perplexity on the evaluation data may rise by no more: as --min-sqnr.",
+    ),
     "guard": _flag(
         JUDGED,
         "Measure, and put back in float what takes longer quantized, breaks those limits, or the runtime leaves in "

@@ -19,6 +19,7 @@ from onnxq.passes.emit.drop_inferred import declared_values
 from onnxq.passes.verifier import Verifier
 from onnxq.runtime.session import CPU, available_providers, run_model
 from onnxq.runtime.stopwatch import Stopwatch
+from onnxq.stages.budget import Budget
 from onnxq.stages.calibrate import calibrate, findings, survey
 from onnxq.stages.correct_biases import with_corrected_biases
 from onnxq.stages.cost_file import load_costs
@@ -27,6 +28,7 @@ from onnxq.stages.guard import guard
 from onnxq.stages.guard.quality import Limits
 from onnxq.stages.load import load
 from onnxq.stages.measure_costs import with_costs
+from onnxq.stages.perplexity import Perplexity
 from onnxq.stages.plan import (
     choose_format,
     goes_by_histograms,
@@ -91,6 +93,7 @@ class Job:
         for choice in (self.recipe.weights, *(rule.weights for rule in self.recipe.rules)):
             if choice is not None and choice.method is not None and choice.method not in CODEBOOK_METHODS:
                 make_weight_method(choice.method)
+        Budget.of(self.recipe)
         if self.recipe.metric is not None:
             load_metric(self.recipe.metric)
         with self.timed("load"):
@@ -306,7 +309,7 @@ class Job:
         assert self.prepared is not None
         source = self.evaluation(evaluation)
         recipe, here = self.recipe, self.target.provider in available_providers()
-        limited = recipe.min_sqnr is not None or recipe.max_drop is not None
+        budget = Budget.of(recipe)
         before, began = dict(self.seconds), perf_counter()
         result, guarding = guard(
             draft,
@@ -320,12 +323,11 @@ class Job:
                 self.model,
                 self.prepared.model,
                 source,
-                min_sqnr=recipe.min_sqnr,
-                max_drop=recipe.max_drop,
-                metric=self._metric(),
+                budget=budget,
+                metric=self._metric(source),
                 threads=recipe.serving[0],
             )
-            if limited
+            if budget
             else None,
             measure=Stopwatch(
                 timed_batch(source).feeds,
@@ -343,7 +345,8 @@ class Job:
 
     def verify(self, quantized: ir.Model, made: Plan, evaluation: Data | None) -> Verification:
         """Compare what was made with the job's model, on the evaluation data."""
-        source, metric = self.evaluation(evaluation), self._metric()
+        source = self.evaluation(evaluation)
+        metric = self._metric(source)
         with self.timed("verify"):
             found = verify(
                 self.model,
@@ -360,7 +363,9 @@ class Job:
         elsewhere = f"compared and timed on {CPU[0]}, not on {self.target.provider}, where the model will be served"
         return replace(found, warnings=(*found.warnings, elsewhere))
 
-    def _metric(self) -> Metric | None:
+    def _metric(self, source: Source) -> Metric | None:
+        if self.recipe.max_ppl_increase is not None:
+            return Perplexity(source, signature(self.model))
         return None if self.recipe.metric is None else load_metric(self.recipe.metric)
 
     def evaluation(self, given: Data | None) -> Source:

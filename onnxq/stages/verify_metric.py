@@ -43,27 +43,42 @@ def score(metric: Metric, float_served: Session, quantized_served: Session) -> M
     Raises:
         RecipeError: the metric fails, or returns something else than a finite number.
     """
-    name = getattr(metric, "__name__", type(metric).__name__)
     return MetricResult(
-        name=name,
-        float_value=_score(metric, name, float_served, "float"),
-        quantized_value=_score(metric, name, quantized_served, "quantized"),
+        name=name_of(metric),
+        float_value=score_one(metric, float_served, "float"),
+        quantized_value=score_one(metric, quantized_served, "quantized"),
     )
 
 
-def _score(metric: Metric, name: str, session: Session, which: str) -> float:
+def name_of(metric: Metric) -> str:
+    """Return what a metric is called."""
+    return getattr(metric, "__name__", type(metric).__name__)
+
+
+def score_one(metric: Metric, session: Session, which: str, *, strict: bool = True) -> float:
+    """Score one model with the user's metric; `which` model it is, for messages. Not `strict`: NaN is an answer.
+
+    Raises:
+        RecipeError: the metric fails, or returns something else than a finite number.
+    """
+    name = name_of(metric)
     try:
         value = metric(session.run)
+    except RecipeError:
+        raise
     except Exception as error:
         message = f"metric '{name}' failed on the {which} model: {type(error).__name__}: {error}"
         raise RecipeError(f"{message}; it is called with a function run(feeds) -> outputs") from error
     try:
         number = float(value)
     except (TypeError, ValueError):
-        number = math.nan
-    if not math.isfinite(number):
-        raise RecipeError(f"metric '{name}' returned {value!r} on the {which} model; it should return a finite number")
+        raise RecipeError(f"metric '{name}' returned {value!r} on the {which} model; {_WANTED}") from None
+    if not math.isfinite(number) and strict:
+        raise RecipeError(f"metric '{name}' returned {value!r} on the {which} model; {_WANTED}")
     return number
+
+
+_WANTED = "it should return a finite number"
 
 
 def accuracy(

@@ -11,6 +11,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 
 from onnxq.errors import RecipeError, nearest
 from onnxq.types import shorthand
+from onnxq.types.amount import Amount, parse_amount
 from onnxq.types.costs import Costs
 from onnxq.types.float_type import FloatType
 from onnxq.types.format import Format
@@ -194,9 +195,11 @@ class Recipe(_Model):
             kernel exists.
         passes: pipeline of the preparation, as text; None for the standard one.
         metric: `module:callable` scored on the evaluation data; None: accuracy where the data has labels.
-        min_sqnr: dB that every output must reach as served. max_drop: by how much the metric may fall.
+        min_sqnr: dB that every output must reach as served.
+        max_drop: by how much the metric may fall, in its own unit (0.005) or as a share of the float model's ("0.5%").
+        max_ppl_increase: by how much the perplexity of a language model on the evaluation data may rise, as `max_drop`.
         threads: intra-op threads the model is served with, 0 for all cores; None: one as well as all.
-        guard: put back in float what the runtime leaves in float, what breaks those two limits, and what takes longer.
+        guard: put back in float what the runtime leaves in float, what breaks those limits, and what takes longer.
         costs: times that the choice between float and codes goes by: measured ones; "auto": those measured on this
             machine (`onnxq targets --measure`), if there are any; "none": the target's own.
         prefer: "speed": what takes longer goes back to float; "size": it stays, and a warning says what it costs.
@@ -220,7 +223,8 @@ class Recipe(_Model):
     passes: str | None = None
     metric: str | None = None
     min_sqnr: float | None = None
-    max_drop: float | None = Field(default=None, ge=0)
+    max_drop: Annotated[Amount | None, BeforeValidator(parse_amount)] = None
+    max_ppl_increase: Annotated[Amount | None, BeforeValidator(parse_amount)] = None
     threads: int | None = Field(default=None, ge=0)
     guard: bool = True
     costs: Costs | Literal["auto", "none"] = "auto"

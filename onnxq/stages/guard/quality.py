@@ -3,28 +3,52 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
+import numpy.typing as npt
 
 from onnxq.data.source import Source
-from onnxq.errors import RecipeError
 from onnxq.numerics.metrics import Comparison
-from onnxq.runtime.session import open_session
+from onnxq.runtime.session import Session, open_session
+from onnxq.stages.budget import Budget
 from onnxq.stages.draft import Draft
 from onnxq.stages.progress import Silent
 from onnxq.stages.verify import MAX_SAMPLES, TENSOR_SAMPLES
-from onnxq.stages.verify_metric import Metric, accuracy, score
+from onnxq.stages.verify_metric import Metric, accuracy, name_of, score_one
 from onnxq.stages.verify_tensors import tensor_errors
 from onnxq.types.report import MetricResult
 
 if TYPE_CHECKING:
     import onnx_ir as ir
 
+Feeds: TypeAlias = Mapping[str, npt.NDArray[Any]]
+
+# What the float model's outputs may take, so that it runs once for all models that are judged.
+_MEMORY = 256 << 20
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Figures:
+    """What a model reaches as served.
+
+    Attributes:
+        outputs: dB of each output against the float model. metric: of both models, None where nothing was scored.
+    """
+
+    outputs: Mapping[str, float]
+    metric: MetricResult | None = None
+
+    @property
+    def sqnr(self) -> float:
+        """dB of the worst output."""
+        return min((-math.inf if math.isnan(value) else value for value in self.outputs.values()), default=math.inf)
+
 
 class Limits:
-    """What the user allows: every output at least `min_sqnr` dB, the metric at most `max_drop` lower."""
+    """Judges models by what the user allows."""
 
     def __init__(
         self,
@@ -32,22 +56,26 @@ class Limits:
         prepared: ir.Model,
         source: Source,
         *,
-        min_sqnr: float | None,
-        max_drop: float | None,
+        budget: Budget,
         metric: Metric | None,
         threads: int,
+        samples: int = MAX_SAMPLES,
     ) -> None:
         """Make limits.
 
         Args:
             original: the float model. prepared: its normal form. source: evaluation data, read again for each model.
-            min_sqnr, max_drop: None for no such limit. metric: the user's; None: accuracy by the data's labels.
-            threads: intra-op threads.
+            budget: what is allowed. metric: the user's; None: accuracy by the data's labels. threads: intra-op threads.
+            samples: to compare outputs on; a metric sees all.
         """
+        self.budget = budget
         self._original, self._prepared, self._source = original, prepared, source
-        self._min_sqnr, self._max_drop, self._metric, self._threads = min_sqnr, max_drop, metric, threads
-        self._expected = open_session(original, optimize=False, threads=threads)
+        self._metric, self._threads = metric, threads
+        self._some = source.head(samples)
         self._served = open_session(original, threads=threads)
+        self._held: list[Feeds] | None = None
+        self._plain: Session | None = None
+        self._float_value: float | None = None
 
     def shortfall(self, model: ir.Model) -> str | None:
         """Return in words how a model, as served, falls short of what was asked, None if it does not.
@@ -55,26 +83,58 @@ class Limits:
         Raises:
             RecipeError: the metric fails, or a drop is limited and there is neither metric nor labels.
         """
+        found = self.figures(model, compare=self.budget.min_sqnr is not None, metric=self.budget.by_metric)
+        return self.budget.shortfall(found.outputs, found.metric)
+
+    def figures(self, model: ir.Model, *, compare: bool = True, metric: bool = True) -> Figures:
+        """Return what a model reaches as served; `compare` its outputs, score its `metric` (or accuracy).
+
+        Raises:
+            RecipeError: the metric fails; on a quantized model it may return NaN, which no budget allows.
+        """
         session = open_session(model, threads=self._threads)
-        if self._min_sqnr is not None:
-            sums = {name: Comparison() for name in self._expected.outputs}
-            for batch in self._source.head(MAX_SAMPLES).batches():
-                expected, found = self._expected.run(batch.feeds), session.run(batch.feeds)
-                for name, entry in sums.items():
-                    if np.asarray(expected[name]).dtype.kind in "fV":
-                        entry.add(expected[name], found[name])
-            by_error = {name: entry.sqnr_db for name, entry in sums.items()}
-            name = min(by_error, key=lambda name: -math.inf if math.isnan(by_error[name]) else by_error[name])
-            noisy = too_noisy(name, by_error[name], self._min_sqnr)
-            if noisy is not None:
-                return noisy
-        if self._max_drop is not None:
-            if self._metric is not None:
-                result: MetricResult | None = score(self._metric, self._served, session)
-            else:
-                result, _ = accuracy(self._served, session, self._source, Silent())
-            return dropped(result, self._max_drop)
-        return None
+        return Figures(
+            outputs=self._outputs(session) if compare else {}, metric=self._scored(session) if metric else None
+        )
+
+    def _outputs(self, session: Session) -> Mapping[str, float]:
+        sums = {name: Comparison() for name in self._served.outputs}
+        for feeds, expected in self._expected():
+            found = session.run(feeds)
+            for name, entry in sums.items():
+                if np.asarray(expected[name]).dtype.kind in "fV":
+                    entry.add(expected[name], found[name])
+        return {name: entry.sqnr_db for name, entry in sums.items()}
+
+    def _expected(self) -> Iterator[tuple[Feeds, Feeds]]:
+        """Yield each batch with the float model's outputs, optimizer off; kept for the next model if they are few."""
+        if self._held is not None:
+            yield from zip((batch.feeds for batch in self._some.batches()), self._held, strict=True)
+            return
+        if self._plain is None:
+            self._plain = open_session(self._original, optimize=False, threads=self._threads)
+        held: list[Feeds] = []
+        size = 0
+        for batch in self._some.batches():
+            expected = self._plain.run(batch.feeds)
+            size += sum(np.asarray(array).nbytes for array in expected.values())
+            if size <= _MEMORY:
+                held.append(expected)
+            yield batch.feeds, expected
+        if size <= _MEMORY:
+            self._held, self._plain = held, None
+
+    def _scored(self, session: Session) -> MetricResult | None:
+        if self._metric is None:
+            result, _ = accuracy(self._served, session, self._source, Silent())
+            return result
+        if self._float_value is None:
+            self._float_value = score_one(self._metric, self._served, "float")
+        return MetricResult(
+            name=name_of(self._metric),
+            float_value=self._float_value,
+            quantized_value=score_one(self._metric, session, "quantized", strict=False),
+        )
 
     def noise(self, draft: Draft) -> Mapping[str, float]:
         """Return noise over signal, in power, of each quantized node's output, optimizer off."""
@@ -91,25 +151,3 @@ class Limits:
             noise = math.inf if math.isnan(error.sqnr) else 10 ** (-error.sqnr / 10)
             worst[error.node] = max(worst.get(error.node, 0.0), noise)
         return worst
-
-
-def too_noisy(output: str, sqnr: float, least: float) -> str | None:
-    """Return in words how far an output is off, None if it reaches `least` dB as served; NaN does not."""
-    if sqnr >= least:
-        return None
-    return f"output '{output}' is {sqnr:.1f} dB as served, below the {least:g} dB asked for"
-
-
-def dropped(result: MetricResult | None, most: float) -> str | None:
-    """Return in words by how much a metric fell, None if that is no more than `most`.
-
-    Raises:
-        RecipeError: there is no metric.
-    """
-    if result is None:
-        raise RecipeError("max_drop needs a figure that may drop: give a metric, or evaluation data with labels")
-    drop = result.float_value - result.quantized_value
-    if drop <= most:
-        return None
-    change = f"{result.name} falls from {result.float_value:.5g} to {result.quantized_value:.5g}"
-    return f"{change}, by more than the {most:g} allowed"

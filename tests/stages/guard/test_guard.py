@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from onnxq.errors import CalibrationError
 from onnxq.graph.text import model_from_text
+from onnxq.stages.budget import too_noisy
 from onnxq.stages.guard import guard, stage
-from onnxq.stages.guard.quality import too_noisy
 from onnxq.stages.guard.speed import SpeedGuard
 from onnxq.types.guarding import Verdict
 from onnxq.types.recipe import Recipe
