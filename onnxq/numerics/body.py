@@ -6,7 +6,7 @@ import numpy as np
 
 from onnxq.numerics.clusters import GAP, group
 from onnxq.numerics.exact import exact_sum
-from onnxq.numerics.grid import add_coarser, binade, count_bins, level_for, new_counts, shrink
+from onnxq.numerics.grid import CHUNK, add_coarser, binade, count_bins, level_for, new_counts, shrink
 from onnxq.numerics.pieces import Rows, pieces
 from onnxq.types.statistics import Cluster
 
@@ -42,7 +42,8 @@ class Body:
 
     def add(self, rows: Rows) -> bool:
         """Add an array of samples; return False, with nothing changed, if not all of it belongs to this cluster."""
-        before = self._top, self._level, self.zeros, None if self._counts is None else self._counts.copy()
+        undone = self._counts is not None and rows.size > CHUNK  # a single piece is looked at before it is counted
+        before = self._top, self._level, self.zeros, self._counts.copy() if undone else self._counts
         lows, highs = np.full(rows.shape[0], np.inf), np.full(rows.shape[0], -np.inf)
         for index, piece in pieces(rows):  # read once: from memory it comes slower than it is counted
             least, most = piece.min(axis=1), piece.max(axis=1)

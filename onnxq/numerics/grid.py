@@ -22,8 +22,9 @@ _SIDE_BITS = 12
 SIDE = 1 << _SIDE_BITS
 MAX_BINS = 2 * SIDE
 _LANES = 2
-# Elements handled at a time: few enough to stay in a core's own cache, many enough to hide numpy's cost of a call.
-CHUNK = 1 << 16
+# Elements handled at a time: few enough to stay close to a core, many enough to hide what a call costs, and in each lane
+# fewer than 2^16, for all of them may be equal.
+CHUNK = _LANES * ((1 << 16) - 64)
 # No finer bins than these, so that 2^-k is a finite float64; float32 never gets here.
 _FINEST = -1000
 # Between these levels float32 arithmetic is exact: 2^-k is representable, and nothing underflows when multiplied by it.
