@@ -26,7 +26,7 @@ from onnxq.stages.plan import make_plan
 from onnxq.stages.progress import Progress
 from onnxq.stages.report_json import report_to_json
 from onnxq.stages.rewrite import simulate as run_simulate
-from onnxq.stages.save import Written, check_writable, save, to_proto, write_bytes
+from onnxq.stages.save import Written, check_writable, has_data_files, save, to_proto, write_bytes
 from onnxq.types.benchmark import Benchmark, Comparison
 from onnxq.types.diagnosis import Diagnosis
 from onnxq.types.inspection import Inspection
@@ -135,7 +135,8 @@ def quantize(
         saved = replace(saved, quantized_bytes=written.size, hashes=hashes)
         return report_to_json(saved).encode()
 
-    save(quantized, output, force=force, companions={report_path(output): finished})
+    companions = {report_path(output): finished}
+    save(quantized, output, force=force, companions=companions, streamed=has_data_files(job.model))
     return saved
 
 

@@ -9,7 +9,7 @@ from typing import IO, Any
 import numpy as np
 import numpy.typing as npt
 
-_BUDGET = 1 << 28
+_BUDGET = 1 << 27
 _SMALL = 1 << 16
 _CHUNK = 1 << 30
 _PAGE = 4096

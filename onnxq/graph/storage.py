@@ -39,26 +39,30 @@ def to_proto(model: ir.Model) -> onnx.ModelProto:
     return _serialize(copy)
 
 
-def write_model(model: ir.Model, path: Path, batch: Batch) -> None:
+def write_model(model: ir.Model, path: Path, batch: Batch, *, streamed: bool = False) -> None:
     """Add the model's file, and a data file if it needs one, to the files of `batch`; `model` stays as it is.
 
-    Weights go to a data file when together they are over 2 GB, or over 256 MB and still on disk; they are streamed one
-    tensor at a time. The data file is named after its content (`model-1a2b3c4d5e6f.data`) and comes before the model in
+    Weights go to a data file when together they are over 2 GB, or over 256 MB and on disk still (or `streamed`: they
+    were); they are written one tensor at a time. The data file is named after its content (`model-1a2b3c4d5e6f.data`) and comes before the model in
     the batch, so that there is never a model without its data, nor one with another model's data.
 
     Raises:
         ModelError: the model cannot be expressed as a message. OSError: writing failed.
     """
-    proto = _externalize(model, path, batch) if _needs_external(model) else to_proto(model)
+    proto = _externalize(model, path, batch) if _needs_external(model, streamed) else to_proto(model)
     batch.write(path, lambda file: _write_proto(file, proto))
 
 
-def _needs_external(model: ir.Model) -> bool:
+def _needs_external(model: ir.Model, streamed: bool) -> bool:
+    size = total_bytes(model)
+    return size > EXTERNAL_ABOVE or ((streamed or has_data_files(model)) and size > STREAM_ABOVE)
+
+
+def has_data_files(model: ir.Model) -> bool:
+    """Tell whether some of the model's tensors lie in data files."""
     import onnx_ir as ir
 
-    size = total_bytes(model)
-    on_disk = any(isinstance(tensor, ir.ExternalTensor) for _, tensor in tensors(model))
-    return size > EXTERNAL_ABOVE or (on_disk and size > STREAM_ABOVE)
+    return any(isinstance(tensor, ir.ExternalTensor) for _, tensor in tensors(model))
 
 
 def _externalize(model: ir.Model, path: Path, batch: Batch) -> onnx.ModelProto:

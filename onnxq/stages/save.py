@@ -14,12 +14,12 @@ from typing import IO, TYPE_CHECKING
 
 from onnxq.errors import ModelError
 from onnxq.graph.atomic import Batch, remove
-from onnxq.graph.storage import data_files, files_read_by, to_proto, write_model
+from onnxq.graph.storage import data_files, files_read_by, has_data_files, to_proto, write_model
 
 if TYPE_CHECKING:
     import onnx_ir as ir
 
-__all__ = ["Companion", "Written", "check_writable", "save", "to_proto", "write_bytes"]
+__all__ = ["Companion", "Written", "check_writable", "has_data_files", "save", "to_proto", "write_bytes"]
 
 
 def check_writable(path: Path, force: bool, companions: Iterable[Path] = ()) -> None:
@@ -56,17 +56,25 @@ Companion = bytes | Callable[[Written], bytes]
 """Content of a file that belongs to a model, or a function that makes it once the model's own file is known."""
 
 
-def save(model: ir.Model, path: Path, *, force: bool, companions: Mapping[Path, Companion] | None = None) -> None:
+def save(
+    model: ir.Model,
+    path: Path,
+    *,
+    force: bool,
+    companions: Mapping[Path, Companion] | None = None,
+    streamed: bool = False,
+) -> None:
     """Write the model, and files that belong to it, whole or not at all; `model` stays as it is.
 
-    Weights go to an external data file next to the model when together they are over 2 GB, or over 256 MB and still
-    on disk; they are streamed one tensor at a time.
+    Weights go to an external data file next to the model when together they are over 2 GB, or over 256 MB and on disk
+    still (or `streamed`); they are written one tensor at a time.
 
     Args:
         model: what to write.
         path: the model's file.
         force: overwrite what is there.
         companions: more files to write the same way (a report), with their content.
+        streamed: whether what it was made from lay in data files: memory may not hold it as one message.
 
     Raises:
         ModelError: something is there already and `force` is not given, or writing failed; the old files are untouched.
@@ -77,7 +85,7 @@ def save(model: ir.Model, path: Path, *, force: bool, companions: Mapping[Path, 
     stale = data_files(path)
     try:
         with Batch() as batch:
-            write_model(model, path, batch)
+            write_model(model, path, batch, streamed=streamed)
             files = batch.written
             for name, content in companions.items():
                 made = content if isinstance(content, bytes) else content(_measure(files, path))

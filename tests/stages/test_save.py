@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 import onnx_ir as ir
+import onnxq
 import pytest
 from onnxq.errors import ModelError
 from onnxq.graph import storage
@@ -257,6 +258,23 @@ class TestExternalData:
         assert len(list(tmp_path.glob("two-*.data"))) == 1
         for name in ("one.onnx", "two.onnx"):
             assert fingerprint(load(tmp_path / name)) == fingerprint(make())
+
+    def test_what_is_made_of_a_streamed_model_is_streamed_though_it_lies_on_disk_no_more(self, tmp_path, monkeypatch):
+        monkeypatch.setattr(storage, "STREAM_ABOVE", 0)
+        save(make(), tmp_path / "one.onnx", force=False)
+        save(make(), tmp_path / "two.onnx", force=False, streamed=True)
+        assert [path.name[:4] for path in tmp_path.glob("*.data")] == ["two-"]
+
+    def test_a_model_with_a_data_file_is_quantized_into_one_with_a_data_file(self, tmp_path, monkeypatch):
+        monkeypatch.setattr(storage, "STREAM_ABOVE", 0)
+        model = make(rows=300, columns=1000)
+        ir.save(model, tmp_path / "m.onnx", external_data="m.data", size_threshold_bytes=0)
+        options = {"format": "weight-only", "weights": "method=rtn", "check": False}
+        onnxq.quantize(tmp_path / "m.onnx", tmp_path / "int4.onnx", **options)
+        quantized = load(tmp_path / "int4.onnx")
+        big = [value.const_value for value in quantized.graph.initializers.values() if value.const_value.nbytes >= 1024]
+        assert big
+        assert all(isinstance(tensor, ir.ExternalTensor) for tensor in big)
 
     def test_data_that_nothing_refers_to_any_more_goes(self, tmp_path, external):
         save(make(1), tmp_path / "m.onnx", force=False)

@@ -65,7 +65,7 @@ class Constants:
             codes, params = self._chosen[key]
             if transpose:
                 codes, params = np.ascontiguousarray(codes.T), _transposed_params(params)
-            self._params[key] = params
+            self._remember(key, params)
             return codes, params
         stored = self._read(tensor.tensor)
         weight = stored.astype(np.float32, copy=False)
@@ -79,9 +79,14 @@ class Constants:
         codes, params = method(weight, scheme, min_scale=self._smallest_scale(key), inputs=inputs)
         if pairs is not None:
             codes, params = fit_pairs(weight, codes, params, pairs.axes, pairs.limit)
-        self._params[key] = params
+        self._remember(key, params)
         drop_pages(stored)  # one weight after the other is read: a model may be bigger than memory
         return codes, params
+
+    def _remember(self, key: str, params: QuantParams) -> None:
+        """Keep the parameters that biases go by; all others are too many in models that are bigger than memory."""
+        if key in self._biases:
+            self._params[key] = params
 
     def codebook(self, key: str) -> tuple[npt.NDArray[np.uint8], Codebook]:
         """Return the indices of the weight planned as `key`, of its shape, and the tables that they point into.
