@@ -112,6 +112,7 @@ def quantize(
         check_writable(output, force, [report_path(output)])
     job.data = calibration
     job.prepare(_for_emit(dump_after, False), reproducer_dir, verify_each=verify_each)
+    job.equalize(statistics=statistics is not None)
     found = job.statistics(statistics, memory=memory, executor=executor)
     make = job.maker(found, dump_after=_for_emit(dump_after, True))
     draft, guarding = make(job.recipe), None
@@ -152,8 +153,11 @@ def plan(
     """Decide what would happen to every node, and why; change and write nothing. Arguments as for `quantize`."""
     job = Job(model, make_recipe(recipe, calibration=calibration, **options), progress)
     job.data = calibration
-    prepared = job.prepare()
-    made = make_plan(prepared.model, job.statistics(statistics), job.recipe, job.target)
+    job.prepare()
+    job.equalize(statistics=statistics is not None)
+    found = job.statistics(statistics)
+    assert job.prepared is not None
+    made = job.planned(make_plan(job.prepared.model, found, job.recipe, job.target))
     return replace(made, warnings=(*job.warnings, *made.warnings))
 
 
@@ -178,13 +182,16 @@ def simulate(
     """
     job = Job(model, make_recipe(recipe, calibration=calibration, **options), progress)
     job.data = calibration
-    prepared = job.prepare()
+    job.prepare()
+    job.equalize(statistics=statistics is not None)
+    assert job.prepared is not None
+    prepared = job.prepared.model
     found = None
     if made is None or made.goes_by_statistics:
         found = job.statistics(statistics)
-        made = made or make_plan(prepared.model, found, job.recipe, job.target)
+        made = made or make_plan(prepared, found, job.recipe, job.target)
     chosen = None if found is None else job.chosen(made, found)
-    return _like(model, run_simulate(prepared.model, made, statistics=found, chosen=chosen))
+    return _like(model, run_simulate(prepared, made, statistics=found, chosen=chosen))
 
 
 def calibrate(
@@ -217,6 +224,7 @@ def calibrate(
     if output is not None:
         check_writable(Path(output), force)
     job.prepare()
+    job.equalize()
     found = job.observe(
         memory=memory,
         executor=executor,

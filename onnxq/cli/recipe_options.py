@@ -70,6 +70,12 @@ OPTIONS: dict[str, Any] = {
     "calibrator": _option(
         str, _CHOICES, "NAME[:OPTIONS]", "How ranges follow from what was seen: minmax, percentile:percentile=99.9 ..."
     ),
+    "equalize": _option(
+        list[str],
+        _CHOICES,
+        "NAME[:OPTIONS]",
+        "Make the model easier to quantize first, its float outputs unchanged: smoothquant:alpha=0.5 ...; repeatable.",
+    ),
     "keep": _option(
         list[str],
         _CHOICES,

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
 
 from rich.padding import Padding
 from rich.text import Text
@@ -10,10 +12,14 @@ from rich.text import Text
 from onnxq.cli.table import table
 from onnxq.cli.terminal import is_narrow, show, show_json
 from onnxq.errors import RecipeError, nearest
+from onnxq.types.equalization import Equalization
 from onnxq.types.float_type import FloatType
 from onnxq.types.plain import plain
 from onnxq.types.plan import Action, Decision, Plan, TensorPlan
 from onnxq.types.scheme import QuantParams
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
 
 _INDENT = len("quantize  ")
 
@@ -41,6 +47,18 @@ def show_plan(plan: Plan) -> None:
         show("", table(["float type because", "nodes>"], why.most_common()))
     if kept:
         show("", table(["kept in float because", "nodes>"], kept.most_common()))
+    if plan.equalizations:
+        show("", equalization_table(plan.equalizations))
+
+
+def equalization_table(entries: Iterable[Equalization]) -> RenderableType:
+    """Return what was done so that the model is easier to quantize, and what not, as a table."""
+    rows = []
+    for entry in entries:
+        gain = f"{entry.after / entry.before:.2f}x" if entry.before else ""
+        done = Text("done" if entry.taken else "no", style="green" if entry.taken else "yellow")
+        rows.append((done, entry.method, entry.tensor, gain if entry.taken else "", entry.text))
+    return table(["equalized", "method", "tensor", "expected error>", "how"], rows)
 
 
 def show_node(plan: Plan, name: str, *, as_json: bool) -> None:

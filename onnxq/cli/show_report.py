@@ -15,6 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from onnxq.api import report_path
+from onnxq.types.equalization import Equalization
 from onnxq.types.guarding import Guarding, Verdict
 from onnxq.types.plan import Action, Decision
 from onnxq.types.report import Coverage, Kernels, Latency, MetricResult, OutputError, Report, TensorError
@@ -39,6 +40,8 @@ def report_parts(report: Report) -> Iterator[RenderableType]:
     yield _section("Nodes", _nodes(report.plan.decisions))
     if report.coverage is not None and report.coverage.weight_bytes:
         yield Padding(_coverage(report.coverage), (0, 0, 0, 2))
+    if report.plan.equalizations:
+        yield _section("Equalized before", _equalized(report.plan.equalizations))
     if report.guard is not None:
         yield _section("Guard", _guard(report.guard))
     if verification is not None and verification.tensors:
@@ -148,6 +151,22 @@ def _coverage(coverage: Coverage) -> Text:
     return Text(
         f"quantized: {' and '.join(parts)}" + (f"; weights in float: {', '.join(left)}" if left else ""), style=_DIM
     )
+
+
+def _equalized(entries: Iterable[Equalization]) -> RenderableType:
+    """Count by method what was done; `onnxq plan` tells of each tensor."""
+    table = Table.grid(padding=(0, 2))
+    table.add_column(justify="right", no_wrap=True)
+    table.add_column(overflow="fold")
+    methods: dict[str, list[Equalization]] = {}
+    for entry in entries:
+        methods.setdefault(entry.method, []).append(entry)
+    for method, found in methods.items():
+        taken = [entry for entry in found if entry.taken]
+        table.add_row(f"{len(taken)} of {len(found)}", method)
+        left = Counter(entry.text for entry in found if not entry.taken)
+        table.add_row("", Text("; ".join([taken[0].text if taken else "", *left][:2]).strip("; "), _DIM))
+    return table
 
 
 def _guard(guard: Guarding) -> RenderableType:

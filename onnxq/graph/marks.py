@@ -8,6 +8,7 @@ if TYPE_CHECKING:
     import onnx_ir as ir
 
 _UNPACKS = "onnxq.unpacks"
+_EQUALIZES = "onnxq.equalizes"
 
 
 def mark_unpacking(node: ir.Node) -> None:
@@ -18,3 +19,13 @@ def mark_unpacking(node: ir.Node) -> None:
 def is_unpacking(node: ir.Node) -> bool:
     """Tell whether a node is marked so."""
     return _UNPACKS in node.metadata_props
+
+
+def mark_equalizing(node: ir.Node, method: str) -> None:
+    """Mark a node that scales a tensor so that its codes are finer: on codes itself it would gain nothing."""
+    node.metadata_props[_EQUALIZES] = method
+
+
+def equalizing(node: ir.Node) -> str | None:
+    """Return the method that put a node there to scale a tensor, None for other nodes."""
+    return node.metadata_props.get(_EQUALIZES)

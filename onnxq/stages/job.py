@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from onnxq.calibrators import make_calibrator
 from onnxq.data import Source, open_source, signature, synthetic
 from onnxq.data.statistics_file import load_statistics
+from onnxq.equalizers import make_equalizers
 from onnxq.errors import CalibrationError
 from onnxq.graph.fingerprint import fingerprint
 from onnxq.passes.emit.constants import Chosen
@@ -24,6 +25,7 @@ from onnxq.stages.calibrate import calibrate, findings, survey
 from onnxq.stages.correct_biases import with_corrected_biases
 from onnxq.stages.cost_file import load_costs
 from onnxq.stages.draft import Draft, Make, is_empty
+from onnxq.stages.equalize import equalize
 from onnxq.stages.guard import guard
 from onnxq.stages.guard.quality import Limits
 from onnxq.stages.load import load
@@ -47,6 +49,7 @@ from onnxq.stages.verify import timed_batch, verify
 from onnxq.stages.verify_metric import Metric, load_metric
 from onnxq.targets import targets
 from onnxq.types.costs import Costs
+from onnxq.types.equalization import Equalization
 from onnxq.types.format import Format
 from onnxq.types.guarding import Guarding, Verdict
 from onnxq.types.plan import Plan
@@ -94,12 +97,14 @@ class Job:
             if choice is not None and choice.method is not None and choice.method not in CODEBOOK_METHODS:
                 make_weight_method(choice.method)
         Budget.of(self.recipe)
+        make_equalizers(self.recipe.equalize)
         if self.recipe.metric is not None:
             load_metric(self.recipe.metric)
         with self.timed("load"):
             self.model = load(self.source)
         self.prepared: Prepared | None = None
         self.opened: Source | None = None
+        self.equalizations: tuple[Equalization, ...] = ()
 
     @contextmanager
     def timed(self, stage: str) -> Iterator[None]:
@@ -135,6 +140,30 @@ class Job:
         self.warnings += prepared.warnings
         self.prepared = prepared
         return prepared
+
+    def equalize(self, *, statistics: bool = False) -> None:
+        """Make the prepared model easier to quantize, as the recipe says; what follows goes by the model it leaves.
+
+        Args:
+            statistics: whether those were given in place of data.
+
+        Raises:
+            CalibrationError: statistics were given in place of the data, which is observed for that.
+        """
+        if not self.recipe.equalize:
+            return
+        assert self.prepared is not None
+        if statistics and self.data is None and self.recipe.calibration is None:
+            message = "equalizing observes the calibration data, and only statistics were given"
+            raise CalibrationError(f"{message}; give the data too (`calibration`), or take `equalize` out")
+        with self.timed("equalize"):
+            found = equalize(self.prepared.model, self.recipe, self.target, self.samples(), progress=self.progress)
+        self.equalizations = found.entries
+        self.prepared = replace(self.prepared, model=found.model, records=(*self.prepared.records, *found.records))
+
+    def planned(self, made: Plan) -> Plan:
+        """Return a plan with what was done to the model before it."""
+        return replace(made, equalizations=self.equalizations)
 
     def samples(self) -> Source:
         """Return the calibration data, or made-up inputs."""
@@ -287,7 +316,7 @@ class Job:
             nonlocal found
             found = self.complete(found, recipe)
             with self.timed("plan"):
-                made = make_plan(prepared, found, recipe, self.target)
+                made = self.planned(make_plan(prepared, found, recipe, self.target))
             with self.timed("rewrite"):
                 chosen = self.chosen(made, found)
                 quantized, records = rewrite(

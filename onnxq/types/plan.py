@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
+from onnxq.types.equalization import Equalization
 from onnxq.types.float_type import FloatType
 from onnxq.types.format import Format
 from onnxq.types.scheme import QuantParams, Scheme
@@ -130,6 +131,7 @@ class Plan:
         warnings: what the user should know.
         constants: by the name of an initializer, how it is stored; empty where the recipe leaves float32 as it is.
         times: where the times come from that decided what is cheaper in float.
+        equalizations: what was done to the model before, so that it is easier to quantize, and what was not.
     """
 
     format: Format
@@ -140,6 +142,7 @@ class Plan:
     warnings: tuple[str, ...] = ()
     constants: Mapping[str, ConstantPlan] = field(default_factory=dict)
     times: str = ""
+    equalizations: tuple[Equalization, ...] = ()
 
     @property
     def goes_by_statistics(self) -> bool:

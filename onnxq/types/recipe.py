@@ -176,6 +176,30 @@ class CalibratorChoice(_Model):
         return shorthand.calibrator(value) if isinstance(value, str) else value
 
 
+class EqualizerChoice(_Model):
+    """An equalizer by name, with its options. Short: `smoothquant:alpha=0.5`."""
+
+    name: str
+    options: dict[str, float | int | str | bool] = Field(default_factory=dict)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _short(cls, value: object) -> object:
+        return shorthand.calibrator(value) if isinstance(value, str) else value
+
+    def __str__(self) -> str:
+        """Return the short form."""
+        options = ",".join(
+            f"{name}={str(value).lower() if isinstance(value, bool) else value}" for name, value in self.options.items()
+        )
+        return f"{self.name}:{options}" if options else self.name
+
+
+def _listed(value: object) -> object:
+    """Accept one where several may stand."""
+    return (value,) if isinstance(value, str | dict) else value
+
+
 class Recipe(_Model):
     """All that a command or call was asked for, but for the model's own path and the output's.
 
@@ -186,6 +210,7 @@ class Recipe(_Model):
         activations, weights: defaults for all nodes, over the target's.
         float_type: of what stays in float: its constants are stored in that type, and where the target can, computed.
         rules: exceptions, in order; later ones win.
+        equalize: rewrites that make the model easier to quantize, in order; what it computes stays the same.
         calibration, evaluation: data sources (path or `module:callable`); None for in-memory data or none.
         samples: how many samples to read at most. batch_size: samples a batch, None as they come.
         subsample: observe only every n-th value of a sample, None for all.
@@ -213,6 +238,7 @@ class Recipe(_Model):
     weights: WeightChoice = WeightChoice()
     float_type: FloatType = FloatType.FLOAT32
     rules: tuple[Rule, ...] = ()
+    equalize: Annotated[tuple[EqualizerChoice, ...], BeforeValidator(_listed)] = ()
     placement: Literal["fastest", "everywhere"] = "fastest"
     bias_correction: Literal["none", "analytic", "empirical"] = "none"
     calibration: str | None = None
@@ -262,6 +288,7 @@ _BY_KEY: dict[str, type[_Model]] = {
     "rules": Rule,
     "match": Match,
     "calibrator": CalibratorChoice,
+    "equalize": EqualizerChoice,
 }
 
 

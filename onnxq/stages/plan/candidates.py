@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from onnxq.graph.constants import constant_tensor, moved_tensor
 from onnxq.graph.hoist import why_hidden
+from onnxq.graph.marks import equalizing
 from onnxq.graph.walk import nodes
 from onnxq.ops import OpFact, facts, op_key
 from onnxq.stages.plan.already import is_between, is_quantized
@@ -98,6 +99,10 @@ def _examine(
     if wish.keep is not None:
         code, text = _asked(wish.keep, wish.rule)
         reason = Reason(code=code, text=text)
+        return Kept(name=name, node=node, op=op, reason=reason, rule=wish.rule, wish=wish)
+    method = equalizing(node)
+    if method is not None:
+        reason = Reason(code="equalizes", text=f"scales by {method} what is quantized behind it, not before")
         return Kept(name=name, node=node, op=op, reason=reason, rule=wish.rule, wish=wish)
     opset = model.opset_imports.get("", 1) if limited else None
     fact = facts.get(op) if op in facts else None

@@ -1,0 +1,118 @@
+"""Carry out an equalization: multiply constants, and put a Mul where no constant takes the scale."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import onnx_ir as ir
+
+from onnxq.errors import PlanError
+from onnxq.graph.marks import mark_equalizing
+from onnxq.graph.spill import Spill
+from onnxq.graph.walk import top_level
+from onnxq.passes import register_pass
+
+Floats = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class InsertedMul:
+    """A Mul between a tensor and some of its readers.
+
+    Attributes:
+        tensor: name of the value. nodes: names of the readers. factor: broadcasts to the value. method: what for.
+    """
+
+    tensor: str
+    nodes: tuple[str, ...]
+    factor: Floats
+    method: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class Rescaling:
+    """What is to be done.
+
+    Attributes:
+        factors: by the name of an initializer, what to multiply it with; broadcasts to its shape.
+        inserted: nodes to put in.
+    """
+
+    factors: Mapping[str, Floats] = field(default_factory=dict)
+    inserted: Sequence[InsertedMul] = ()
+
+
+@register_pass("rescale", preserves_semantics=True)
+class Rescale(ir.passes.InPlacePass):
+    """Multiply constants on one side of a tensor and divide them on the other, as an equalization decided."""
+
+    def __init__(self, rescaling: Rescaling) -> None:
+        """Take what is to be done."""
+        super().__init__()
+        self.rescaling = rescaling
+
+    def call(self, model: ir.Model) -> ir.passes.PassResult:
+        """Rewrite the main graph; raises PlanError where the model is not the one it was decided for."""
+        spill = Spill()
+        for name, factor in self.rescaling.factors.items():
+            value = model.graph.initializers.get(name)
+            if value is None or value.const_value is None:
+                raise PlanError(f"the model has no constant '{name}' to scale; equalize this model anew")
+            held = value.const_value.numpy()
+            scaled = np.asarray(held * factor, held.dtype)
+            if scaled.shape != held.shape or not np.isfinite(scaled).all():
+                raise PlanError(f"scaling '{name}' leaves what its type can hold; leave the equalization out")
+            value.const_value = ir.tensor(spill.keep(scaled), name=name)
+        nodes = dict(top_level(model))
+        taken = _names(model)
+        for insert in self.rescaling.inserted:
+            _insert(insert, [nodes[name] for name in insert.nodes], taken)
+        changed = bool(self.rescaling.factors or self.rescaling.inserted)
+        return ir.passes.PassResult(model, modified=changed)
+
+
+def _insert(insert: InsertedMul, readers: list[ir.Node], taken: set[str]) -> None:
+    slots = [(node, slot) for node in readers for slot, held in enumerate(node.inputs) if _is(held, insert.tensor)]
+    if not slots:
+        raise PlanError(f"nothing reads '{insert.tensor}' any more; equalize this model anew")
+    value: Any = slots[0][0].inputs[slots[0][1]]
+    graph = readers[0].graph
+    assert isinstance(graph, ir.Graph)
+    factor = np.asarray(insert.factor, value.dtype.numpy())
+    constant = ir.Value(
+        name=_new(f"{insert.tensor}/factor", taken),
+        shape=ir.Shape(factor.shape),
+        type=ir.TensorType(value.dtype),
+        const_value=ir.tensor(factor),
+    )
+    graph.register_initializer(constant)
+    node = ir.node("Mul", [value, constant], name=_new(f"{insert.tensor}/Mul", taken))
+    result = node.outputs[0]
+    result.name, result.shape, result.type = _new(f"{insert.tensor}/scaled", taken), value.shape, value.type
+    mark_equalizing(node, insert.method)
+    first = next(each for each in graph if each in readers)
+    graph.insert_before(first, node)
+    for reader, slot in slots:
+        reader.replace_input_with(slot, result)
+
+
+def _is(value: ir.Value | None, name: str) -> bool:
+    return value is not None and value.name == name
+
+
+def _names(model: ir.Model) -> set[str]:
+    found = {name for name, _ in top_level(model)} | set(model.graph.initializers)
+    return found | {value.name or "" for node in model.graph for value in node.outputs}
+
+
+def _new(name: str, taken: set[str]) -> str:
+    candidate, count = name, 1
+    while candidate in taken:
+        count += 1
+        candidate = f"{name}_{count}"
+    taken.add(candidate)
+    return candidate

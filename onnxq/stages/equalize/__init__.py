@@ -1,0 +1,104 @@
+"""equalize: Model, data, recipe -> a Model that computes the same and is easier to quantize.
+
+It stands between prepare and calibrate: what it needs to know it observes itself, equalizer by equalizer, and the
+statistics that a plan goes by are those of the model that it leaves. The decisions are `Equalization` entries and the
+numbers that go with them; the passes of `onnxq.passes.equalize` carry them out.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from onnxq.data.source import Source
+from onnxq.equalizers import Equalizer, Place, make_equalizers
+from onnxq.errors import CalibrationError
+from onnxq.passes.manager import PassRecord, run_pipeline
+from onnxq.stages.calibrate import calibrate
+from onnxq.stages.equalize.linear import scale_inputs, sites
+from onnxq.stages.progress import Progress
+from onnxq.targets import Target
+from onnxq.types.equalization import Equalization
+from onnxq.types.recipe import EqualizerChoice, Recipe
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
+
+__all__ = ["Equalized", "equalize"]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class Equalized:
+    """What came of the stage.
+
+    Attributes:
+        model: a copy of the one given. entries: what was done and what not, in order. records: of the passes.
+    """
+
+    model: ir.Model
+    entries: tuple[Equalization, ...] = ()
+    records: tuple[PassRecord, ...] = ()
+
+
+def equalize(
+    model: ir.Model, recipe: Recipe, target: Target, source: Source, *, progress: Progress | None = None
+) -> Equalized:
+    """Carry out the equalizers of a recipe, in its order.
+
+    Args:
+        model: prepared. recipe, target: what will be quantized, and where it runs. source: calibration data, read once
+            for each equalizer that goes by it. progress: told what is going on.
+
+    Raises:
+        RecipeError: an order that makes no sense, or a method that is not for what the recipe quantizes.
+        CalibrationError: data that can be read only once.
+    """
+    result = Equalized(model=model)
+    for choice, equalizer in zip(recipe.equalize, make_equalizers(recipe.equalize), strict=True):
+        job = _Step(result.model, recipe, target, source, progress, choice)
+        result = _STEPS[equalizer.place](job, equalizer, result)
+    return result
+
+
+@dataclass(frozen=True, slots=True)
+class _Step:
+    model: ir.Model
+    recipe: Recipe
+    target: Target
+    source: Source
+    progress: Progress | None
+    choice: EqualizerChoice
+
+    def observe(self, tensors: list[str], **how: Any) -> Any:
+        """Return per-channel statistics by tensor."""
+        if not self.source.repeatable:
+            message = f"equalizing reads the calibration data {len(self.recipe.equalize) + 1} times"
+            raise CalibrationError(f"{message}; give a list, a file or a function that returns an iterator")
+        if not tensors:
+            return {}
+        axes = dict.fromkeys(tensors, -1) | how.pop("axes", {})
+        seen = calibrate(
+            self.model,
+            tensors,
+            self.source,
+            channel_axes=axes,
+            histograms=False,
+            subsample=None,
+            progress=self.progress,
+            **how,
+        )
+        return {name: each.channels for name, each in seen.tensors.items()}
+
+
+def _inputs(step: _Step, equalizer: Equalizer, before: Equalized) -> Equalized:
+    weight_only = bool(getattr(equalizer, "weight_only", False))
+    found = sites(step.model, step.recipe, step.target, weight_only=weight_only, method=step.choice.name)
+    channels = step.observe([site.value.name or "" for site in found if not site.why])
+    scaled = scale_inputs(
+        equalizer, found, channels, method=str(step.choice), insert=bool(getattr(equalizer, "insert", True))
+    )
+    model, records = run_pipeline(step.model, ["rescale"], options={"rescale": {"rescaling": scaled.rescaling}})
+    return Equalized(model=model, entries=(*before.entries, *scaled.entries), records=(*before.records, *records))
+
+
+_STEPS = {Place.INPUTS: _inputs}

@@ -1,0 +1,208 @@
+"""Equalizers of inputs: the features that linear layers read, scaled against the layers' weights."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from onnxq.equalizers import Equalizer, Linear, LinearInputs, Scales
+from onnxq.errors import RecipeError
+from onnxq.passes.equalize.rescale import InsertedMul, Rescaling
+from onnxq.stages.equalize.fold import Folded, fold, own_constant
+from onnxq.stages.plan.candidates import Candidate, examine
+from onnxq.targets import Target
+from onnxq.types.equalization import Equalization
+from onnxq.types.format import Format
+from onnxq.types.recipe import Recipe
+from onnxq.types.scheme import PerBlock, PerChannel, PerToken, Scheme
+from onnxq.types.statistics import ChannelStatistics
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class Site:
+    """A tensor and the linear layers that are to be quantized and read it.
+
+    Attributes:
+        value: the tensor; its features lie along the last axis. layers: them. why: what forbids any scale, "" if
+            nothing does.
+    """
+
+    value: ir.Value
+    layers: tuple[Candidate, ...]
+    why: str = ""
+
+    @property
+    def nodes(self) -> tuple[str, ...]:
+        """Names of the layers."""
+        return tuple(layer.name for layer in self.layers)
+
+
+@dataclass(kw_only=True, slots=True)
+class Scaled:
+    """What came of an equalizer of inputs at all sites."""
+
+    rescaling: Rescaling
+    entries: list[Equalization] = field(default_factory=list)
+
+
+def sites(model: ir.Model, recipe: Recipe, target: Target, *, weight_only: bool, method: str) -> tuple[Site, ...]:
+    """Return where scales may go: layers of the main graph with weights that are theirs and will be on codes.
+
+    Args:
+        weight_only: look at layers whose inputs stay in float, or at those whose inputs are quantized too.
+        method: for messages.
+
+    Raises:
+        RecipeError: the recipe quantizes no layer in a way that the method is for.
+    """
+    candidates = [entry for entry in examine(model, recipe, target) if isinstance(entry, Candidate)]
+    linear = [entry for entry in candidates if entry.op in ("MatMul", "Gemm") and entry.weights and entry.activations]
+    fitting = [entry for entry in linear if (entry.wish.format is Format.WEIGHT_ONLY) is weight_only]
+    if linear and not fitting:
+        wants = "weights alone are quantized (format weight-only)" if weight_only else "activations are quantized too"
+        other = "smoothquant" if weight_only else "awq"
+        raise RecipeError(f"equalize: '{method}' is for layers whose {wants}; this recipe has none; take '{other}'")
+    groups: dict[ir.Value, list[Candidate]] = {}
+    for entry in fitting:
+        source = entry.node.inputs[0]
+        if entry.node.graph is model.graph and source is not None and source.name:
+            groups.setdefault(source, []).append(entry)
+    return tuple(
+        Site(value=value, layers=tuple(layers), why=_why_not(value, layers)) for value, layers in groups.items()
+    )
+
+
+def _why_not(value: ir.Value, layers: list[Candidate]) -> str:
+    if value.shape is None or not isinstance(value.shape[-1], int):
+        return f"the number of features of '{value.name}' is not known"
+    for layer in layers:
+        weight = layer.node.inputs[1]
+        if weight is None or weight.shape is None or len(weight.shape) != 2:
+            return f"the weight of '{layer.name}' is no matrix"
+        if layer.node.attributes.get_int("transA", 0):
+            return f"'{layer.name}' turns its input"
+        why = own_constant(weight, [each.node for each in layers])
+        if why is not None:
+            return why
+    return ""
+
+
+def scale_inputs(
+    equalizer: Equalizer,
+    found: tuple[Site, ...],
+    channels: Mapping[str, ChannelStatistics | None],
+    *,
+    method: str,
+    insert: bool,
+) -> Scaled:
+    """Let an equalizer decide on each site, and find a place for its scales.
+
+    Args:
+        equalizer: of inputs. found: the sites. channels: what was observed, by tensor. method: for the record.
+        insert: allow a Mul where nothing upstream takes the scale.
+    """
+    factors: dict[str, np.ndarray] = {}
+    inserted: list[InsertedMul] = []
+    result = Scaled(rescaling=Rescaling(factors=factors, inserted=inserted))
+    for site in found:
+        name = site.value.name or ""
+        seen = channels.get(name)
+        why = site.why or ("no data ever reached it" if seen is None or not seen.count.any() else "")
+        answer: Scales | str = why
+        if not why and seen is not None:
+            answer = equalizer(_inputs(site, seen))
+        if isinstance(answer, str):
+            result.entries.append(Equalization(method=method, tensor=name, nodes=site.nodes, taken=False, text=answer))
+            continue
+        assert site.value.shape is not None
+        factor = (1 / answer.scale).reshape([1] * (len(site.value.shape) - 1) + [-1])
+        place = fold(site.value, factor, [layer.node for layer in site.layers])
+        into = f"folded into {place.into}" if isinstance(place, Folded) else f"as a Mul, since {place}"
+        taken = isinstance(place, Folded) or insert
+        result.entries.append(
+            Equalization(
+                method=method,
+                tensor=name,
+                nodes=site.nodes,
+                taken=taken,
+                text=f"{answer.text}, {into}" if taken else f"{answer.text}, not done since {place}",
+                before=answer.before,
+                after=answer.after,
+            )
+        )
+        if not taken:
+            continue
+        if isinstance(place, Folded):
+            _merge(factors, place.factors)
+        else:
+            inserted.append(InsertedMul(tensor=name, nodes=site.nodes, factor=1 / answer.scale, method=method))
+        _merge(factors, _weights(site, answer.scale))
+    return result
+
+
+def _merge(factors: dict[str, np.ndarray], more: Mapping[str, np.ndarray]) -> None:
+    """A constant may take one scale for its rows and another one for its columns."""
+    for name, factor in more.items():
+        factors[name] = factors[name] * factor if name in factors else factor
+
+
+def _weights(site: Site, scale: np.ndarray) -> dict[str, np.ndarray]:
+    found = {}
+    for layer in site.layers:
+        weight = layer.node.inputs[1]
+        assert weight is not None
+        found[weight.name or ""] = scale.reshape((1, -1) if _axis(layer) else (-1, 1))
+    return found
+
+
+def _inputs(site: Site, seen: ChannelStatistics) -> LinearInputs:
+    first = site.layers[0].wish
+    return LinearInputs(
+        minimum=np.minimum(seen.minimum, 0.0),
+        maximum=np.maximum(seen.maximum, 0.0),
+        squares=seen.sum_squares / np.maximum(seen.count, 1),
+        activations=None if first.format is Format.WEIGHT_ONLY else _row(first.activations),
+        layers=tuple(_linear(layer) for layer in _once(site.layers)),
+    )
+
+
+def _row(scheme: Scheme) -> Scheme:
+    """Take the scale of all rows for those that each row finds for itself: their spread over features is the same."""
+    from dataclasses import replace
+
+    from onnxq.types.scheme import PerTensor
+
+    return replace(scheme, granularity=PerTensor()) if isinstance(scheme.granularity, PerToken) else scheme
+
+
+def _once(layers: tuple[Candidate, ...]) -> Iterator[Candidate]:
+    seen: set[ir.Value | None] = set()
+    for layer in layers:
+        if layer.node.inputs[1] not in seen:
+            seen.add(layer.node.inputs[1])
+            yield layer
+
+
+def _axis(layer: Candidate) -> int:
+    assert layer.fact.reduction_axis is not None
+    return layer.fact.reduction_axis(layer.node, 2)
+
+
+def _linear(layer: Candidate) -> Linear:
+    from dataclasses import replace
+
+    weight, axis, scheme = layer.node.inputs[1], _axis(layer), layer.wish.weights
+    assert weight is not None
+    assert weight.const_value is not None
+    grain = scheme.granularity
+    if isinstance(grain, PerChannel) and grain.axis is None:
+        grain = replace(grain, axis=1 - axis)
+    elif isinstance(grain, PerBlock) and grain.axis is None:
+        grain = replace(grain, axis=axis)
+    return Linear(weight=weight.const_value.numpy(), axis=axis, scheme=replace(scheme, granularity=grain))
