@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
 
 _WORST = 5
+_TELLING = ("features-in-float",)  # reasons of quantized nodes that say more than what they run as
 _GOOD, _BAD, _DIM, _HEAD = "green", "red", "dim", "bold"
 
 
@@ -135,7 +136,9 @@ def _nodes(decisions: Iterable[Decision]) -> RenderableType:
         for decision in chosen:
             codes.setdefault(decision.reason.code, []).append(decision)
         for code, group in sorted(codes.items(), key=lambda item: -len(item[1])):
-            table.add_row(str(len(group)), Text(f"  {code}"), _why(group, explain=action is Action.KEEP))
+            table.add_row(
+                str(len(group)), Text(f"  {code}"), _why(group, explain=action is Action.KEEP or code in _TELLING)
+            )
     return table
 
 

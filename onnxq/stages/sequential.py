@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING, Any
 
 from onnxq.data.source import Source
 from onnxq.graph.constants import moved_tensor
-from onnxq.numerics.affine import dequantize
 from onnxq.numerics.channels import merge_channels, observe_channels
 from onnxq.passes.emit.constants import Chosen, Constants
 from onnxq.stages.progress import Progress, Silent
@@ -86,7 +85,7 @@ def choose_in_order(
         # All before any is put in place: a weight and its transposed copy are to get the same codes.
         found_now = {key: constants.codes(key) for key in wave.keys}
         for key, each in found_now.items():
-            _put(work, plan.tensors[key].tensor, dequantize(*each))
+            _put(work, plan.tensors[key].tensor, constants.values(key, each))
         chosen |= found_now
         told.advance(1)
     told.finish()

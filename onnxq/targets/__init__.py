@@ -60,6 +60,7 @@ class Row:
             weight that it runs along, slowest first, from node and rank of the weight. None: the kernel is exact.
         float_inputs: returns the input slots of a node that the kernel takes in float, None for no such slots.
         float_bias: whether the kernel takes a bias in float, which then stays as it is.
+        splits: whether features of the activation can be left out of the kernel, to be multiplied in float beside it.
         hazard: what the kernel computes otherwise than its operator says, and what is done about it, in words.
     """
 
@@ -90,6 +91,7 @@ class Row:
     pairs: Callable[[ir.Node, int], tuple[int, ...]] | None = None
     float_inputs: Callable[[ir.Node], frozenset[int]] | None = None
     float_bias: bool = False
+    splits: bool = False
     hazard: str = ""
 
 

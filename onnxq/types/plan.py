@@ -5,11 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import TYPE_CHECKING
 
 from onnxq.types.equalization import Equalization
 from onnxq.types.float_type import FloatType
 from onnxq.types.format import Format
 from onnxq.types.scheme import QuantParams, Scheme
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
 
 
 class Action(StrEnum):
@@ -79,6 +84,22 @@ class PairLimit:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class FloatFeatures:
+    """Features that stay in float, by their indices, in order; `count`: how many features there are."""
+
+    indices: tuple[int, ...]
+    count: int
+
+    def others(self) -> npt.NDArray[np.float32]:
+        """Return 1 for each feature that is quantized, 0 for those that stay in float: float32, shape (count,)."""
+        import numpy as np
+
+        mask = np.ones(self.count, np.float32)
+        mask[list(self.indices)] = 0
+        return mask
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class TensorPlan:
     """How one tensor is quantized.
 
@@ -95,6 +116,8 @@ class TensorPlan:
         pairs: what the codes of a weight must keep to after the method; None for nothing.
         scale_from: for a bias, the plan keys (activation, weight) whose scales' product is its scale.
         shares: plan key of the tensor whose parameters this one took over, None if its own.
+        in_float: features of an activation, along its last axis, that stay in float, and those of the weights that
+            multiply it, along `feature_axis`; codes stand for zeros there. None for none.
         reason: where the parameters come from, in words.
     """
 
@@ -109,6 +132,7 @@ class TensorPlan:
     pairs: PairLimit | None = None
     scale_from: tuple[str, str] | None = None
     shares: str | None = None
+    in_float: FloatFeatures | None = None
     reason: str = ""
 
 

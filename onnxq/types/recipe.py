@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import fnmatch
 import re
-from dataclasses import replace
+from dataclasses import fields, replace
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
@@ -28,6 +28,7 @@ from onnxq.types.scheme import (
     index_type,
 )
 
+_PARTS = frozenset(part.name for part in fields(Scheme)) - {"codebook"}
 _PLAIN = {"per-tensor": PerTensor, "per-channel": PerChannel, "per-token": PerToken}
 
 
@@ -64,8 +65,14 @@ class SchemeChoice(_Model):
 
     def over(self, base: Scheme) -> Scheme:
         """Return `base` with the parts that are chosen here put in their place."""
-        chosen = {name: getattr(self, name) for name in SchemeChoice.model_fields}
+        chosen = {name: getattr(self, name) for name in type(self).model_fields if name in _PARTS}
         return replace(base, **{name: value for name, value in chosen.items() if value is not None})
+
+
+class ActivationChoice(SchemeChoice):
+    """A scheme with holes for activations, and from which magnitude on a feature is left out of it (`outliers=6`)."""
+
+    outliers: float | None = Field(default=None, gt=0, allow_inf_nan=False)
 
 
 CODEBOOK_METHODS = ("kmeans", "kmeans:importance=true")
@@ -148,7 +155,7 @@ class Rule(_Model):
     keep: Literal["float", "unfused", "error", "slower"] | None = None
     because: str | None = None
     format: Format | None = None
-    activations: SchemeChoice | None = None
+    activations: ActivationChoice | None = None
     weights: WeightChoice | None = None
     optional: bool = False
 
@@ -234,7 +241,7 @@ class Recipe(_Model):
     target: str = "cpu"
     portable: bool = False
     calibrator: CalibratorChoice = CalibratorChoice()
-    activations: SchemeChoice = SchemeChoice()
+    activations: ActivationChoice = ActivationChoice()
     weights: WeightChoice = WeightChoice()
     float_type: FloatType = FloatType.FLOAT32
     rules: tuple[Rule, ...] = ()
@@ -283,7 +290,7 @@ class Recipe(_Model):
 
 
 _BY_KEY: dict[str, type[_Model]] = {
-    "activations": SchemeChoice,
+    "activations": ActivationChoice,
     "weights": WeightChoice,
     "rules": Rule,
     "match": Match,

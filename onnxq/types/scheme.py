@@ -154,6 +154,8 @@ class Scheme:
         scale_type: which numbers the scales may be; tensors of float16 models have float16 scales.
         codebook: bits of an index into a table of 2^bits values, one table where there would be one scale; codes are
             such indices then, and there are no scales. None: codes are evenly spaced.
+        outliers: of an activation that a weight multiplies: features in which calibration saw a magnitude of this and
+            more are left out, and multiplied in float. None: all features are quantized.
 
     Raises:
         RecipeError: int32 or a floating-point type that is not symmetric: DequantizeLinear gives those no zero point;
@@ -167,6 +169,7 @@ class Scheme:
     narrow: bool = True
     scale_type: ScaleType = ScaleType.FLOAT32
     codebook: int | None = None
+    outliers: float | None = None
 
     def __post_init__(self) -> None:
         """Refuse a zero point where the type has none, and indices that do not fit it."""
@@ -194,7 +197,8 @@ class Scheme:
             where += f"({self.granularity.size})"
         if self.codebook is not None:
             return f"codebook({self.codebook}) {self.dtype} {where}"
-        return f"{self.dtype} {'symmetric' if self.symmetric else 'asymmetric'} {where}"
+        apart = "" if self.outliers is None else f", features from {self.outliers:g} on in float"
+        return f"{self.dtype} {'symmetric' if self.symmetric else 'asymmetric'} {where}{apart}"
 
 
 def index_type(bits: int) -> QuantType:

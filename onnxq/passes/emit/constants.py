@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from onnxq.errors import ModelError, PlanError
 from onnxq.graph.tensors import drop_pages
-from onnxq.numerics.affine import quantize
+from onnxq.numerics.affine import dequantize, quantize
 from onnxq.numerics.codebook import Codebook, codebook_quantize
 from onnxq.numerics.pair_safe import fit_pairs
 from onnxq.types.inputs import Inputs
@@ -71,6 +71,8 @@ class Constants:
         weight = stored.astype(np.float32, copy=False)
         method = make_weight_method(tensor.method or "rtn")
         scheme, inputs, pairs = tensor.scheme, self._inputs(tensor, weight.shape), tensor.pairs
+        if tensor.in_float is not None:
+            weight, inputs = _without(tensor, weight, inputs)
         if transpose:
             weight, scheme = np.ascontiguousarray(weight.T), _transposed(scheme)
             drop_pages(stored)
@@ -87,6 +89,26 @@ class Constants:
         """Keep the parameters that biases go by; all others are too many in models that are bigger than memory."""
         if key in self._biases:
             self._params[key] = params
+
+    def float_part(self, key: str) -> npt.NDArray[np.float32]:
+        """Return the weights of the features that stay in float, in order, along the axis of features."""
+        tensor = self._tensor(key)
+        assert tensor.in_float is not None
+        assert tensor.feature_axis is not None
+        weight = self._read(tensor.tensor).astype(np.float32, copy=False)
+        return np.take(weight, tensor.in_float.indices, axis=tensor.feature_axis)
+
+    def values(self, key: str, found: Chosen | None = None) -> npt.NDArray[np.float32]:
+        """Return what the codes of the constant planned as `key` stand for, weights that stay in float among them.
+
+        Args:
+            key: in the plan. found: its codes and parameters, where they are at hand.
+        """
+        tensor, values = self._tensor(key), dequantize(*(found or self.codes(key)))
+        if tensor.in_float is not None and tensor.feature_axis is not None:
+            part = np.moveaxis(self.float_part(key), tensor.feature_axis, 0)
+            np.moveaxis(values, tensor.feature_axis, 0)[list(tensor.in_float.indices)] = part
+        return values
 
     def codebook(self, key: str) -> tuple[npt.NDArray[np.uint8], Codebook]:
         """Return the indices of the weight planned as `key`, of its shape, and the tables that they point into.
@@ -165,6 +187,24 @@ class Constants:
         if tensor is None:
             raise PlanError(f"the plan refers to tensor '{key}' but does not say how to quantize it; plan again")
         return tensor
+
+
+def _without(
+    tensor: TensorPlan, weight: npt.NDArray[np.float32], inputs: Inputs | None
+) -> tuple[npt.NDArray[np.float32], Inputs | None]:
+    """Return a weight with zeros, and inputs that are 0, where features stay in float."""
+    assert tensor.in_float is not None
+    assert tensor.feature_axis is not None
+    apart, rest = list(tensor.in_float.indices), weight.copy()
+    np.moveaxis(rest, tensor.feature_axis, 0)[apart] = 0
+    if inputs is None:
+        return rest, None
+    squares, products = inputs.squares.copy(), None if inputs.products is None else inputs.products.copy()
+    squares[apart] = 0
+    if products is not None:
+        products[apart] = 0
+        products[:, apart] = 0
+    return rest, replace(inputs, squares=squares, products=products)
 
 
 def _transposed(scheme: Scheme) -> Scheme:

@@ -15,6 +15,12 @@ as lengths only, where exported models add theirs to the scores.
 
 With one scale a row (per token) MatMulInteger takes the codes as they are, and what the rows' zero points add, zero
 point times the sum of a weight's column, is taken off its result in int32.
+
+Where the plan leaves features of x in float, codes of x and of the weight stand for zeros there, and what these
+features add is a second, small product in float:
+
+    x -> [Mul by 0 or 1] -> codes as above -> ... -> float -> [Add] -> y
+    x -> [Gather of those features] -> [MatMul with their weights] -> [Add]
 """
 
 from __future__ import annotations
@@ -34,7 +40,7 @@ from onnxq.passes.emit.integer_weights import IntegerWeights
 from onnxq.passes.emit.run_time import FLOAT, INT32, RunTimeCodes, quantize_at_run_time
 from onnxq.passes.emit.steps import Steps
 from onnxq.types.format import Format
-from onnxq.types.plan import Decision
+from onnxq.types.plan import Decision, FloatFeatures
 from onnxq.types.scheme import PerChannel, QuantParams, Scheme
 
 _WINDOW = ("auto_pad", "dilations", "group", "kernel_shape", "pads", "strides")
@@ -68,7 +74,8 @@ class _Writer:
         }
         self._weights = IntegerWeights(editor, as_it_is)
         self._constants: dict[object, ir.Value] = {}
-        self._activations: dict[tuple[ir.Value, Scheme], RunTimeCodes] = {}
+        self._activations: dict[tuple[ir.Value, Scheme, FloatFeatures | None], RunTimeCodes] = {}
+        self._picked: dict[tuple[ir.Value, FloatFeatures], ir.Value] = {}
         self._old: dict[ir.Node, None] = {}
 
     def carry_out(self, decision: Decision) -> None:
@@ -121,6 +128,8 @@ class _Writer:
             total = steps("Sub", total, excess, to="corrected", dtype=INT32)
         scale = self._weights.scale(key, factor=node.attributes.get_float("alpha", 1.0))
         result = _scaled(steps, total, read, scale)
+        if self._editor.tensor(key).in_float is not None:
+            result = steps("Add", result, self._float_part(node, decision, steps), to="joined", dtype=FLOAT)
         addend = node.inputs[2] if len(node.inputs) > 2 else None
         beta = node.attributes.get_float("beta", 1.0)
         if addend is not None and beta != 0.0:
@@ -219,13 +228,34 @@ class _Writer:
         """Return what slot 0 reads, quantized; one that several read in the same scheme is quantized once."""
         tensor = self._editor.tensor(decision.inputs[0])
         value = self._editor.values[tensor.tensor]
-        if (value, tensor.scheme) not in self._activations:
-            steps = self._steps(tensor.tensor)
-            self._activations[value, tensor.scheme] = quantize_at_run_time(
-                steps, value, tensor.scheme, self._editor.opset
-            )
+        place = value, tensor.scheme, tensor.in_float
+        if place not in self._activations:
+            steps, rest = self._steps(tensor.tensor), value
+            if tensor.in_float is not None:
+                rest = self._split(steps, value, tensor.in_float)
+            self._activations[place] = quantize_at_run_time(steps, rest, tensor.scheme, self._editor.opset)
             self._editor.insert_behind(value, steps.nodes)
-        return self._activations[value, tensor.scheme]
+        return self._activations[place]
+
+    def _split(self, steps: Steps, value: ir.Value, features: FloatFeatures) -> ir.Value:
+        """Write what picks features, and return the value with zeros in their place."""
+        assert value.shape is not None
+        if (value, features) not in self._picked:
+            places, axis = steps.constant(features.indices, np.int64), {"axis": len(value.shape) - 1}
+            picked = steps("Gather", value, places, to="outliers", dtype=FLOAT, attributes=axis)
+            self._picked[value, features] = picked
+        return steps("Mul", value, steps.constant(features.others()), to="others", dtype=FLOAT, shape=value.shape)
+
+    def _float_part(self, node: ir.Node, decision: Decision, steps: Steps) -> ir.Value:
+        """Return the product of the features that stay in float, times alpha."""
+        key, tensor = decision.inputs[1], self._editor.tensor(decision.inputs[0])
+        assert tensor.in_float is not None
+        rows = self._editor.constants.float_part(key)
+        if _transposition(node, 1) is not None:
+            rows = rows.T
+        rows = rows * np.float32(node.attributes.get_float("alpha", 1.0))
+        picked = self._picked[self._editor.values[tensor.tensor], tensor.in_float]
+        return steps("MatMul", picked, self._weights.named(f"{key}/float", rows, of=key), to="float_part", dtype=FLOAT)
 
     def _scheme(self, decision: Decision) -> Scheme:
         return self._editor.tensor(decision.inputs[0]).scheme

@@ -16,7 +16,6 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
-from onnxq.numerics.affine import dequantize
 from onnxq.numerics.codebook import codebook_dequantize
 from onnxq.passes import register_pass
 from onnxq.passes.emit.constants import Chosen
@@ -25,7 +24,7 @@ from onnxq.passes.emit.emitter import Emitter
 from onnxq.passes.emit.rewire import Rewirer
 from onnxq.passes.emit.steps import Steps
 from onnxq.types.format import Format
-from onnxq.types.plan import Action, Plan, TensorPlan
+from onnxq.types.plan import Action, FloatFeatures, Plan, TensorPlan
 from onnxq.types.scheme import PerToken, Scheme
 from onnxq.types.statistics import Statistics
 
@@ -65,7 +64,7 @@ class _Rounded(Rewirer):
         """Return the nodes that round an activation."""
         steps = Steps(self.editor, tensor.name, self._constants)
         if tensor.params is None:
-            _round_at_run_time(steps, tensor.scheme, source)
+            _round_at_run_time(steps, tensor.scheme, source, tensor.in_float)
             return steps.nodes
         low, high = (code - int(tensor.params.zero_point) for code in tensor.scheme.code_range)
         scale = steps.constant(tensor.params.scale)
@@ -78,13 +77,18 @@ class _Rounded(Rewirer):
         if tensor.scheme.codebook is not None:
             values = codebook_dequantize(*self.editor.constants.codebook(tensor.name))
             return self.editor.initializer(f"{tensor.name}/dequantized", values, of=tensor.name)
-        codes, params = self.editor.constants.codes(tensor.name)
-        values = dequantize(codes, params)
+        values = self.editor.constants.values(tensor.name)
         return self.editor.initializer(f"{tensor.name}/dequantized", values, of=tensor.name)
 
 
-def _round_at_run_time(steps: Steps, scheme: Scheme, source: ir.Value) -> None:
-    """Add the nodes that find scale and zero point of a value, of each row where it has a scale, and round it."""
+def _round_at_run_time(steps: Steps, scheme: Scheme, whole: ir.Value, in_float: FloatFeatures | None) -> None:
+    """Add the nodes that find scale and zero point of a value, of each row where it has a scale, and round it.
+
+    Features that stay in float are 0 meanwhile, and come back in the end.
+    """
+    source = whole
+    if in_float is not None:
+        source = _float(steps, "Mul", whole, steps.constant(in_float.others()))
     qmin, qmax = (steps.constant(code) for code in scheme.code_range)
     zero, least = steps.constant(0.0), steps.constant(np.finfo(np.float32).tiny)
     by_row = isinstance(scheme.granularity, PerToken)
@@ -93,8 +97,9 @@ def _round_at_run_time(steps: Steps, scheme: Scheme, source: ir.Value) -> None:
     high = _float(steps, "Max", _float(steps, "ReduceMax", source, **axes), zero)
     if scheme.symmetric:
         reach = _float(steps, "Max", _float(steps, "Neg", low), high)
-        scale = _float(steps, "Max", _float(steps, "Div", reach, qmax), least)
-        point = zero
+        half = steps.constant(scheme.code_range[1] - scheme.middle)
+        scale = _float(steps, "Max", _float(steps, "Div", reach, half), least)
+        point = steps.constant(scheme.middle)
     else:
         first, last = scheme.code_range
         extent = _float(steps, "Div", _float(steps, "Sub", high, low), steps.constant(last - first))
@@ -103,7 +108,9 @@ def _round_at_run_time(steps: Steps, scheme: Scheme, source: ir.Value) -> None:
         point = _float(steps, "Clip", _float(steps, "Round", start), qmin, qmax)
     code = _float(steps, "Add", _float(steps, "Round", _float(steps, "Div", source, scale)), point)
     code = _float(steps, "Clip", code, qmin, qmax)
-    _float(steps, "Mul", _float(steps, "Sub", code, point), scale)
+    rounded = _float(steps, "Mul", _float(steps, "Sub", code, point), scale)
+    if in_float is not None:
+        _float(steps, "Add", rounded, _float(steps, "Mul", whole, steps.constant(1 - in_float.others())))
 
 
 def _float(steps: Steps, op: str, *inputs: ir.Value, **attributes: Any) -> ir.Value:

@@ -12,7 +12,7 @@ from onnxq.graph.marks import equalizing
 from onnxq.graph.walk import nodes
 from onnxq.ops import OpFact, facts, op_key
 from onnxq.stages.plan.already import is_between, is_quantized
-from onnxq.stages.plan.fitting import choose
+from onnxq.stages.plan.fitting import NO_SCHEME, choose
 from onnxq.stages.plan.rules import Wish, wish_for
 from onnxq.stages.plan.storage import no_gain
 from onnxq.targets import Row, Target
@@ -284,6 +284,8 @@ def _examine_weighted(
             found = "unknown type" if value is None or value.dtype is None else value.dtype.name.lower()
             where = "" if value is None else f" '{value.name}'"
             return kept("type", f"{found} tensor{where}: only float32 is quantized")
+    if wish.splits and running and bool(node.attributes.get_int("transA", 0)):
+        return kept(NO_SCHEME, f"{op} with transA = 1 has features along its first axis: none can be left out")
     if running and all(constant_tensor(node.inputs[slot]) is not None for slot in running):
         return kept("constant", "computes from constants only")
     if wish.format is Format.WEIGHT_ONLY and isinstance(

@@ -13,6 +13,7 @@ from onnxq.stages.plan.few_rows import few_rows
 from onnxq.stages.plan.float_types import with_float_types
 from onnxq.stages.plan.inputs import Features, WeightInputs
 from onnxq.stages.plan.observed import compared, never_ran, without_unfit
+from onnxq.stages.plan.outliers import FEATURES, share_in_float
 from onnxq.stages.plan.placement import Placement, place
 from onnxq.stages.plan.possible import check_possible
 from onnxq.stages.plan.rules import check_rules
@@ -161,14 +162,18 @@ def _decide(entry: Candidate | Kept, placement: Placement, tensors: Tensors, tar
     if entry.row.codebook:
         when = "the runtime decodes them, then" if entry.row.fused else "the rows looked up are decoded:"
         text = f"{entry.wish.weights} weights; {when} {entry.op} runs in float"
+    code, inputs = "integer-kernel" if reads_codes else "weights", tensors.inputs(entry)
+    apart = tensors.in_float(inputs.values())
+    if apart is not None:
+        code, text = FEATURES, text + share_in_float(entry, apart)
     return Decision(
         node=entry.name,
         op=entry.op,
         action=Action.QUANTIZE,
-        reason=Reason(code="integer-kernel" if reads_codes else "weights", text=text),
+        reason=Reason(code=code, text=text),
         format=entry.wish.format,
         rule=entry.wish.rule,
-        inputs=tensors.inputs(entry),
+        inputs=inputs,
         outputs=outputs,
         kernel=kernel,
     )

@@ -29,6 +29,10 @@ def choose(
         refuses: why a row does not hold, besides what the row itself says of the node.
     """
     left = tuple(row for row in rows if row.codebook is (wish.weights.codebook is not None))
+    if wish.splits:
+        left = tuple(row for row in left if row.splits)
+        if not left:
+            return NO_SCHEME, f"no kernel leaves features out; take `outliers` out of what {node.op_type} is to have"
     for what, wanted, taken in _parts(wish, weighted) if left else ():
         found = tuple(row for row in left if wanted in taken(row))
         if not found:

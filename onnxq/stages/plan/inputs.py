@@ -47,12 +47,16 @@ class WeightInputs:
         self._copies: dict[ir.Value, tuple[ir.Value, tuple[int, ...]]] = {}
         for entry in examined:
             needs = _needs(entry)
-            if isinstance(entry, Candidate) and needs is not Needs.NOTHING:
+            if isinstance(entry, Candidate) and (needs is not Needs.NOTHING or entry.wish.splits):
                 self._add(entry, needs)
 
     def tensors(self, entry: Candidate, slot: int) -> tuple[str, ...]:
-        """Return the tensors whose features a weight's method goes by."""
-        return (self.of(entry, slot) or ((), 0))[0]
+        """Return the tensors whose features a weight's method goes by, or the choice of those that stay in float."""
+        found = (self.of(entry, slot) or ((), 0))[0]
+        if entry.wish.splits:
+            read = (entry.node.inputs[slot] for slot in entry.activations)
+            found += tuple(value.name for value in read if value is not None and value.name in self.features)
+        return found
 
     def of(self, entry: Candidate, slot: int) -> tuple[tuple[str, ...], int] | None:
         """Return the tensors that a weight multiplies, and its axis along which their features lie.

@@ -33,6 +33,11 @@ class Wish:
     method: str
     stands_in: bool = False
 
+    @property
+    def splits(self) -> bool:
+        """Whether features of activations that are large stay in float."""
+        return self.format is not Format.WEIGHT_ONLY and self.activations.outliers is not None
+
 
 def wish_for(recipe: Recipe, target: Target, op: str, name: str, *, instead: Format | None = None) -> Wish:
     """Return what `recipe` wants of the node `name` of type `op`.
@@ -69,6 +74,10 @@ def wish_for(recipe: Recipe, target: Target, op: str, name: str, *, instead: For
                 f"'{name}': format {form} has no codebooks; give it format {Format.WEIGHT_ONLY}, or weights of a dtype"
             )
         method = method if method in CODEBOOK_METHODS else CODEBOOK_METHODS[0]
+    if activations.outliers is not None and form.static and keep is None:
+        raise RecipeError(
+            f"'{name}': format {form} leaves no features out; give it format {Format.DYNAMIC}, or take `outliers` out"
+        )
     return Wish(
         keep=keep,
         rule=last,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -15,13 +15,14 @@ from onnxq.stages.plan.few_rows import Shortage, instead, shortage
 from onnxq.stages.plan.inputs import WeightInputs
 from onnxq.stages.plan.levels import Reader, fewer_codes
 from onnxq.stages.plan.observed import only_surveyed
+from onnxq.stages.plan.outliers import Outliers, outliers
 from onnxq.stages.plan.pairs import LARGEST, Pairs
 from onnxq.stages.plan.parameters import activation_params
 from onnxq.stages.plan.placement import Placement
 from onnxq.stages.plan.storage import with_axis
 from onnxq.targets import Output
 from onnxq.types.format import Format
-from onnxq.types.plan import Role, TensorPlan
+from onnxq.types.plan import FloatFeatures, Role, TensorPlan
 from onnxq.types.scheme import PerChannel, PerTensor, QuantType, Range, Scheme
 from onnxq.types.statistics import Statistics
 
@@ -89,7 +90,10 @@ class Tensors:
 
     def _weighted(self, entry: Candidate) -> dict[int, str]:
         """Plan weights, and activations that are quantized at run time."""
-        keys = {slot: self._constant(entry, slot, self._weight_scheme(entry, slot)) for slot in entry.weights}
+        apart = outliers(entry, self._statistics)
+        keys = {
+            slot: self._constant(entry, slot, self._weight_scheme(entry, slot), apart=apart) for slot in entry.weights
+        }
         if entry.wish.format is Format.DYNAMIC:
             for slot in entry.activations:
                 value = entry.node.inputs[slot]
@@ -99,10 +103,15 @@ class Tensors:
                     tensor=value.name or "",
                     role=Role.ACTIVATION,
                     scheme=entry.wish.activations,
-                    reason="quantized at run time",
+                    in_float=None if apart is None else apart.features,
+                    reason="quantized at run time" if apart is None else f"quantized at run time; {apart.text}",
                 )
                 keys[slot] = self._add(plan, entry.name)
         return dict(sorted(keys.items()))
+
+    def in_float(self, keys: Iterable[str]) -> FloatFeatures | None:
+        """Return the features that stay in float of what a node reads, planned under `keys`."""
+        return next((self._planned[key].in_float for key in keys if self._planned[key].in_float is not None), None)
 
     def outputs(self, node: ir.Node) -> dict[int, str]:
         """Return slot -> plan key of what is quantized right behind a node on codes."""
@@ -248,7 +257,9 @@ class Tensors:
             return replace(scheme, granularity=PerTensor())
         return scheme
 
-    def _constant(self, entry: Candidate, slot: int, scheme: Scheme, largest: int = LARGEST) -> str:
+    def _constant(
+        self, entry: Candidate, slot: int, scheme: Scheme, largest: int = LARGEST, apart: Outliers | None = None
+    ) -> str:
         """Plan a constant; one that several nodes share in one form is planned once."""
         value = entry.node.inputs[slot]
         assert value is not None
@@ -271,6 +282,12 @@ class Tensors:
                 self.shortages[name] = short
                 rows = f"{short.rows} rows of {short.features} features are too few for {short.method}"
                 plan = replace(plan, method=instead(short.method), reason=f"{plan.reason}; {rows}")
+        if apart is not None and apart.features is not None:
+            assert entry.fact.reduction_axis is not None
+            assert value.shape is not None
+            text = f"{plan.reason}; weights of {len(apart.features.indices)} features stay in float"
+            axis = entry.fact.reduction_axis(entry.node, len(value.shape))
+            plan = replace(plan, feature_axis=axis, in_float=apart.features, reason=text)
         pairs = self._pairs.of(entry, slot, scheme, largest)
         if pairs is not None:
             text = f"{plan.reason}; neighbours of one sign add up to {pairs.limit} at most, so that no sum saturates"
