@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0.dev0"
 
 if TYPE_CHECKING:
-    from onnxq.api import benchmark, calibrate, compare, doctor, inspect, plan, quantize, simulate, verify
+    from onnxq.api import benchmark, calibrate, compare, doctor, inspect, plan, quantize, sensitivity, simulate, verify
     from onnxq.types.plan import Plan
     from onnxq.types.recipe import Recipe
     from onnxq.types.report import Report
@@ -22,6 +22,7 @@ _HOME = {
     "inspect": "onnxq.api",
     "plan": "onnxq.api",
     "quantize": "onnxq.api",
+    "sensitivity": "onnxq.api",
     "simulate": "onnxq.api",
     "verify": "onnxq.api",
     "Plan": "onnxq.types.plan",
@@ -44,6 +45,7 @@ __all__ = [
     "inspect",
     "plan",
     "quantize",
+    "sensitivity",
     "simulate",
     "verify",
 ]

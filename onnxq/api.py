@@ -15,8 +15,9 @@ from onnxq.stages.budget import Budget
 from onnxq.stages.calibrate.executors import engine
 from onnxq.stages.compare import compare as run_compare
 from onnxq.stages.doctor import diagnose, holds_codes, look
-from onnxq.stages.draft import is_empty
+from onnxq.stages.draft import Draft, is_empty
 from onnxq.stages.draw import benchmark_picture, check_picture, comparison_picture
+from onnxq.stages.draw_search import search_picture, sensitivity_picture
 from onnxq.stages.inspect import inspect as run_inspect
 from onnxq.stages.job import Data, Job
 from onnxq.stages.load import load
@@ -27,12 +28,15 @@ from onnxq.stages.progress import Progress
 from onnxq.stages.report_json import report_to_json
 from onnxq.stages.rewrite import simulate as run_simulate
 from onnxq.stages.save import Written, check_writable, has_data_files, save, to_proto, write_bytes
+from onnxq.stages.sensitivity import sensitivity as run_sensitivity
 from onnxq.types.benchmark import Benchmark, Comparison
 from onnxq.types.diagnosis import Diagnosis
 from onnxq.types.inspection import Inspection
 from onnxq.types.plan import Plan
 from onnxq.types.recipe import Recipe
 from onnxq.types.report import Report, Verification
+from onnxq.types.searching import Searching
+from onnxq.types.sensitivity import Sensitivity
 from onnxq.types.statistics import Statistics
 
 if TYPE_CHECKING:
@@ -55,6 +59,7 @@ __all__ = [
     "plan",
     "quantize",
     "report_path",
+    "sensitivity",
     "simulate",
     "verify",
 ]
@@ -76,6 +81,7 @@ def quantize(
     verify_each: bool = False,
     dump_after: tuple[str, Path] | None = None,
     reproducer_dir: Path | None = None,
+    picture: str | Path | None = None,
     progress: Progress | None = None,
     **options: Any,
 ) -> Report:
@@ -99,6 +105,7 @@ def quantize(
         verify_each: check the model after every pass, and compare outputs around passes that must not change them.
         dump_after: pass name and file: write the model as it is after that pass.
         reproducer_dir: folder for a reproducer when a pass fails. progress: told what is going on.
+        picture: file to draw the models in that a search met (.png, .svg or .pdf).
         options: fields of the recipe, over those of `recipe`; and `keep`, names of operators or nodes, or patterns, to
             leave in float.
 
@@ -106,16 +113,29 @@ def quantize(
         RecipeError: an unknown name or an impossible option. ModelError, CalibrationError: input that does not do.
         VerificationError: worse than the recipe's limits allow, or nothing can be quantized; nothing is written.
     """
+    target = None if picture is None else Path(picture)
     job = Job(model, make_recipe(recipe, calibration=calibration, evaluation=evaluation, **options), progress)
+    if target is not None:
+        check_picture(target)
+        if not job.recipe.search:
+            raise RecipeError("a picture shows the models that a search met, and no search was asked for")
     if output is not None:
         output = Path(output)
         check_writable(output, force, [report_path(output)])
     job.data = calibration
     job.prepare(_for_emit(dump_after, False), reproducer_dir, verify_each=verify_each)
     job.equalize(statistics=statistics is not None)
-    found = job.statistics(statistics, memory=memory, executor=executor)
+    if job.recipe.search and statistics is None:
+        found = job.observe_for([way.recipe for way in job.ways], memory=memory, executor=executor)
+    else:
+        found = job.statistics(statistics, memory=memory, executor=executor)
     make = job.maker(found, dump_after=_for_emit(dump_after, True))
-    draft, guarding = make(job.recipe), None
+    if job.recipe.search:
+        draft, searching, notebook = job.search(found, make, evaluation, checkpoint_path(output))
+        _judge_search(job, draft, found, searching, picture=target, kept=output is not None)
+    else:
+        draft, searching, notebook = make(job.recipe), None, None
+    guarding = None
     by_request = any(rule.keep is not None for rule in job.recipe.rules)
     if not (allow_empty or by_request or holds_codes(draft.model)) and is_empty(draft.plan):
         report = make_report(job, draft, found=found, verification=None, guarding=None)
@@ -124,7 +144,7 @@ def quantize(
         draft, guarding = job.guard(draft, make, evaluation)
     quantized = draft.model
     verification = job.verify(quantized, draft.plan, evaluation) if check else None
-    report = make_report(job, draft, found=found, verification=verification, guarding=guarding)
+    report = make_report(job, draft, found=found, verification=verification, guarding=guarding, searching=searching)
     _enforce(report, Budget.of(job.recipe))
     if output is None:
         return replace(report, model=_like(model, quantized))
@@ -138,6 +158,8 @@ def quantize(
 
     companions = {report_path(output): finished}
     save(quantized, output, force=force, companions=companions, streamed=has_data_files(job.model))
+    if notebook is not None:
+        notebook.close()
     return saved
 
 
@@ -344,6 +366,62 @@ def compare(
     return found
 
 
+def sensitivity(
+    model: Model,
+    *,
+    calibration: Data | None = None,
+    evaluation: Data | None = None,
+    statistics: Statistics | str | Path | None = None,
+    recipe: Recipe | Mapping[str, Any] | str | Path | None = None,
+    tensors: bool = True,
+    judged: int = 32,
+    picture: str | Path | None = None,
+    progress: Progress | None = None,
+    **options: Any,
+) -> Sensitivity:
+    """Tell what each layer, and each tensor, does to the outputs when it alone is quantized; write no model.
+
+    Args:
+        model: path of an ONNX file, or a model in memory.
+        calibration, evaluation, statistics, recipe, options: as for `quantize`; with a metric, every model is scored.
+        tensors: look at each activation and each weight alone, too.
+        judged: samples of the evaluation data to compare outputs on, at most. A metric sees what it wants.
+        picture: file to draw the layers in (.png, .svg or .pdf). progress: told what is going on.
+
+    Raises:
+        RecipeError, ModelError, CalibrationError: as for `quantize`. VerificationError: nothing can be quantized.
+        MissingDependencyError: a picture without matplotlib.
+    """
+    target = None if picture is None else Path(picture)
+    if target is not None:
+        check_picture(target)
+    asked = make_recipe(recipe, calibration=calibration, evaluation=evaluation, **options)
+    job = Job(model, asked.model_copy(update={"search": (), "guard": False}), progress)
+    job.data = calibration
+    job.prepare()
+    job.equalize(statistics=statistics is not None)
+    assert job.prepared is not None
+    found = job.observe_for((job.recipe,)) if statistics is None else job.statistics(statistics)
+    make = job.maker(found)
+    draft = make(job.recipe)
+    if is_empty(draft.plan):
+        raise VerificationError(f"{why_empty(draft.plan)}; there is nothing to look at")
+    effects = run_sensitivity(
+        draft,
+        make,
+        prepared=job.prepared.model,
+        statistics=found,
+        limits=job.limits(evaluation, samples=judged),
+        tensors=tensors,
+        metric=job.recipe.metric is not None or job.recipe.max_ppl_increase is not None,
+        progress=progress,
+    )
+    effects = replace(effects, warnings=tuple(job.warnings))
+    if target is not None:
+        write_bytes(target, sensitivity_picture(effects, target))
+    return effects
+
+
 def inspect(model: Model, **options: Any) -> Inspection:
     """Tell what is in a model, and which of its nodes could be quantized; nothing is run."""
     job = Job(model, make_recipe(**options), None)
@@ -377,6 +455,23 @@ def doctor(
 def report_path(output: Path) -> Path:
     """Return where the report of a quantized model goes: `model.int8.onnx` -> `model.int8.report.json`."""
     return output.parent / f"{output.stem}.report.json"
+
+
+def checkpoint_path(output: Path | None) -> Path | None:
+    """Return where a search keeps what it has measured until it is done: `model.int8.onnx` -> `.model.int8.search`."""
+    return None if output is None else output.parent / f".{output.stem}.search"
+
+
+def _judge_search(
+    job: Job, draft: Draft, found: Statistics, searching: Searching, *, picture: Path | None, kept: bool
+) -> None:
+    """Draw what a search met; raise VerificationError if nothing of it is within the budget."""
+    if picture is not None:
+        write_bytes(picture, search_picture(searching, picture))
+    if searching.chosen is None:
+        report = make_report(job, draft, found=found, verification=None, guarding=None, searching=searching)
+        again = "; what was measured is kept for a search with another budget" if kept else ""
+        raise VerificationError(f"{searching.message}; no model was written{again}", report)
 
 
 def _enforce(report: Report, budget: Budget) -> None:

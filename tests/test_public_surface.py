@@ -9,7 +9,18 @@ import onnxq
 import pytest
 from onnxq import api, errors
 
-FUNCTIONS = {"benchmark", "calibrate", "compare", "doctor", "inspect", "plan", "quantize", "simulate", "verify"}
+FUNCTIONS = {
+    "benchmark",
+    "calibrate",
+    "compare",
+    "doctor",
+    "inspect",
+    "plan",
+    "quantize",
+    "sensitivity",
+    "simulate",
+    "verify",
+}
 # Verbs about files that are there: no recipe has a say in them.
 MEASURES = {"benchmark", "compare"}
 TYPES = {"Plan", "Recipe", "Report", "Statistics"}

@@ -7,7 +7,19 @@ from typing import Annotated
 import typer
 
 from onnxq import __version__
-from onnxq.cli import bench, calibrate, compare, doctor, inspect, passes, plan, quantize, recipes, targets
+from onnxq.cli import (
+    bench,
+    calibrate,
+    compare,
+    doctor,
+    inspect,
+    passes,
+    plan,
+    quantize,
+    recipes,
+    sensitivity,
+    targets,
+)
 
 app = typer.Typer(
     add_completion=False,
@@ -18,7 +30,7 @@ app = typer.Typer(
 )
 
 # In the order of the help.
-for _module in (quantize, plan, calibrate, bench, compare, inspect, doctor, recipes, passes, targets):
+for _module in (quantize, plan, calibrate, sensitivity, bench, compare, inspect, doctor, recipes, passes, targets):
     app.command(_module.__name__.rpartition(".")[2])(_module.command)
 
 

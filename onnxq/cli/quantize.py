@@ -45,6 +45,15 @@ DumpAfter = Annotated[
     ),
 ]
 
+Front = Annotated[
+    Path | None,
+    typer.Option(
+        "--picture",
+        metavar="FILE",
+        help="Draw every model that a search met: .png, .svg or .pdf; overwritten. Needs the extra `plot`.",
+        rich_help_panel=JUDGED,
+    ),
+]
 ReproducerDir = Annotated[
     Path | None,
     typer.Option(metavar="FOLDER", help="Where to write what repeats the failure of a pass.", rich_help_panel=_TRACING),
@@ -68,6 +77,7 @@ def command(
     verify_each: VerifyEach = False,
     dump_after: DumpAfter = None,
     reproducer_dir: ReproducerDir = None,
+    picture: Front = None,
 ) -> None:
     """Quantize a model, compare it with the original as it will be served, and write it with a report."""
     from onnxq.api import quantize
@@ -97,6 +107,7 @@ def command(
             if dump_after is None
             else (dump_after, output.with_name(f"{stem}.after-{dump_after}.onnx")),
             reproducer_dir=reproducer_dir,
+            picture=picture,
             progress=terminal_progress(quiet=quiet),
         )
     except VerificationError as error:

@@ -118,6 +118,15 @@ OPTIONS: dict[str, Any] = {
     "prefer": _option(
         str, JUDGED, "NAME", "speed: what takes longer goes back to float. size: it stays quantized, with a warning."
     ),
+    "opset": _option(int, _CHOICES, "N", "Bring the model to this opset of ONNX, if it is older."),
+    "search": _option(
+        list[str],
+        JUDGED,
+        "WAY",
+        "Look for the fastest or smallest model within the limits: layer by layer one of these ways, or float. auto, a "
+        "recipe, or FORMAT:SCHEME such as weight-only:uint4,per-block(32); repeatable.",
+    ),
+    "tries": _option(int, JUDGED, "N", "How many whole models a search makes and runs at most."),
 }
 
 

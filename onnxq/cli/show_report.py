@@ -19,6 +19,7 @@ from onnxq.types.equalization import Equalization
 from onnxq.types.guarding import Guarding, Verdict
 from onnxq.types.plan import Action, Decision
 from onnxq.types.report import Coverage, Kernels, Latency, MetricResult, OutputError, Report, TensorError
+from onnxq.types.searching import Searching
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -43,6 +44,8 @@ def report_parts(report: Report) -> Iterator[RenderableType]:
         yield Padding(_coverage(report.coverage), (0, 0, 0, 2))
     if report.plan.equalizations:
         yield _section("Equalized before", _equalized(report.plan.equalizations))
+    if report.search is not None:
+        yield _section("Search", _search(report.search))
     if report.guard is not None:
         yield _section("Guard", _guard(report.guard))
     if verification is not None and verification.tensors:
@@ -181,6 +184,21 @@ def _guard(guard: Guarding) -> RenderableType:
             table.add_row(Text(_count(len(step.nodes), "node")), f"back in float, {step.why}: {step.text}")
     message = Text(guard.message, _GOOD if guard.verdict is Verdict.KEPT else "yellow")
     return Group(message, table) if table.rows else message
+
+
+def _search(search: Searching) -> RenderableType:
+    """The outcome, and the models that were tried: those within the budget first, then the nearest."""
+    table = _grid(left=1, right=4)
+    table.add_row("", *(Text(head, _DIM) for head in ("size", "speed", "worst output", search.metric or "")))
+    order = sorted(range(len(search.tried)), key=lambda index: (index != search.chosen, search.tried[index].excess))
+    for index in order[:_WORST]:
+        row = search.tried[index]
+        mark = "taken" if index == search.chosen else "within" if row.shortfall is None else "beyond"
+        speed = "-" if row.speedup is None else f"{row.speedup:.2f}x"
+        score = "" if row.metric is None else f"{row.metric:.5g}"
+        table.add_row(mark, decimal(row.bytes), speed, _db(row.sqnr), score)
+    found = search.chosen is not None
+    return Group(Text(f"{search.message}; it took {search.seconds:.0f} s", _GOOD if found else "yellow"), table)
 
 
 def _why(group: list[Decision], *, explain: bool) -> RenderableType:

@@ -11,8 +11,8 @@ from onnxq.errors import MissingDependencyError, ModelError
 from onnxq.types.benchmark import Benchmark, Comparison
 
 _KINDS = ("png", "svg", "pdf")
-_FLOAT, _QUANTIZED = "#777777", "#0b66c2"
-_EXACT = 100.0  # dB at which outputs that are equal, or hold no floats, are drawn
+FLOAT, QUANTIZED = "#777777", "#0b66c2"
+EXACT = 100.0  # dB at which outputs that are equal, or hold no floats, are drawn
 
 
 def check_picture(path: Path) -> None:
@@ -26,17 +26,17 @@ def check_picture(path: Path) -> None:
         raise ModelError(f"'{path}' is no picture; name it .png, .svg or .pdf")
     if not path.parent.is_dir():
         raise ModelError(f"picture folder '{path.parent}' does not exist; create it first")
-    _figure(1, 1)
+    figure_of(1, 1)
 
 
 def benchmark_picture(found: Benchmark, path: Path) -> bytes:
     """Return the picture of a benchmark: latency against error, one point a model, one panel a setting."""
     settings = list(dict.fromkeys(row.setting for row in found.rows))
-    figure, axes = _figure(len(settings), 3.6)
+    figure, axes = figure_of(len(settings), 3.6)
     for panel, setting in zip(axes, settings, strict=True):
         rows = [row for row in found.rows if row.setting == setting]
         first, others = rows[0], rows[1:]
-        panel.axvline(first.median_ms, color=_FLOAT, linestyle="--", linewidth=1)
+        panel.axvline(first.median_ms, color=FLOAT, linestyle="--", linewidth=1)
         panel.annotate(
             Path(first.model).name,
             (first.median_ms, 1),
@@ -44,12 +44,12 @@ def benchmark_picture(found: Benchmark, path: Path) -> bytes:
             textcoords="offset points",
             xytext=(4, -12),
             fontsize=8,
-            color=_FLOAT,
+            color=FLOAT,
         )
         for row in others:
-            height = min(row.sqnr, _EXACT) if not math.isnan(row.sqnr) else _EXACT
-            panel.plot([row.median_ms, row.p95_ms], [height] * 2, color=_QUANTIZED, linewidth=1, alpha=0.5)
-            panel.scatter([row.median_ms], [height], color=_QUANTIZED, zorder=3)
+            height = min(row.sqnr, EXACT) if not math.isnan(row.sqnr) else EXACT
+            panel.plot([row.median_ms, row.p95_ms], [height] * 2, color=QUANTIZED, linewidth=1, alpha=0.5)
+            panel.scatter([row.median_ms], [height], color=QUANTIZED, zorder=3)
             label = f"{Path(row.model).name}  {row.speedup:.2f}x"
             panel.annotate(label, (row.median_ms, height), textcoords="offset points", xytext=(6, 5), fontsize=8)
         served = "all cores" if setting.threads == 0 else f"{setting.threads} thread{'s' * (setting.threads > 1)}"
@@ -61,18 +61,18 @@ def benchmark_picture(found: Benchmark, path: Path) -> bytes:
         panel.set_xlim(left=0, right=min(1.2 * max(row.p95_ms for row in rows), 2 * max(row.median_ms for row in rows)))
         panel.margins(y=0.2)
         panel.grid(alpha=0.3)
-    return _drawn(figure, path)
+    return drawn(figure, path)
 
 
 def comparison_picture(found: Comparison, path: Path) -> bytes:
     """Return the picture of a comparison: the values of the worst tensors in both models, counted."""
     shown = [entry for entry in found.tensors if entry.spread is not None]
-    figure, axes = _figure(max(len(shown), 1), 3.2)
+    figure, axes = figure_of(max(len(shown), 1), 3.2)
     for panel, entry in zip(axes, shown, strict=False):
         spread = entry.spread
         assert spread is not None
-        panel.stairs(spread.float_counts, spread.edges, fill=True, color=_FLOAT, alpha=0.45, label="float")
-        panel.stairs(spread.quantized_counts, spread.edges, color=_QUANTIZED, linewidth=1.3, label="quantized")
+        panel.stairs(spread.float_counts, spread.edges, fill=True, color=FLOAT, alpha=0.45, label="float")
+        panel.stairs(spread.quantized_counts, spread.edges, color=QUANTIZED, linewidth=1.3, label="quantized")
         panel.set_yscale("symlog", linthresh=1)
         panel.set_title(f"{entry.tensor}\n{entry.sqnr_plain:.1f} dB, as served {entry.sqnr_served:.1f} dB", fontsize=9)
         panel.set_ylabel("values")
@@ -80,10 +80,11 @@ def comparison_picture(found: Comparison, path: Path) -> bytes:
     axes[len(shown) - 1 if shown else 0].set_xlabel("value")
     if not shown:
         axes[0].set_title("no tensor of the float model is found in the quantized one", fontsize=9)
-    return _drawn(figure, path)
+    return drawn(figure, path)
 
 
-def _figure(panels: int, height: float) -> tuple[Any, Any]:
+def figure_of(panels: int, height: float) -> tuple[Any, Any]:
+    """Return a figure of panels one above the other, `height` inches each, and the panels."""
     try:
         from matplotlib.figure import Figure
     except ImportError:
@@ -93,7 +94,8 @@ def _figure(panels: int, height: float) -> tuple[Any, Any]:
     return figure, figure.subplots(panels, squeeze=False)[:, 0]
 
 
-def _drawn(figure: Any, path: Path) -> bytes:
+def drawn(figure: Any, path: Path) -> bytes:
+    """Return a figure as the content of a file of this name."""
     sink = io.BytesIO()
     figure.savefig(sink, format=path.suffix.removeprefix(".").lower(), dpi=110)
     return sink.getvalue()

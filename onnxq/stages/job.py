@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -13,12 +13,12 @@ from onnxq.calibrators import make_calibrator
 from onnxq.data import Source, open_source, signature, synthetic
 from onnxq.data.statistics_file import load_statistics
 from onnxq.equalizers import make_equalizers
-from onnxq.errors import CalibrationError
+from onnxq.errors import CalibrationError, RecipeError, VerificationError
 from onnxq.graph.fingerprint import fingerprint
 from onnxq.passes.emit.constants import Chosen
 from onnxq.passes.emit.drop_inferred import declared_values
 from onnxq.passes.verifier import Verifier
-from onnxq.runtime.session import CPU, available_providers, run_model
+from onnxq.runtime.session import CPU, available_providers, run_model, versions
 from onnxq.runtime.stopwatch import Stopwatch
 from onnxq.stages.budget import Budget
 from onnxq.stages.calibrate import calibrate, findings, survey
@@ -32,6 +32,8 @@ from onnxq.stages.load import load
 from onnxq.stages.measure_costs import with_costs
 from onnxq.stages.perplexity import Perplexity
 from onnxq.stages.plan import (
+    Features,
+    Sizes,
     choose_format,
     goes_by_histograms,
     make_plan,
@@ -42,8 +44,12 @@ from onnxq.stages.plan import (
     observed_tensors,
 )
 from onnxq.stages.prepare import Prepared, prepare
-from onnxq.stages.progress import Progress
+from onnxq.stages.progress import Progress, Silent
 from onnxq.stages.rewrite import rewrite
+from onnxq.stages.search import Search
+from onnxq.stages.search.links import Conversion
+from onnxq.stages.search.notebook import Notebook, key_of
+from onnxq.stages.search.ways import Way, open_ways
 from onnxq.stages.sequential import choose_in_order, wants_data
 from onnxq.stages.verify import timed_batch, verify
 from onnxq.stages.verify_metric import Metric, load_metric
@@ -55,6 +61,7 @@ from onnxq.types.guarding import Guarding, Verdict
 from onnxq.types.plan import Plan
 from onnxq.types.recipe import CODEBOOK_METHODS, Recipe
 from onnxq.types.report import Verification
+from onnxq.types.searching import Searching
 from onnxq.types.statistics import Statistics
 from onnxq.weights import make_weight_method
 
@@ -96,8 +103,11 @@ class Job:
         for choice in (self.recipe.weights, *(rule.weights for rule in self.recipe.rules)):
             if choice is not None and choice.method is not None and choice.method not in CODEBOOK_METHODS:
                 make_weight_method(choice.method)
-        Budget.of(self.recipe)
         make_equalizers(self.recipe.equalize)
+        if self.recipe.search and not Budget.of(self.recipe):
+            raise RecipeError("a search needs a limit: min_sqnr, max_drop or max_ppl_increase")
+        if self.recipe.search and self.recipe.equalize:
+            raise RecipeError("`equalize` goes by what is quantized, which a search finds out; take one of the two out")
         if self.recipe.metric is not None:
             load_metric(self.recipe.metric)
         with self.timed("load"):
@@ -105,6 +115,8 @@ class Job:
         self.prepared: Prepared | None = None
         self.opened: Source | None = None
         self.equalizations: tuple[Equalization, ...] = ()
+        self.ways: tuple[Way, ...] = ()
+        self._judge: Limits | None = None
 
     @contextmanager
     def timed(self, stage: str) -> Iterator[None]:
@@ -134,9 +146,11 @@ class Job:
                 chosen, why = choose_format(prepared.model, self.target)
                 self.recipe = self.recipe.model_copy(update={"format": chosen})
                 self.warnings.append(why)
-            needed = needed_opset(prepared.model, self.recipe, self.target)
+            needed = self._needed_opset(prepared.model)
             if self.recipe.passes is None and needed > prepared.model.opset_imports.get("", needed):
                 prepared = prepare(self.model, opset=needed, **options)
+            if self.recipe.search:
+                self.ways = open_ways(self.recipe, lambda way: observed_tensors(prepared.model, way, self.target))
         self.warnings += prepared.warnings
         self.prepared = prepared
         return prepared
@@ -164,6 +178,14 @@ class Job:
     def planned(self, made: Plan) -> Plan:
         """Return a plan with what was done to the model before it."""
         return replace(made, equalizations=self.equalizations)
+
+    def _needed_opset(self, model: ir.Model) -> int:
+        recipes = [way.recipe for way in open_ways(self.recipe, lambda way: None)]
+        needed = max(needed_opset(model, recipe, self.target) for recipe in recipes)
+        # Whichever way wins, it is looked for in a model of this opset.
+        if len(recipes) > 1 and needed > model.opset_imports.get("", needed):
+            self.recipe = self.recipe.model_copy(update={"opset": max(needed, self.recipe.opset or 1)})
+        return max(needed, self.recipe.opset or 1)
 
     def samples(self) -> Source:
         """Return the calibration data, or made-up inputs."""
@@ -216,6 +238,20 @@ class Job:
         self.ranges_from = source.description
         return found
 
+    def observe_for(self, recipes: Sequence[Recipe], **how: Any) -> Statistics:
+        """Observe once all that plans of any of these recipes may go by, wherever their borders come to lie."""
+        assert self.prepared is not None
+        model = self.prepared.model
+        wanted = frozenset[str]().union(*(observed_tensors(model, recipe, self.target) for recipe in recipes))
+        if not wanted:
+            return Statistics(fingerprint=fingerprint(model))
+        source = self.samples()
+        with self.timed("calibrate"):
+            found = calibrate(model, wanted, source, **(self._observing(*recipes) | how))
+        self.warnings += (*source.warnings, *findings(found))
+        self.ranges_from = source.description
+        return found
+
     def complete(self, found: Statistics, recipe: Recipe, **how: Any) -> Statistics:
         """Return statistics with those added that the plan of a recipe goes by and that were not observed yet.
 
@@ -239,14 +275,18 @@ class Job:
             found = replace(more, tensors={**found.tensors, **more.tensors})
         return found
 
-    def _observing(self, recipe: Recipe) -> dict[str, Any]:
-        """Return the keyword arguments of the calibrate stage that a recipe asks for."""
+    def _observing(self, *recipes: Recipe) -> dict[str, Any]:
+        """Return the keyword arguments of the calibrate stage that recipes ask for together."""
         assert self.prepared is not None
-        features = observed_features(self.prepared.model, recipe, self.target)
+        features: dict[str, Features] = {}
+        for recipe in recipes:
+            for name, each in observed_features(self.prepared.model, recipe, self.target).items():
+                if name not in features or each.products:
+                    features[name] = each
         return {
             "progress": self.progress,
-            "subsample": recipe.subsample,
-            "histograms": goes_by_histograms(recipe, self.target),
+            "subsample": recipes[0].subsample,
+            "histograms": any(goes_by_histograms(recipe, self.target) for recipe in recipes),
             "channel_axes": {name: each.axis for name, each in features.items()},
             "products": [name for name, each in features.items() if each.products],
         }
@@ -337,8 +377,7 @@ class Job:
         """Return the best draft between the one given and the float model, and what was done; see `guard`."""
         assert self.prepared is not None
         source = self.evaluation(evaluation)
-        recipe, here = self.recipe, self.target.provider in available_providers()
-        budget = Budget.of(recipe)
+        recipe = self.recipe
         before, began = dict(self.seconds), perf_counter()
         result, guarding = guard(
             draft,
@@ -348,29 +387,76 @@ class Job:
             threads=recipe.serving,
             prefer=recipe.prefer,
             read_back=self.target.provider in CPU,
-            quality=Limits(
-                self.model,
-                self.prepared.model,
-                source,
-                budget=budget,
-                metric=self._metric(source),
-                threads=recipe.serving[0],
-            )
-            if budget
-            else None,
-            measure=Stopwatch(
-                timed_batch(source).feeds,
-                names=self.prepared.model,
-                providers=tuple(dict.fromkeys((self.target.provider, *CPU))),
-            )
-            if here
-            else None,
+            quality=(self._judge or self.limits(evaluation)) if Budget.of(recipe) else None,
+            measure=self.stopwatch(source),
         )
         self.seconds = {**before, "guard": perf_counter() - began}  # of which plan and rewrite took parts
         self.recipe = result.recipe
         if guarding.verdict is not Verdict.KEPT:
             self.warnings.append(guarding.message)
         return result, guarding
+
+    def search(
+        self, found: Statistics, make: Make, evaluation: Data | None, checkpoint: Path | None
+    ) -> tuple[Draft, Searching, Notebook]:
+        """Return the best draft within the budget, or the nearest to it if none is, what was met, and the notebook.
+
+        Args:
+            found: statistics. make: of `maker`. evaluation: data to judge by. checkpoint: file of the notebook.
+        """
+        assert self.prepared is not None
+        source = self.evaluation(evaluation)
+        with self.timed("search"):
+            limits = self._judge = self.limits(evaluation)
+            notebook = Notebook(checkpoint, key_of(self.recipe, found, source, versions()))
+            search = Search(
+                recipe=self.recipe,
+                ways=self.ways,
+                original=self.model,
+                prepared=self.prepared.model,
+                make=make,
+                limits=limits,
+                measure=self.stopwatch(source),
+                notebook=notebook,
+                conversion=Conversion(sizes=Sizes(found), timing=self.target.timing),
+                progress=self.progress or Silent(),
+            )
+            draft, searching = search.run()
+        self.recipe = draft.recipe
+        return draft, searching, notebook
+
+    def limits(self, evaluation: Data | None, **options: Any) -> Limits:
+        """Return what judges models by the recipe's budget, on the evaluation data; options as for `Limits`.
+
+        Raises:
+            VerificationError: the float model itself is not within the budget, so that no other can be expected to be.
+        """
+        assert self.prepared is not None
+        source, budget = self.evaluation(evaluation), Budget.of(self.recipe)
+        made = Limits(
+            self.model,
+            self.prepared.model,
+            source,
+            budget=budget,
+            metric=self._metric(source),
+            threads=self.recipe.serving[0],
+            **options,
+        )
+        missed = made.shortfall(self.model)
+        if missed is not None:
+            text = f"the float model itself is not within the limits: {missed}"
+            raise VerificationError(
+                f"{text}; no quantized model can be expected to be, ask for less; nothing was written"
+            )
+        return made
+
+    def stopwatch(self, source: Source) -> Stopwatch | None:
+        """Return what times models on data, None where the model is not served on this machine."""
+        assert self.prepared is not None
+        if self.target.provider not in available_providers():
+            return None
+        providers = tuple(dict.fromkeys((self.target.provider, *CPU)))
+        return Stopwatch(timed_batch(source).feeds, names=self.prepared.model, providers=providers)
 
     def verify(self, quantized: ir.Model, made: Plan, evaluation: Data | None) -> Verification:
         """Compare what was made with the job's model, on the evaluation data."""

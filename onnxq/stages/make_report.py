@@ -16,6 +16,7 @@ from onnxq.stages.load import file_bytes
 from onnxq.types.guarding import Guarding
 from onnxq.types.plan import Plan
 from onnxq.types.report import Report, Verification
+from onnxq.types.searching import Searching
 from onnxq.types.statistics import Statistics
 
 
@@ -26,13 +27,14 @@ def make_report(
     found: Statistics,
     verification: Verification | None,
     guarding: Guarding | None,
+    searching: Searching | None = None,
 ) -> Report:
     """Gather what a job did.
 
     Args:
         job: with its prepared model. draft: the result, with its recipe and plan.
         found: the statistics that the plan is based on. verification: None where the models were not run.
-        guarding: what a guard did, None if there was none.
+        guarding, searching: what a guard and a search did, None if there was none.
     """
     made = draft.plan
     assert job.prepared is not None
@@ -51,7 +53,7 @@ def make_report(
         quantized_bytes=total_bytes(draft.model),
         plan=made,
         # What a guard would decide is decided: replayed, the recipe gives this model whatever the clocks say.
-        recipe=draft.recipe.model_copy(update={"guard": False}).plain(),
+        recipe=draft.recipe.model_copy(update={"guard": False, "search": ()}).plain(),
         verification=verification,
         warnings=tuple(dict.fromkeys((*job.warnings, *made.warnings, *checked))),
         versions=versions(),
@@ -65,6 +67,7 @@ def make_report(
             "synthetic": found.synthetic,
         },
         guard=guarding,
+        search=searching,
         coverage=planned(made, job.prepared.model, found),
     )
 

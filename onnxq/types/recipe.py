@@ -235,6 +235,10 @@ class Recipe(_Model):
         costs: times that the choice between float and codes goes by: measured ones; "auto": those measured on this
             machine (`onnxq targets --measure`), if there are any; "none": the target's own.
         prefer: "speed": what takes longer goes back to float; "size": it stays, and a warning says what it costs.
+        opset: of ONNX, that the model is brought to if it is older; what is quantized may need a later one.
+        search: ways to quantize a layer, among which the fastest or smallest model within the limits is looked for:
+            names of built-in recipes, paths, `FORMAT:SCHEME`; "auto" for those that suit `prefer`. (): no search.
+        tries: how many whole models a search makes and runs at most.
     """
 
     format: Format = Format.QDQ
@@ -262,6 +266,9 @@ class Recipe(_Model):
     guard: bool = True
     costs: Costs | Literal["auto", "none"] = "auto"
     prefer: Literal["speed", "size"] = "speed"
+    opset: int | None = Field(default=None, ge=1)
+    search: tuple[str, ...] = ()
+    tries: int = Field(default=24, ge=1)
 
     @classmethod
     def parse(cls, data: object) -> Recipe:

@@ -8,6 +8,7 @@ from typing import Any
 
 from onnxq.types.guarding import Guarding
 from onnxq.types.plan import Plan
+from onnxq.types.searching import Searching
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -131,6 +132,7 @@ class Report:
             again without a guard. guard: what that did, None if there was none. warnings: of every stage, in order.
         versions: of everything that shaped the result. hashes: sha256 of source, output and calibration data.
         seconds: time taken by each stage. passes: what each pass changed and took.
+        search: every model that a search met, None if there was none.
         calibration: samples seen, tensors observed, synthetic or not. coverage: by bytes and by operations.
         model: the quantized model, of the same kind as the input; not part of the JSON.
     """
@@ -149,5 +151,6 @@ class Report:
     passes: tuple[Mapping[str, Any], ...] = ()
     calibration: Mapping[str, Any] = field(default_factory=dict)
     guard: Guarding | None = None
+    search: Searching | None = None
     coverage: Coverage | None = None
     model: Any = None

@@ -42,7 +42,7 @@ def regions(model: ir.Model, plan: Plan) -> list[Group]:
     Args:
         model: prepared. plan: made for it.
     """
-    sets = _Sets()
+    sets = Sets()
     holders: dict[str, str] = {}
     makers = {value.name: path for path, node in nodes(model) for value in node.outputs}
     read: dict[str, set[str]] = {}
@@ -70,7 +70,7 @@ def units(model: ir.Model, plan: Plan, times: Iterable[Mapping[str, float]]) -> 
         model: prepared. plan: made for it.
         times: time of each node in the float model and in others; a node that is missing was merged into another one.
     """
-    sets = _Sets()
+    sets = Sets()
     named = dict(nodes(model))
     paths = {node: path for path, node in named.items()}
     absorbed = {entry.node for entry in plan.decisions if entry.reason.code == _ABSORBED}
@@ -83,7 +83,7 @@ def units(model: ir.Model, plan: Plan, times: Iterable[Mapping[str, float]]) -> 
     return _groups(sets, model, plan)
 
 
-def _join_absorbed(sets: _Sets, model: ir.Model, plan: Plan) -> None:
+def _join_absorbed(sets: Sets, model: ir.Model, plan: Plan) -> None:
     """Put clamps with the node whose quantized output does their work."""
     named = dict(nodes(model))
     paths = {node: path for path, node in named.items()}
@@ -95,7 +95,7 @@ def _join_absorbed(sets: _Sets, model: ir.Model, plan: Plan) -> None:
                 sets.join(decision.node, paths[producer])
 
 
-def _groups(sets: _Sets, model: ir.Model, plan: Plan) -> list[Group]:
+def _groups(sets: Sets, model: ir.Model, plan: Plan) -> list[Group]:
     named = dict(nodes(model))
     found: dict[str, list[str]] = {}
     for decision in plan.decisions:
@@ -127,16 +127,18 @@ def _kind(node: ir.Node) -> str:
 _BY_RESULT: Collection[str] = frozenset({"Conv", "ConvTranspose"})
 
 
-class _Sets:
+class Sets:
     """Disjoint sets of names (Tarjan 1975), each known by one of its members."""
 
     def __init__(self) -> None:
         self._above: dict[str, str] = {}
 
     def add(self, name: str) -> None:
+        """Put a name in a set of its own, unless it is in one."""
         self._above.setdefault(name, name)
 
     def root(self, name: str) -> str:
+        """Return the member that a name's set is known by."""
         self.add(name)
         while self._above[name] != name:
             self._above[name] = self._above[self._above[name]]
@@ -144,7 +146,9 @@ class _Sets:
         return name
 
     def join(self, one: str, other: str) -> None:
+        """Make one set of two names' sets."""
         self._above[self.root(one)] = self.root(other)
 
     def all(self) -> tuple[str, ...]:
+        """Return every name."""
         return tuple(self._above)

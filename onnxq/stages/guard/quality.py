@@ -48,7 +48,10 @@ class Figures:
 
 
 class Limits:
-    """Judges models by what the user allows."""
+    """Judges models by what the user allows.
+
+    `budget` is what that is, `samples` how many are compared at most, `data` where they come from, in words.
+    """
 
     def __init__(
         self,
@@ -72,10 +75,30 @@ class Limits:
         self._original, self._prepared, self._source = original, prepared, source
         self._metric, self._threads = metric, threads
         self._some = source.head(samples)
+        self.samples, self.data = (
+            samples if source.samples is None else min(samples, source.samples),
+            source.description,
+        )
         self._served = open_session(original, threads=threads)
         self._held: list[Feeds] | None = None
         self._plain: Session | None = None
         self._float_value: float | None = None
+        self._float_metric: tuple[str, float] | None = None
+
+    @property
+    def scores(self) -> bool:
+        """Whether there is a metric to score models with."""
+        return self.budget.by_metric or self._metric is not None
+
+    @property
+    def float_metric(self) -> tuple[str, float] | None:
+        """Name and value of the float model's metric, None where nothing is scored."""
+        if not self.scores:
+            return None
+        if self._float_metric is None:
+            result = self._scored(self._served)
+            self._float_metric = None if result is None else (result.name, result.float_value)
+        return self._float_metric
 
     def shortfall(self, model: ir.Model) -> str | None:
         """Return in words how a model, as served, falls short of what was asked, None if it does not.

@@ -1,0 +1,56 @@
+"""`onnxq sensitivity`: what each layer, and each tensor, does alone."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import typer
+
+from onnxq.cli.options import Json, Model, Picture, Quiet, Statistics
+from onnxq.cli.recipe_options import takes_recipe
+
+Tensors = Annotated[
+    bool, typer.Option("--tensors/--no-tensors", help="Look at each activation and each weight alone, too.")
+]
+Judged = Annotated[
+    int, typer.Option(metavar="N", min=1, help="Compare outputs on N samples of the evaluation data at most.")
+]
+Worst = Annotated[int, typer.Option(metavar="N", min=1, help="Show this many layers and tensors, the worst.")]
+
+
+@takes_recipe
+def command(
+    model: Model,
+    *,
+    options: dict[str, Any],
+    statistics: Statistics = None,
+    tensors: Tensors = True,
+    judged: Judged = 32,
+    worst: Worst = 20,
+    picture: Picture = None,
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Tell what each layer does to the outputs when it alone is quantized, as served, and each tensor; worst first."""
+    from onnxq.api import sensitivity
+    from onnxq.cli.progress import terminal_progress
+    from onnxq.cli.show_sensitivity import show_sensitivity
+    from onnxq.cli.terminal import show, show_json, warn
+    from onnxq.types.plain import plain
+
+    found = sensitivity(
+        model,
+        **options,
+        statistics=statistics,
+        tensors=tensors,
+        judged=judged,
+        picture=picture,
+        progress=terminal_progress(quiet=quiet),
+    )
+    if as_json:
+        show_json(plain(found))
+    elif not quiet:
+        show_sensitivity(found, worst)
+        if picture is not None:
+            show("", f"drawn in {picture}")
+    warn(found.warnings)

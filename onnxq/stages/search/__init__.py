@@ -1,0 +1,7 @@
+"""search: a loop above the stages that looks for the best plan within a budget."""
+
+from __future__ import annotations
+
+from onnxq.stages.search.stage import Search
+
+__all__ = ["Search"]

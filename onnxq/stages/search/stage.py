@@ -1,0 +1,340 @@
+"""The search: the fastest or smallest model within a budget, layer by layer one of several ways, or float.
+
+1. Every way is carried out on the whole model: what can go that way, its size, its error, its time, node by node.
+2. Every unit goes every way alone, as served: the noise that it brings, and the bytes that it saves.
+3. Noise adds up, nearly: that gives a row of models from the cheapest to the one of least error (`front`). Models of it
+   are made and judged; the first that is within the budget is found by halving. Metrics and kernels do not add up, so
+   that from there on units are let go as in cheaper models, as long as the budget and the number of tries allow it.
+
+Every model that is made is written down with its size, time and error. The best that is within the budget is taken as
+it was measured; the sums only say what to try.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from time import perf_counter
+from typing import TYPE_CHECKING
+
+from onnxq.graph.tensors import total_bytes
+from onnxq.stages.draft import Draft, Make, with_rules
+from onnxq.stages.guard.quality import Limits
+from onnxq.stages.guard.speed import FLOOR, Measure
+from onnxq.stages.progress import Progress
+from onnxq.stages.search.alone import effect_alone, recipe_alone
+from onnxq.stages.search.front import Link, Option, front
+from onnxq.stages.search.links import Conversion, links
+from onnxq.stages.search.notebook import Notebook
+from onnxq.stages.search.units import Unit, common_units
+from onnxq.stages.search.ways import Way, base_of, follow, in_float
+from onnxq.types.plan import Plan
+from onnxq.types.recipe import Recipe
+from onnxq.types.report import MetricResult
+from onnxq.types.searching import Alone, Searching, Tried
+from onnxq.types.sensitivity import Effect
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
+
+FLOAT = -1
+# Seconds of a race: enough to tell which of two models is the faster one by a few percent.
+_RACE = 0.4
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Times:
+    """Microseconds of each node of the float model, in one form of it."""
+
+    by_node: Mapping[str, float]
+
+
+@dataclass(kw_only=True)
+class Search:
+    """Looks for the best draft within a budget.
+
+    Attributes:
+        recipe: to search with. ways: what a unit may do besides staying in float.
+        original: the float model. prepared: its normal form. make: makes a draft. limits: judges it.
+        measure: measures time, None where that cannot be done here. notebook: remembers what was measured.
+        conversion: tells what it takes to convert a tensor. progress: told what is going on.
+        tried: the models that were made so far, by the ways of their units.
+    """
+
+    recipe: Recipe
+    ways: tuple[Way, ...]
+    original: ir.Model
+    prepared: ir.Model
+    make: Make
+    limits: Limits
+    measure: Measure | None
+    notebook: Notebook
+    conversion: Conversion
+    progress: Progress
+    tried: dict[tuple[int, ...], Tried] = field(default_factory=dict)
+    units: tuple[Unit, ...] = ()
+
+    def __post_init__(self) -> None:
+        self._base = base_of(self.recipe, self.ways)
+        self._plans: list[Plan] = []
+        self._whole = 0.0
+
+    def run(self) -> tuple[Draft, Searching]:
+        """Return the best draft within the budget, or the nearest to it if none is, and all that was met."""
+        began = perf_counter()
+        before = self._profile("float", self.prepared)
+        times = self._carry_out()
+        spent = [each.by_node for each in (before, *times) if each is not None]
+        self.units = common_units(self.prepared, self._plans, spent)
+        alone = self._alone(before, times)
+        self._look(alone)
+        chosen = self._best()
+        rows = tuple(self.tried.values())
+        nearest = min(range(len(rows)), key=lambda index: rows[index].excess, default=None)
+        scored = self.limits.float_metric
+        searching = Searching(
+            budget=str(self.limits.budget),
+            prefer=self.recipe.prefer,
+            ways=tuple(way.name for way in self.ways),
+            units=tuple(tuple(unit.nodes) for unit in self.units),
+            alone=tuple(alone),
+            tried=rows,
+            chosen=None if chosen is None else list(self.tried).index(chosen),
+            nearest=nearest,
+            message=self._message(chosen, None if nearest is None else rows[nearest]),
+            float_bytes=total_bytes(self.original),
+            seconds=perf_counter() - began,
+            metric=None if scored is None else scored[0],
+            float_metric=None if scored is None else scored[1],
+            resumed=self.notebook.taken_over,
+        )
+        taken = chosen or (None if nearest is None else rows[nearest].ways)
+        recipe = self.recipe.model_copy(update={"search": ()}) if taken is None else self.recipe_of(taken)
+        return self.make(recipe), searching
+
+    def _carry_out(self) -> list[_Times | None]:
+        """Let the whole model go each way, and time it; ways that come to the same plan as another one are dropped."""
+        ways, times = [], []
+        with self._step(len(self.ways), "every way alone"):
+            for way in self.ways:
+                draft = self.make(way.recipe)
+                if all(_differ(draft.plan, other) for other in self._plans):
+                    times.append(self._profile(f"way {way.name}", draft.model))
+                    self._plans.append(draft.plan)
+                    ways.append(way)
+                self.progress.advance(1)
+        self.ways = tuple(ways)
+        return times
+
+    def recipe_of(self, ways: Sequence[int]) -> Recipe:
+        """Return the recipe that lets each unit go its way, by rules that name its nodes."""
+        together: dict[int, dict[str, str]] = {}
+        left: list[str] = []
+        for unit, way in zip(self.units, ways, strict=True):
+            goes = () if way == FLOAT else unit.by_way[way]
+            together.setdefault(way, {}).update({node: unit.nodes[node] for node in goes})
+            left += [node for node in unit.nodes if node not in goes]
+        rules = [rule for way, nodes in sorted(together.items()) if nodes for rule in follow(self.ways[way], nodes)]
+        because = f"the search leaves it in float, for the sake of the budget ({self.limits.budget})"
+        return with_rules(self._base, (*rules, *in_float(left, because)))
+
+    def _alone(self, before: _Times | None, after_: Sequence[_Times | None]) -> list[Alone]:
+        """Measure every unit alone, each way that it can go."""
+        pairs = [
+            (unit, way) for unit, part in enumerate(self.units) for way in range(len(self.ways)) if part.by_way[way]
+        ]
+        whole = self._whole = 0.0 if before is None else sum(before.by_node.values())
+        found: list[Alone] = []
+        with self._step(len(pairs), "layers alone"):
+            for unit, way in pairs:
+                effect = self._effect(unit, way)
+                if effect is not None:
+                    now, faster = after_[way], None
+                    if before is not None and now is not None and whole:
+                        merged = self.units[unit].merged
+                        spent = [sum(times.by_node.get(node, 0.0) for node in merged) for times in (before, now)]
+                        faster = (spent[0] - spent[1]) / whole
+                    noise = 10 ** (-effect.sqnr / 10) if effect.sqnr < math.inf else 0.0
+                    found.append(Alone(unit=unit, way=way, noise=noise, saved=effect.saved, faster=faster))
+                self.progress.advance(1)
+        return found
+
+    def _effect(self, unit: int, way: int) -> Effect | None:
+        part = self.units[unit]
+        recipe = recipe_alone(self._base, part, self.ways, way)
+        name = self.ways[way].name
+        return self.notebook.recall(
+            f"alone {part.name} {way}",
+            Effect,
+            lambda: effect_alone(recipe, part, name, make=self.make, limits=self.limits, prepared=self.prepared),
+        )
+
+    def _profile(self, name: str, model: ir.Model) -> _Times | None:
+        measure = self.measure
+        if measure is None:
+            return None
+        threads = self.recipe.serving[0]
+        return self.notebook.recall(f"times {name}", _Times, lambda: _Times(by_node=measure.times(model, threads)))
+
+    def _look(self, alone: Sequence[Alone]) -> None:
+        """Make and judge models, until tries are over or nothing is left that could be better."""
+        options = [[Option(way=FLOAT, cost=0.0, noise=0.0)] for _ in self.units]
+        for each in alone:
+            static = self.ways[each.way].recipe.format.static
+            options[each.unit].append(Option(way=each.way, cost=-self._gain(each), noise=each.noise, codes=static))
+        models = front(options, self._links())
+        uniform = [tuple(way if unit.by_way[way] else FLOAT for unit in self.units) for way in range(len(self.ways))]
+        with self._step(self.recipe.tries, "whole models"):
+            for ways in uniform:
+                self._try(ways)
+            passing = self._halve(models)
+            self._repair(models, passing)
+
+    def _links(self) -> tuple[Link, ...]:
+        """Return the tensors between units whose conversion takes time, in shares of the float model's."""
+        static = next((index for index, way in enumerate(self.ways) if way.recipe.format.static), None)
+        if self.recipe.prefer == "size" or static is None or not self._whole:
+            return ()
+        return links(
+            self.prepared, self.units, static, self._plans[static], conversion=self.conversion, whole=self._whole * 1e3
+        )
+
+    def _halve(self, models: Sequence[tuple[int, ...]]) -> int:
+        """Return the index of the first model that is within the budget, supposing that those behind it are, too."""
+        failing, passing, guess = -1, len(models) - 1, 0
+        while passing - failing > 1 and self._left():
+            if self._passes(models[guess]):
+                passing = guess
+            else:
+                failing = guess
+            guess = (failing + passing) // 2
+        return passing
+
+    def _repair(self, models: Sequence[tuple[int, ...]], passing: int) -> None:
+        """Let units go as in cheaper models, but for those that break the budget: by halves, neighbours together."""
+        kept, refused, back = list(models[passing]), set[int](), 1
+        while passing - back >= 0 and self._left():
+            cheaper = models[passing - back]
+            back *= 2
+            differing = [unit for unit, way in enumerate(cheaper) if kept[unit] != way and unit not in refused]
+            groups = [differing]
+            while groups and self._left():
+                group = groups.pop(0)
+                if not group:
+                    continue
+                tried = [cheaper[unit] if unit in group else way for unit, way in enumerate(kept)]
+                if self._passes(tuple(tried)):
+                    kept = tried
+                elif len(group) > 1:
+                    groups += [group[: len(group) // 2], group[len(group) // 2 :]]
+                else:
+                    refused.update(group)
+
+    def _passes(self, ways: tuple[int, ...]) -> bool:
+        if all(way == FLOAT for way in ways):
+            return True
+        found = self._try(ways)
+        return found is not None and found.shortfall is None
+
+    def _left(self) -> bool:
+        return len(self.tried) < self.recipe.tries
+
+    def _try(self, ways: tuple[int, ...]) -> Tried | None:
+        """Make a model and judge it; None where it turns out to be the float model, or tries are over."""
+        if ways in self.tried:
+            return self.tried[ways]
+        if not self._left() or all(way == FLOAT for way in ways):
+            return None
+        names = ",".join(map(str, ways))
+        found = self.notebook.recall(f"model {names}", Tried, lambda: self._judge(ways))
+        if found is not None:
+            found = self._judged(found)
+            self.tried[ways] = found
+            self.progress.note(f"{len(self.tried)}: {_shown(found)}")
+        self.progress.advance(1)
+        return found
+
+    def _judge(self, ways: tuple[int, ...]) -> Tried | None:
+        draft = self.make(self.recipe_of(ways))
+        if not draft.quantized:
+            return None
+        found = self.limits.figures(draft.model, metric=self.limits.scores)
+        timing = None
+        if self.measure is not None:
+            timing = self.measure.race([self.original, draft.model], self.recipe.serving[0], _RACE)
+        return Tried(
+            ways=ways,
+            bytes=total_bytes(draft.model),
+            outputs=dict(found.outputs),
+            metric=None if found.metric is None else found.metric.quantized_value,
+            latency_ms=None if timing is None else timing.best_ms(1),
+            speedup=None if timing is None else timing.ratio(0, 1),
+            noise=None if timing is None else max(FLOOR, timing.noise),
+        )
+
+    def _judged(self, found: Tried) -> Tried:
+        """Return a model with what the budget says of it."""
+        budget, before, metric = self.limits.budget, self.limits.float_metric, None
+        if before is not None and found.metric is not None:
+            metric = MetricResult(name=before[0], float_value=before[1], quantized_value=found.metric)
+        return replace(
+            found, shortfall=budget.shortfall(found.outputs, metric), excess=budget.excess(found.outputs, metric)
+        )
+
+    def _gain(self, each: Alone) -> float:
+        """Return what a unit gains by a way: what is preferred, and a little for the other."""
+        size = each.saved / max(total_bytes(self.original), 1)
+        if self.recipe.prefer == "size" or each.faster is None:
+            return size + 1e-3 * (each.faster or 0.0)
+        return each.faster + 1e-3 * size
+
+    def _best(self) -> tuple[int, ...] | None:
+        """Return the ways of the smallest or fastest model within the budget; what is as fast is judged by size."""
+        within = {ways: found for ways, found in self.tried.items() if found.shortfall is None}
+        if not within:
+            return None
+        if self.recipe.prefer == "size" or self.measure is None:
+            return min(within, key=lambda ways: (within[ways].bytes, -(within[ways].speedup or 0.0)))
+        fastest = max(found.speedup or 0.0 for found in within.values())
+        as_fast = (ways for ways in within if (within[ways].speedup or 0.0) >= fastest * (1 - FLOOR))
+        return min(as_fast, key=lambda ways: within[ways].bytes)
+
+    def _message(self, chosen: tuple[int, ...] | None, nearest: Tried | None) -> str:
+        count = f"{len(self.tried)} models tried"
+        if chosen is not None:
+            parts = [f"{sum(way == index for way in chosen)} {way.name}" for index, way in enumerate(self.ways)]
+            left = sum(way == FLOAT for way in chosen)
+            goes = ", ".join(part for part in parts if not part.startswith("0 "))
+            return f"{count}; of {len(chosen)} layers {goes}, {left} float: {_shown(self.tried[chosen])}"
+        if nearest is None:
+            return f"no layer can be quantized in any of the ways; {count}"
+        return (
+            f"no quantized model is within the budget ({self.limits.budget}); {count}, the nearest: {_shown(nearest)}"
+        )
+
+    @contextmanager
+    def _step(self, total: int, description: str) -> Iterator[None]:
+        self.progress.start(total, description)
+        try:
+            yield
+        finally:
+            self.progress.finish()
+
+
+def _differ(one: Plan, other: Plan) -> bool:
+    """Tell whether two plans make different models."""
+    return one.tensors != other.tensors or [each.format for each in one.decisions] != [
+        each.format for each in other.decisions
+    ]
+
+
+def _shown(found: Tried) -> str:
+    parts = [f"{found.bytes / 1e6:.3g} MB"]
+    if found.speedup is not None:
+        parts.append(f"{found.speedup:.2f}x float's speed")
+    parts.append(f"{found.sqnr:.1f} dB" if math.isfinite(found.sqnr) else ("exact" if found.sqnr > 0 else "broken"))
+    if found.metric is not None:
+        parts.append(f"metric {found.metric:.5g}")
+    return ", ".join(parts) + ("" if found.shortfall is None else f"; {found.shortfall}")
