@@ -42,8 +42,10 @@ class Body:
 
     def add(self, rows: Rows) -> bool:
         """Add an array of samples; return False, with nothing changed, if not all of it belongs to this cluster."""
-        undone = self._counts is not None and rows.size > CHUNK  # a single piece is looked at before it is counted
-        before = self._top, self._level, self.zeros, self._counts.copy() if undone else self._counts
+        counts = self._counts
+        if counts is not None and rows.size > CHUNK:  # a single piece is looked at before it is counted
+            counts = counts.copy()
+        before = self._top, self._level, self.zeros, counts
         lows, highs = np.full(rows.shape[0], np.inf), np.full(rows.shape[0], -np.inf)
         for index, piece in pieces(rows):  # read once: from memory it comes slower than it is counted
             least, most = piece.min(axis=1), piece.max(axis=1)

@@ -22,8 +22,8 @@ _SIDE_BITS = 12
 SIDE = 1 << _SIDE_BITS
 MAX_BINS = 2 * SIDE
 _LANES = 2
-# Elements handled at a time: few enough to stay close to a core, many enough to hide what a call costs, and in each lane
-# fewer than 2^16, for all of them may be equal.
+# Elements handled at a time: few enough to stay close to a core, many enough to hide what a call costs, and in each
+# lane fewer than 2^16, for all of them may be equal.
 CHUNK = _LANES * ((1 << 16) - 64)
 # No finer bins than these, so that 2^-k is a finite float64; float32 never gets here.
 _FINEST = -1000

@@ -35,6 +35,7 @@ STANDARD = (
     "fuse-affine",
     "fuse-bn",
     "fuse-affine",
+    "push-affine",
     "normalize-gemm",
     "remove-identities",
     "remove-unused",
@@ -52,6 +53,7 @@ _MAY_SKIP = frozenset(
         "fuse-affine",
         "fuse-bn",
         "fuse-hard-swish",
+        "push-affine",
         "remove-identities",
         "remove-unused",
     }

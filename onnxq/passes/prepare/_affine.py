@@ -1,0 +1,91 @@
+"""What the passes for constant scales and offsets share: reading them, and changing a convolution's constants."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import onnx_ir as ir
+
+from onnxq.graph.constants import constant_tensor
+
+Array = npt.NDArray[Any]
+
+
+def affine(reader: ir.Node, slot: int, channels: int, rank: int) -> tuple[Array, Array] | None:
+    """Return scale and offset (float64, shape (channels,)) that `reader` applies to its input `slot`, None if none.
+
+    Args:
+        reader: any node. slot: of the input that is scaled. channels: extent of that input's axis 1. rank: its rank.
+    """
+    if reader.op_type not in ("Add", "Div", "Mul", "Sub") or reader.domain or len(reader.inputs) != 2:
+        return None
+    tensor = constant_tensor(reader.inputs[1 - slot])
+    if tensor is None:
+        return None
+    shape = (1,) * (rank - len(tensor.shape)) + tuple(tensor.shape.numpy())
+    if len(shape) != rank or shape[1] not in (1, channels) or set(shape[:1] + shape[2:]) != {1}:
+        return None
+    constant = np.broadcast_to(tensor.numpy().astype(np.float64).ravel(), channels)
+    one, zero = np.ones(channels), np.zeros(channels)
+    match reader.op_type, slot:
+        case "Mul", _:
+            return constant, zero
+        case "Add", _:
+            return one, constant
+        case "Sub", 0:
+            return one, -constant
+        case "Sub", 1:
+            return -one, constant
+        case "Div", 0 if np.all(constant != 0):
+            return one / constant, zero
+    return None
+
+
+def group(conv: ir.Node) -> int:
+    """Return a convolution's number of groups."""
+    attribute = conv.attributes.get("group")
+    return 1 if attribute is None else attribute.as_int()
+
+
+def has(node: ir.Node, slot: int) -> bool:
+    """Tell whether an input slot is filled."""
+    return slot < len(node.inputs) and node.inputs[slot] is not None
+
+
+def own_constant(node: ir.Node, slot: int) -> Array | None:
+    """Return the float constant in an input slot that nothing else reads and that lives in the node's own scope."""
+    value = node.inputs[slot] if has(node, slot) else None
+    tensor = constant_tensor(value)
+    if value is None or tensor is None or not value.is_initializer() or value.is_graph_output():
+        return None
+    floats = (ir.DataType.FLOAT, ir.DataType.DOUBLE)
+    if value.graph is not node.graph or len(value.uses()) != 1 or tensor.dtype not in floats:
+        return None
+    return tensor.numpy()
+
+
+def set_constant(node: ir.Node, slot: int, array: Array) -> None:
+    """Give an input slot a new constant: the initializer there gets a new tensor, an empty slot a new initializer."""
+    if has(node, slot):
+        value = node.inputs[slot]
+        assert value is not None
+        value.const_value = ir.tensor(array, name=value.name)
+        return
+    graph, weight = node.graph, node.inputs[1]
+    assert isinstance(graph, ir.Graph)
+    assert weight is not None
+    value = ir.Value(
+        name=f"{weight.name}_bias",
+        shape=ir.Shape(array.shape),
+        type=ir.TensorType(ir.DataType.from_numpy(array.dtype)),
+        const_value=ir.tensor(array),
+    )
+    count = 1
+    while value.name in graph.initializers:
+        count += 1
+        value.name = f"{weight.name}_bias_{count}"
+    graph.register_initializer(value)
+    node.resize_inputs(max(slot + 1, len(node.inputs)))
+    node.replace_input_with(slot, value)
