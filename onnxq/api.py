@@ -23,7 +23,6 @@ from onnxq.stages.job import Data, Job
 from onnxq.stages.load import load
 from onnxq.stages.make_recipe import make_recipe
 from onnxq.stages.make_report import make_report, why_empty
-from onnxq.stages.plan import make_plan
 from onnxq.stages.progress import Progress
 from onnxq.stages.report_json import report_to_json
 from onnxq.stages.rewrite import simulate as run_simulate
@@ -157,7 +156,7 @@ def quantize(
         return report_to_json(saved).encode()
 
     companions = {report_path(output): finished}
-    save(quantized, output, force=force, companions=companions, streamed=has_data_files(job.model))
+    save(quantized, output, force=force, companions=companions, streamed=has_data_files(job.came))
     if notebook is not None:
         notebook.close()
     return saved
@@ -177,9 +176,7 @@ def plan(
     job.data = calibration
     job.prepare()
     job.equalize(statistics=statistics is not None)
-    found = job.statistics(statistics)
-    assert job.prepared is not None
-    made = job.planned(make_plan(job.prepared.model, found, job.recipe, job.target))
+    made = job.planned(job.statistics(statistics))
     return replace(made, warnings=(*job.warnings, *made.warnings))
 
 
@@ -211,7 +208,7 @@ def simulate(
     found = None
     if made is None or made.goes_by_statistics:
         found = job.statistics(statistics)
-        made = made or make_plan(prepared, found, job.recipe, job.target)
+        made = made or job.planned(found)
     chosen = None if found is None else job.chosen(made, found)
     return _like(model, run_simulate(prepared, made, statistics=found, chosen=chosen))
 
@@ -425,7 +422,7 @@ def sensitivity(
 def inspect(model: Model, **options: Any) -> Inspection:
     """Tell what is in a model, and which of its nodes could be quantized; nothing is run."""
     job = Job(model, make_recipe(**options), None)
-    prepared = job.prepare()
+    prepared = job.prepare(as_it_is=True)
     return run_inspect(job.model, prepared.model, job.recipe, job.target, tuple(job.warnings))
 
 
@@ -446,7 +443,7 @@ def doctor(
     """
     job = Job(model, make_recipe(recipe, calibration=calibration, **options), progress)
     job.data = calibration
-    prepared = job.prepare()
+    prepared = job.prepare(as_it_is=True)
     given = calibration is not None or job.recipe.calibration is not None
     found = look(prepared.model, job.recipe, job.target, job.samples(), progress=progress) if given else None
     return diagnose(job.model, prepared.model, job.recipe, job.target, statistics=found, warnings=job.warnings)

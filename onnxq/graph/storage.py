@@ -43,8 +43,9 @@ def write_model(model: ir.Model, path: Path, batch: Batch, *, streamed: bool = F
     """Add the model's file, and a data file if it needs one, to the files of `batch`; `model` stays as it is.
 
     Weights go to a data file when together they are over 2 GB, or over 256 MB and on disk still (or `streamed`: they
-    were); they are written one tensor at a time. The data file is named after its content (`model-1a2b3c4d5e6f.data`) and comes before the model in
-    the batch, so that there is never a model without its data, nor one with another model's data.
+    were); they are written one tensor at a time. The data file is named after its content (`model-1a2b3c4d5e6f.data`)
+    and comes before the model in the batch, so that there is never a model without its data, nor one with another
+    model's data.
 
     Raises:
         ModelError: the model cannot be expressed as a message. OSError: writing failed.

@@ -13,7 +13,7 @@ from onnxq.calibrators import make_calibrator
 from onnxq.data import Source, open_source, signature, synthetic
 from onnxq.data.statistics_file import load_statistics
 from onnxq.equalizers import make_equalizers
-from onnxq.errors import CalibrationError, RecipeError, VerificationError
+from onnxq.errors import CalibrationError, OnnxqError, RecipeError, VerificationError
 from onnxq.graph.fingerprint import fingerprint
 from onnxq.passes.emit.constants import Chosen
 from onnxq.passes.emit.drop_inferred import declared_values
@@ -22,6 +22,7 @@ from onnxq.runtime.session import CPU, available_providers, run_model, versions
 from onnxq.runtime.stopwatch import Stopwatch
 from onnxq.stages.budget import Budget
 from onnxq.stages.calibrate import calibrate, findings, survey
+from onnxq.stages.convert import convert, with_imported
 from onnxq.stages.correct_biases import with_corrected_biases
 from onnxq.stages.cost_file import load_costs
 from onnxq.stages.draft import Draft, Make, is_empty
@@ -111,7 +112,8 @@ class Job:
         if self.recipe.metric is not None:
             load_metric(self.recipe.metric)
         with self.timed("load"):
-            self.model = load(self.source)
+            self.model = self.came = load(self.source)
+        self.imported: Mapping[str, str] = {}
         self.prepared: Prepared | None = None
         self.opened: Source | None = None
         self.equalizations: tuple[Equalization, ...] = ()
@@ -131,8 +133,13 @@ class Job:
         reproducer_dir: Path | None = None,
         *,
         verify_each: bool = False,
+        as_it_is: bool = False,
     ) -> Prepared:
-        """Bring the model into its normal form, of the opset that the recipe needs; arguments as for that stage."""
+        """Bring the model into its normal form, of the opset that the recipe needs; arguments as for that stage.
+
+        What came quantized in another format than the recipe's is written in that one first, unless the model is to be
+        looked at `as_it_is`.
+        """
         verifier = Verifier(run=run_model, feeds=next(iter(self.samples()))) if verify_each else None
         options: dict[str, Any] = {
             "pipeline": self.recipe.passes,
@@ -146,6 +153,8 @@ class Job:
                 chosen, why = choose_format(prepared.model, self.target)
                 self.recipe = self.recipe.model_copy(update={"format": chosen})
                 self.warnings.append(why)
+            if not as_it_is and self._converted(prepared.model):
+                prepared = prepare(self.model, **options)
             needed = self._needed_opset(prepared.model)
             if self.recipe.passes is None and needed > prepared.model.opset_imports.get("", needed):
                 prepared = prepare(self.model, opset=needed, **options)
@@ -175,9 +184,23 @@ class Job:
         self.equalizations = found.entries
         self.prepared = replace(self.prepared, model=found.model, records=(*self.prepared.records, *found.records))
 
-    def planned(self, made: Plan) -> Plan:
-        """Return a plan with what was done to the model before it."""
-        return replace(made, equalizations=self.equalizations)
+    def _converted(self, prepared: ir.Model) -> bool:
+        """Write what came quantized in the recipe's format; tell whether anything was."""
+        try:
+            found = convert(self.model, prepared, self.recipe, self.target)
+        except OnnxqError as error:
+            self.warnings.append(f"what came quantized cannot be written in format {self.recipe.format}: {error}")
+            return False
+        if found is not None:
+            self.model, self.imported = found.model, found.nodes
+            self.warnings.append(found.message)
+        return found is not None
+
+    def planned(self, found: Statistics, recipe: Recipe | None = None) -> Plan:
+        """Return the plan of a recipe (the job's) for the prepared model, with what was done to that before."""
+        assert self.prepared is not None
+        made = make_plan(self.prepared.model, found, recipe or self.recipe, self.target)
+        return with_imported(replace(made, equalizations=self.equalizations), self.imported)
 
     def _needed_opset(self, model: ir.Model) -> int:
         recipes = [way.recipe for way in open_ways(self.recipe, lambda way: None)]
@@ -350,13 +373,13 @@ class Job:
             found: statistics; where another recipe needs more, it is observed. dump_after: as for `rewrite`.
         """
         assert self.prepared is not None
-        prepared, declared = self.prepared.model, declared_values(self.model)
+        declared = declared_values(self.model)
 
         def make(recipe: Recipe) -> Draft:
             nonlocal found
             found = self.complete(found, recipe)
             with self.timed("plan"):
-                made = self.planned(make_plan(prepared, found, recipe, self.target))
+                made = self.planned(found, recipe)
             with self.timed("rewrite"):
                 chosen = self.chosen(made, found)
                 quantized, records = rewrite(
@@ -464,7 +487,7 @@ class Job:
         metric = self._metric(source)
         with self.timed("verify"):
             found = verify(
-                self.model,
+                self.came,
                 quantized,
                 source,
                 made,

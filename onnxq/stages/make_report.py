@@ -43,13 +43,13 @@ def make_report(
     data = None if job.opened is None else job.opened.sha256
     if data is not None:
         hashes["calibration"] = data
-    if is_empty(made):
+    if is_empty(made) and not job.imported:
         job.warnings.append("nothing was quantized: every node has its reason in the plan")
     checked = () if verification is None else verification.warnings
     return Report(
         source=None if path is None else str(path),
         output=None,
-        float_bytes=total_bytes(job.model) if path is None else file_bytes(path),
+        float_bytes=total_bytes(job.came) if path is None else file_bytes(path),
         quantized_bytes=total_bytes(draft.model),
         plan=made,
         # What a guard would decide is decided: replayed, the recipe gives this model whatever the clocks say.

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from onnxq.graph.constants import constant_tensor, moved_tensor
 from onnxq.graph.walk import nodes
 from onnxq.ops import OpFact, facts, op_key
-from onnxq.stages.plan.already import is_quantized
+from onnxq.stages.plan.already import ALREADY, IMPORTED, is_quantized
 from onnxq.stages.plan.candidates import Candidate, Kept
 from onnxq.stages.plan.placement import UNKNOWN, Sizes
 from onnxq.types.diagnosis import Covered, State
@@ -38,7 +38,7 @@ WEIGHTS_OF_INTEGER_OPERATORS: dict[str, tuple[int, ...]] = {
 """Slots of the weights, by operator."""
 
 _PRODUCTS = ("MatMul", "Gemm", "Einsum", "Attention")  # of the standard without facts, or of onnxruntime's own
-QUANTIZED, _ALREADY = "quantized", "already-quantized"
+QUANTIZED = "quantized"
 _LEAST = 1024  # elements of a constant that make an operator one that holds weights, if it is none by its nature
 
 
@@ -54,7 +54,7 @@ def coverage(examined: Iterable[Candidate | Kept], sizes: Sizes) -> Iterator[Cov
         if found is None:
             continue
         size, macs, quantized = found
-        quantized = quantized or (isinstance(entry, Kept) and entry.reason.code == _ALREADY)
+        quantized = quantized or (isinstance(entry, Kept) and entry.reason.code == ALREADY)
         possible = isinstance(entry, Candidate)
         yield Covered(
             node=entry.name,
@@ -75,7 +75,7 @@ def planned(plan: Plan, model: ir.Model, statistics: Statistics) -> Coverage:
         decision = decisions.get(name)
         if found is None or decision is None:
             continue
-        done = found[2] or decision.action is Action.QUANTIZE or decision.reason.code == _ALREADY
+        done = found[2] or decision.action is Action.QUANTIZE or decision.reason.code in (ALREADY, IMPORTED)
         code = QUANTIZED if done else decision.reason.code
         sizes[code] += found[0]
         macs[code] += found[1]

@@ -11,6 +11,9 @@ from onnxq.ops import op_key
 if TYPE_CHECKING:
     import onnx_ir as ir
 
+ALREADY, IMPORTED = "already-quantized", "imported"
+"""Codes of the reasons: kept as it came; written in another format, with the parameters that it came with."""
+
 _QUANTIZED = re.compile(
     r"(DynamicQuantize|Quantize|Dequantize)Linear|(MatMul|Conv)Integer|QLinear\w+"
     r"|com\.microsoft::((DynamicQuantize|Quantize|Dequantize)\w+|QLinear\w+|QGemm|QAttention|QMoE|QEmbed\w+"

@@ -11,7 +11,7 @@ from onnxq.graph.hoist import why_hidden
 from onnxq.graph.marks import equalizing
 from onnxq.graph.walk import nodes
 from onnxq.ops import OpFact, facts, op_key
-from onnxq.stages.plan.already import is_between, is_quantized
+from onnxq.stages.plan.already import ALREADY, is_between, is_quantized
 from onnxq.stages.plan.fitting import NO_SCHEME, choose
 from onnxq.stages.plan.rules import Wish, wish_for
 from onnxq.stages.plan.storage import no_gain
@@ -109,7 +109,7 @@ def _examine(
     between = fact is not None and (wish.format.static or fact.weight is not None)
     why = is_quantized(node) or (is_between(node, weight=_only(fact, wish)) if between else None)
     if why is not None:
-        reason = Reason(code="already-quantized", text=why)
+        reason = Reason(code=ALREADY, text=why)
         return Kept(name=name, node=node, op=op, reason=reason, rule=wish.rule, wish=wish)
     rows = target.rows_for(op, wish.format, portable=wish.portable)
     if fact is not None and fact.more_weights and not rows:

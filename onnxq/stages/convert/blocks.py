@@ -1,0 +1,103 @@
+"""MatMulNBits written as what it stands for: DequantizeLinear of codes in blocks, MatMul, and an Add for a bias.
+
+Codes, scales and zero points stay what they are; codes without zero points become signed, where 0 is the middle.
+https://github.com/microsoft/onnxruntime/blob/main/docs/ContribOperators.md#com.microsoft.MatMulNBits
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from onnxq.graph.constants import constant_array
+from onnxq.graph.walk import bodies
+from onnxq.numerics.packing import unpack
+from onnxq.ops import op_key
+from onnxq.stages.convert.expand import filled, float_type, plain
+from onnxq.stages.convert.writer import Writer, replace
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
+
+_MATMUL_NBITS = "com.microsoft::MatMulNBits"
+
+
+def expand_blocks(model: ir.Model) -> frozenset[str]:
+    """Write MatMulNBits as DequantizeLinear and MatMul; return the names of the nodes."""
+    names = set()
+    writer = Writer(model)
+    for graph in bodies(model):
+        for node in list(_products(graph)):
+            if _unpacked(graph, node, writer):
+                names.add(node.name or "")
+    return frozenset(names)
+
+
+def holds_block_products(model: ir.Model) -> frozenset[int]:
+    """Return the bits of the codes that MatMulNBits nodes multiply."""
+    return frozenset(node.attributes.get_int("bits", 4) for graph in bodies(model) for node in _products(graph))
+
+
+def _products(graph: ir.Graph) -> Iterator[ir.Node]:
+    return (node for node in graph if op_key(node) == _MATMUL_NBITS)
+
+
+def _unpacked(graph: ir.Graph, node: ir.Node, writer: Writer) -> bool:
+    """Write one MatMulNBits in operators of the standard; tell whether that could be done."""
+    import onnx_ir as ir
+
+    rows, columns, block, bits = (node.attributes.get_int(name, 0) for name in ("N", "K", "block_size", "bits"))
+    bits = bits or 4
+    packed, scale = (constant_array(value) for value in node.inputs[1:3])
+    zero_value, order, bias = (filled(node, slot) for slot in (3, 4, 5))
+    zeros = constant_array(zero_value)
+    if packed is None or scale is None or order is not None or (zero_value is not None and zeros is None):
+        return False
+    if scale.dtype != np.float32 or packed.dtype != np.uint8 or (zeros is not None and zeros.dtype != np.uint8):
+        return False
+    blocks = -(-columns // block)
+    if bits not in (2, 4, 8) or scale.size != rows * blocks:
+        return False
+    codes = unpack(packed.reshape(rows, blocks, -1), bits, block).reshape(rows, -1)[:, :columns].T
+    stem = plain(node.inputs[1].name)  # type: ignore[union-attr]
+    writer.step_aside(*node.inputs[1:4])
+    unsigned, signed = (getattr(ir.DataType, f"{sign}INT{bits}") for sign in ("U", ""))
+    inputs: list[ir.Value | None] = [None, None, None]
+    if zeros is None:  # the middle code: what codes of the signed type need not say
+        moved = (codes.astype(np.int16) - (1 << (bits - 1))).astype(np.int8)
+        inputs[0] = writer.constant(graph, f"{stem}/quantized", ir.tensor(moved.astype(signed.numpy()), dtype=signed))
+    else:
+        inputs[0] = writer.constant(
+            graph, f"{stem}/quantized", ir.tensor(codes.astype(unsigned.numpy()), dtype=unsigned)
+        )
+        found = unpack(zeros.reshape(rows, -1), bits, blocks).T
+        inputs[2] = writer.constant(
+            graph, f"{stem}/zero_point", ir.tensor(found.astype(unsigned.numpy()), dtype=unsigned)
+        )
+    inputs[1] = writer.constant(graph, f"{stem}/scale", np.ascontiguousarray(scale.reshape(rows, blocks).T))
+    dequantize = writer.node(
+        "DequantizeLinear",
+        inputs,
+        f"{stem}/dequantized",
+        attributes={"axis": 0, "block_size": block},
+        dtype=float_type(),
+        shape=ir.Shape([columns, rows]),
+    )
+    old = node.outputs[0]
+    source = node.inputs[0]
+    inside = bias is not None and source is not None and source.shape is not None and len(source.shape) == 2
+    factors = [source, dequantize.outputs[0], bias if inside else None]
+    name = f"{old.name}/product"
+    product = writer.node(
+        "Gemm" if inside else "MatMul", factors, name, name=node.name, dtype=float_type(), shape=old.shape
+    )
+    steps = [dequantize, product]
+    if bias is not None and not inside:
+        added = [product.outputs[0], bias]
+        steps.append(writer.node("Add", added, f"{old.name}/sum", dtype=float_type(), shape=old.shape))
+    graph.insert_before(node, steps)
+    replace(old, steps[-1].outputs[0])
+    graph.remove(node, safe=True)
+    return True

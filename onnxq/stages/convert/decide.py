@@ -1,0 +1,250 @@
+"""The plan of a model that came quantized: its own parameters, written in another format."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from onnxq.graph.constants import constant_tensor
+from onnxq.graph.fingerprint import fingerprint
+from onnxq.graph.walk import nodes
+from onnxq.ops import facts, op_key
+from onnxq.passes.emit.kernels import KERNELS
+from onnxq.stages.convert.lift import Group, Imported
+from onnxq.stages.plan.already import IMPORTED
+from onnxq.stages.plan.fitting import choose
+from onnxq.stages.plan.rules import Wish
+from onnxq.targets import Output, Row, Target
+from onnxq.types.format import Format
+from onnxq.types.plan import Action, Decision, Plan, Reason, Role, TensorPlan
+from onnxq.types.scheme import PerChannel, PerTensor, QuantParams, QuantType, Scheme
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
+
+
+def imported_plan(
+    model: ir.Model, found: Imported, form: Format, target: Target, *, portable: bool
+) -> tuple[Plan, Mapping[str, str]]:
+    """Return a plan that writes what a model came with in a format, and the nodes for which there is no such form.
+
+    Args:
+        model: lifted. found: what it came with. form: to write. target, portable: what may run it.
+
+    Returns:
+        The plan, and by path name of a node why it cannot be written so; the plan holds only where there is none.
+    """
+    maker = _Maker(found, form, target, portable)
+    decisions, refused = [], {}
+    clamps = {group.clamp: name for name, group in found.groups.items() if group.clamp is not None}
+    for name, node in nodes(model):
+        if name in clamps:
+            decisions.append(maker.absorbed(name, node, clamps[name]))
+        elif name not in found.groups:
+            reason = Reason(code="float", text="came in float")
+            decisions.append(Decision(node=name, op=op_key(node), action=Action.KEEP, reason=reason))
+        else:
+            made = maker.decision(name, node, found.groups[name])
+            if isinstance(made, str):
+                refused[name] = made
+            else:
+                decisions.append(made)
+    plan = Plan(
+        format=form,
+        target=target.name,
+        fingerprint=fingerprint(model),
+        decisions=tuple(decisions),
+        tensors=maker.tensors,
+    )
+    return plan, refused
+
+
+class _Maker:
+    """Makes decisions, and the tensors that they name."""
+
+    def __init__(self, found: Imported, form: Format, target: Target, portable: bool) -> None:
+        self.tensors: dict[str, TensorPlan] = {}
+        self._found = found
+        self._form = form
+        self._target = target
+        self._portable = portable
+
+    def absorbed(self, name: str, node: ir.Node, producer: str) -> Decision:
+        """Return the decision on a clamp whose work quantization does."""
+        reason = Reason(code=IMPORTED, text=f"clamps the output of '{producer}'; quantizing its result does that work")
+        return Decision(
+            node=name,
+            op=op_key(node),
+            action=Action.QUANTIZE,
+            reason=reason,
+            format=self._form,
+            outputs={0: self._activation(node.outputs[0])},
+        )
+
+    def decision(self, name: str, node: ir.Node, group: Group) -> Decision | str:
+        """Return the decision on a node that came quantized, or why it has no such form."""
+        row = self._row(node, group)
+        if isinstance(row, str):
+            return row
+        op = op_key(node)
+        kernel = node.op_type
+        if row is not None:
+            kernel = row.kernel if group.output or not row.float_kernel else row.float_kernel
+        inputs = {slot: self._activation(node.inputs[slot]) for slot in group.activations}
+        fact = facts.get(op)
+        for slot in group.constants:
+            if slot != fact.bias:
+                inputs[slot] = self._constant(node.inputs[slot])
+        bias = self._bias(node, group, row, inputs)
+        if isinstance(bias, str):
+            return bias
+        inputs |= bias
+        outputs = {}
+        if group.output and group.clamp is None:
+            outputs = {slot: self._activation(node.outputs[slot]) for slot in fact.output_slots(node)}
+        return Decision(
+            node=name,
+            op=op,
+            action=Action.QUANTIZE,
+            reason=Reason(code=IMPORTED, text=f"came quantized; its codes and parameters run as {kernel}"),
+            format=self._form,
+            inputs=dict(sorted(inputs.items())),
+            outputs=outputs,
+            kernel=kernel,
+        )
+
+    def _row(self, node: ir.Node, group: Group) -> Row | str | None:
+        """Return the target's row for a node, None where Q and DQ do without, or why there is none."""
+        fact = facts.get(op_key(node))
+        weight = None if fact.weight not in group.constants else self._params(node.inputs[fact.weight or 0])
+        rows = self._target.rows_for(op_key(node), self._form, portable=self._portable)
+        if not rows and self._form is not Format.QDQ:
+            return f"{node.op_type} has no kernel in format {self._form}"
+        running = [self._params(node.inputs[slot]) for slot in group.activations]
+        defaults = self._target.defaults_for(op_key(node)).get(self._form)
+        if defaults is None:
+            return f"target {self._target.name} runs nothing in format {self._form}"
+        wish = Wish(
+            keep=None,
+            rule=None,
+            format=self._form,
+            portable=self._portable,
+            activations=running[0].scheme if running else defaults.activations,
+            weights=defaults.weights if weight is None else weight.scheme,
+            method="rtn",
+        )
+        row = choose(rows, node, wish, weighted=weight is not None, refuses=lambda row: None)
+        found = row if isinstance(row, Row) else None
+        if self._form is Format.QDQ:
+            return found
+        if found is None:
+            return row[1] if isinstance(row, tuple) else ""
+        return self._mismatch(node, group, found) or found
+
+    def _mismatch(self, node: ir.Node, group: Group, row: Row) -> str | None:
+        """Return what an integer operator does not take of what a node came with, None if it takes everything."""
+        if self._form is Format.WEIGHT_ONLY:
+            return None if (row.kernel == "DequantizeLinear") is self._portable else "other kernel"
+        fact = facts.get(op_key(node))
+        if not group.output and row.output is Output.REQUIRED:
+            return "its output is not quantized"
+        slots = (*group.activations, *(slot for slot in group.constants if slot not in (fact.weight, fact.bias)))
+        params = [self._params(node.inputs[slot]) for slot in slots]
+        if any(each.scheme.dtype is not params[0].scheme.dtype or each.scale.ndim for each in params):
+            return "its inputs came in several types"
+        ends = [self._params(value) for value in node.outputs] if group.output and group.clamp is None else []
+        if any(each.scheme.dtype is not params[0].scheme.dtype for each in ends):
+            return "its output came in another type"
+        if row.kernel == node.op_type and any(
+            (end.scale != params[0].scale).any() or (end.zero_point != params[0].zero_point).any() for end in ends
+        ):
+            return "it moves codes, and its output came with other parameters than its input"
+        kernel = KERNELS.get(row.kernel)
+        if kernel is not None and any(
+            name not in kernel.attributes and not (name in kernel.left_out and kernel.left_out[name](node))
+            for name in node.attributes
+        ):
+            return "its kernel lacks one of its attributes"
+        return None
+
+    def _bias(self, node: ir.Node, group: Group, row: Row | None, inputs: Mapping[int, str]) -> dict[int, str] | str:
+        """Return slot and plan key of a bias on codes, nothing where it stays in float, or why neither will do."""
+        fact = facts.get(op_key(node))
+        slot, weight = fact.bias, fact.weight
+        value = node.inputs[slot] if slot is not None and slot < len(node.inputs) else None
+        if slot is None or weight is None or value is None or not group.activations:
+            return {}
+        if slot not in group.constants and (self._form is Format.QDQ or (row is not None and row.float_bias)):
+            return {}
+        tensor = constant_tensor(value)
+        if tensor is None or weight not in inputs:
+            return "its bias is computed"
+        per_channel = isinstance(self.tensors[inputs[weight]].scheme.granularity, PerChannel)
+        held = self._found.constants.get(value.name or "")
+        if held is not None and not self._follows(held.params, inputs[group.activations[0]], inputs[weight]):
+            return "its bias came with another scale than the product of its activation's and its weight's"
+        key = (
+            f"{value.name}@{node.name}" if self._is_taken(value.name or "", inputs, weight, group) else value.name or ""
+        )
+        scheme = Scheme(
+            dtype=QuantType.INT32, symmetric=True, granularity=PerChannel(axis=0) if per_channel else PerTensor()
+        )
+        self.tensors[key] = TensorPlan(
+            name=key,
+            tensor=value.name or "",
+            role=Role.BIAS,
+            scheme=scheme,
+            scale_from=(inputs[group.activations[0]], inputs[weight]),
+            reason="came with the model" if held is not None else "scale of the activation times scale of the weight",
+        )
+        return {slot: key}
+
+    def _is_taken(self, name: str, inputs: Mapping[int, str], weight: int, group: Group) -> bool:
+        """Tell whether another node's bias of that name is on other scales."""
+        known = self.tensors.get(name)
+        return known is not None and known.scale_from != (inputs[group.activations[0]], inputs[weight])
+
+    def _follows(self, bias: QuantParams, activation: str, weight: str) -> bool:
+        """Tell whether a bias has the scale that kernels take it to have."""
+        import numpy as np
+
+        source, other = self.tensors[activation].params, self._found.constants[self.tensors[weight].tensor].params
+        if source is None or bias.scheme.dtype is not QuantType.INT32:
+            return False
+        product = source.scale.astype(np.float64) * other.scale
+        return bool(np.allclose(bias.scale, product, rtol=1e-5, atol=0))
+
+    def _activation(self, value: ir.Value | None) -> str:
+        name = "" if value is None or value.name is None else value.name
+        params = self._found.activations[name]
+        self.tensors.setdefault(
+            name,
+            TensorPlan(
+                name=name,
+                tensor=name,
+                role=Role.ACTIVATION,
+                scheme=params.scheme,
+                params=params,
+                reason="came with the model",
+            ),
+        )
+        return name
+
+    def _constant(self, value: ir.Value | None) -> str:
+        name = "" if value is None or value.name is None else value.name
+        self.tensors.setdefault(
+            name,
+            TensorPlan(
+                name=name,
+                tensor=name,
+                role=Role.WEIGHT,
+                scheme=self._found.constants[name].params.scheme,
+                reason="came with the model",
+            ),
+        )
+        return name
+
+    def _params(self, value: ir.Value | None) -> QuantParams:
+        name = "" if value is None or value.name is None else value.name
+        constant = self._found.constants.get(name)
+        return self._found.activations[name] if constant is None else constant.params

@@ -1,0 +1,335 @@
+"""Integer operators written as what they stand for: the float operator between DequantizeLinear and QuantizeLinear.
+
+    QLinearConv (x, w, y)     DequantizeLinear (x), DequantizeLinear (w) -> Conv -> QuantizeLinear (y)
+    MaxPool of codes          DequantizeLinear -> MaxPool -> QuantizeLinear, both with the parameters of what it reads
+
+Codes, scales and zero points stay what they are. Order of inputs: ONNX specification of QLinearConv and QLinearMatMul;
+https://github.com/microsoft/onnxruntime/blob/main/docs/ContribOperators.md for the others. What cannot be written so
+(a scale that is computed, a layout of onnxruntime's own) stays as it is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import numpy as np
+
+from onnxq.graph.constants import constant_array, constant_tensor
+from onnxq.graph.walk import bodies
+from onnxq.ops import facts, op_key
+from onnxq.stages.convert.writer import Writer, replace
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
+
+_MS = "com.microsoft::"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Integer:
+    """How an integer operator is laid out.
+
+    Attributes:
+        op: the float operator. operands: where codes, scale and zero point of each of its inputs are.
+        output: where scale and zero point of its output are; None for a float output.
+        plain: inputs of the float operator that are no codes, by slot -> slot. bias: slot of int32 codes.
+        columns: axis of the second operand that a list of scales belongs to, from node and rank.
+        drop: attributes that say nothing in float, with the value that they must have to be dropped.
+        keep: attributes that the float operator takes.
+    """
+
+    op: str
+    operands: Mapping[int, tuple[int, int, int]]
+    output: tuple[int, int] | None
+    plain: Mapping[int, int] = field(default_factory=dict)
+    bias: int | None = None
+    columns: Callable[[ir.Node, int], int] | None = None
+    drop: Mapping[str, Callable[[Any], bool]] = field(default_factory=dict)
+
+
+_UNARY, _BINARY = {0: (0, 1, 2)}, {0: (0, 1, 2), 1: (3, 4, 5)}
+_NOT_LAST = {"channels_last": lambda value: not value}
+
+INTEGER: Mapping[str, Integer] = {
+    "QLinearConv": Integer(op="Conv", operands=_BINARY, output=(6, 7), bias=8, columns=lambda node, rank: 0),
+    "QLinearMatMul": Integer(op="MatMul", operands=_BINARY, output=(6, 7), columns=lambda node, rank: rank - 1),
+    f"{_MS}QGemm": Integer(
+        op="Gemm",
+        operands=_BINARY,
+        output=(7, 8),
+        bias=6,
+        columns=lambda node, rank: 0 if node.attributes.get_int("transB", 0) else 1,
+    ),
+    f"{_MS}MatMulIntegerToFloat": Integer(
+        op="MatMul", operands={0: (0, 2, 4), 1: (1, 3, 5)}, output=None, columns=lambda node, rank: rank - 1
+    ),
+    f"{_MS}QLinearAdd": Integer(op="Add", operands=_BINARY, output=(6, 7)),
+    f"{_MS}QLinearMul": Integer(op="Mul", operands=_BINARY, output=(6, 7)),
+    f"{_MS}QLinearSigmoid": Integer(op="Sigmoid", operands=_UNARY, output=(3, 4)),
+    f"{_MS}QLinearLeakyRelu": Integer(op="LeakyRelu", operands=_UNARY, output=(3, 4)),
+    f"{_MS}QLinearSoftmax": Integer(
+        op="Softmax", operands=_UNARY, output=(3, 4), drop={"opset": lambda value: value >= 13}
+    ),
+    f"{_MS}QLinearAveragePool": Integer(op="AveragePool", operands=_UNARY, output=(3, 4), drop=_NOT_LAST),
+    f"{_MS}QLinearGlobalAveragePool": Integer(op="GlobalAveragePool", operands=_UNARY, output=(3, 4), drop=_NOT_LAST),
+    f"{_MS}QLinearWhere": Integer(op="Where", operands={1: (1, 2, 3), 2: (4, 5, 6)}, output=(7, 8), plain={0: 0}),
+}
+CONCAT = f"{_MS}QLinearConcat"
+
+Parameters: TypeAlias = tuple["ir.Value", "ir.Value | None"]
+
+
+def expand(model: ir.Model) -> frozenset[str]:
+    """Write the calibrated integer operators of a prepared model as float ones between Q and DQ; return their names."""
+    found: set[str] = set()
+    writer = Writer(model)
+    for graph in bodies(model):
+        found |= _Expansion(graph, writer).carry_out()
+    return frozenset(found)
+
+
+def holds_integer_operators(model: ir.Model) -> bool:
+    """Tell whether there is something to expand."""
+    return any(op_key(node) in INTEGER or op_key(node) == CONCAT for graph in bodies(model) for node in graph)
+
+
+class _Expansion:
+    """Rewrites one graph, and knows the parameters of the codes that it has met."""
+
+    def __init__(self, graph: ir.Graph, writer: Writer) -> None:
+        self._graph = graph
+        self._writer = writer
+        self._params: dict[ir.Value, Parameters] = {}
+        self._scalars: dict[ir.Value, ir.Value] = {}
+
+    def carry_out(self) -> set[str]:
+        names = set()
+        for node in list(self._graph):
+            key = op_key(node)
+            before: list[ir.Node] = []
+            form = _concat(node) if key == CONCAT else INTEGER.get(key)
+            if form is not None and self._replace(node, form, before):
+                names.add(node.name or "")
+            elif key == "QuantizeLinear" and len(node.inputs) > 1 and node.inputs[1] is not None:
+                self._params[node.outputs[0]] = node.inputs[1], filled(node, 2)
+            elif key in facts and facts.get(key).rearranges and self._move(node):
+                names.add(node.name or "")
+        return names
+
+    def _replace(self, node: ir.Node, form: Integer, before: list[ir.Node]) -> bool:
+        """Write one integer operator as a float one; tell whether that could be done."""
+        attributes = []
+        for name, attribute in node.attributes.items():
+            if name not in form.drop:
+                attributes.append(attribute)
+            elif not form.drop[name](attribute.value):
+                return False
+        if form.output is not None and filled(node, form.output[0]) is None and op_key(node) != f"{_MS}QGemm":
+            return False
+        known = [slot for codes, scale, _ in form.operands.values() for slot in (codes, scale)]
+        if any(filled(node, slot) is None for slot in known):
+            return False
+        inputs: dict[int, ir.Value | None] = {slot: filled(node, source) for slot, source in form.plain.items()}
+        for slot, (codes, scale, zero_point) in form.operands.items():
+            value = self._dequantized(
+                node, form, slot, (filled(node, codes), filled(node, scale), filled(node, zero_point)), before
+            )
+            if value is None:
+                return False
+            inputs[slot] = value
+        if form.bias is not None and filled(node, form.bias) is not None:
+            bias = self._bias(node, form, before)
+            if bias is None:
+                return False
+            inputs[2] = bias
+        old = node.outputs[0]
+        result = self._writer.node(
+            form.op,
+            [inputs.get(slot) for slot in range(max(inputs) + 1)],
+            f"{plain(old.name)}",
+            attributes=attributes,
+            name=node.name,
+            dtype=float_type(),
+            shape=old.shape,
+        )
+        before.append(result)
+        value = result.outputs[0]
+        if op_key(node) == f"{_MS}MatMulIntegerToFloat" and filled(node, 6) is not None:
+            before.append(
+                self._writer.node(
+                    "Add", [value, node.inputs[6]], f"{old.name}/sum", dtype=float_type(), shape=old.shape
+                )
+            )
+            value = before[-1].outputs[0]
+        self._finish(node, [value], None if form.output is None else _pair(node, form.output), before)
+        return True
+
+    def _move(self, node: ir.Node) -> bool:
+        """Put an operator that moves codes between DequantizeLinear and QuantizeLinear."""
+        import onnx_ir as ir
+
+        codes = node.inputs[0]
+        if codes is None or codes not in self._params or any(value.is_graph_output() for value in node.outputs):
+            return False
+        scale, zero_point = self._params[codes]
+        dequantize = self._dequantize(codes, scale, zero_point, None)
+        if dequantize is None:
+            return False
+        self._graph.insert_before(node, [dequantize])
+        node.replace_input_with(0, dequantize.outputs[0])
+        for value in list(node.outputs):
+            if not value.uses():
+                value.type = None
+                continue
+            uses = list(value.uses())
+            value.type, value.name = ir.TensorType(ir.DataType.FLOAT), self._writer.name(plain(value.name))
+            quantize = self._quantize(value, (scale, zero_point), f"{value.name}/quantized")
+            self._graph.insert_after(node, [quantize])
+            for use in uses:
+                use.node.replace_input_with(use.idx, quantize.outputs[0])
+            self._params[quantize.outputs[0]] = scale, zero_point
+        return True
+
+    def _finish(self, node: ir.Node, values: list[ir.Value], params: Parameters | None, before: list[ir.Node]) -> None:
+        """Insert what was written, quantize its outputs, and take out the integer operator."""
+        results = values
+        if params is not None:
+            results = []
+            for value in values:
+                quantize = self._quantize(value, params, f"{value.name}/quantized")
+                before.append(quantize)
+                results.append(quantize.outputs[0])
+                self._params[quantize.outputs[0]] = params
+        self._graph.insert_before(node, before)
+        for old, new in zip(node.outputs, results, strict=True):
+            replace(old, new)
+        self._graph.remove(node, safe=True)
+
+    def _dequantized(
+        self,
+        node: ir.Node,
+        form: Integer,
+        slot: int,
+        given: tuple[ir.Value | None, ir.Value | None, ir.Value | None],
+        before: list[ir.Node],
+    ) -> ir.Value | None:
+        codes, scale, zero_point = given
+        assert codes is not None
+        assert scale is not None
+        rank = None if codes.shape is None else len(codes.shape)
+        axis = None if slot != 1 or form.columns is None or rank is None else form.columns(node, rank)
+        made = self._dequantize(codes, scale, zero_point, axis)
+        if made is None:
+            return None
+        before.append(made)
+        return made.outputs[0]
+
+    def _dequantize(
+        self, codes: ir.Value, scale: ir.Value, zero_point: ir.Value | None, axis: int | None
+    ) -> ir.Node | None:
+        """Return a DequantizeLinear; None where the parameters are not constants of a shape that it takes."""
+        scale_array = constant_array(scale)
+        if scale_array is None or (zero_point is not None and constant_tensor(zero_point) is None):
+            return None
+        attributes: dict[str, Any] = {}
+        if scale_array.size == 1:
+            scale, zero_point = self._reshaped(scale, ()), self._reshaped(zero_point, ())
+        else:
+            if axis is None or codes.shape is None or codes.shape[axis] != scale_array.size:
+                return None
+            scale, zero_point = self._reshaped(scale, (-1,)), self._reshaped(zero_point, (-1,))
+            if zero_point is not None and zero_point.shape is not None and zero_point.shape[0] != scale_array.size:
+                return None
+            attributes = {"axis": axis}
+        return self._writer.node(
+            "DequantizeLinear",
+            [codes, scale, zero_point],
+            f"{plain(codes.name)}/dequantized",
+            attributes=attributes,
+            dtype=float_type(),
+            shape=codes.shape,
+        )
+
+    def _quantize(self, value: ir.Value, params: Parameters, name: str) -> ir.Node:
+        import onnx_ir as ir
+
+        scale, zero_point = params
+        return self._writer.node(
+            "QuantizeLinear",
+            [value, self._reshaped(scale, ()), self._reshaped(zero_point, ())],
+            name,
+            dtype=ir.DataType.UINT8 if zero_point is None else zero_point.dtype,
+            shape=value.shape,
+        )
+
+    def _reshaped(self, value: Any, shape: tuple[int, ...]) -> Any:
+        """Return a constant in another shape: the same one where it has that, else a copy, made once."""
+        array = None if value is None else constant_array(value)
+        if value is None or array is None or array.shape == array.reshape(shape).shape:
+            return value
+        if value not in self._scalars:
+            assert value.graph is not None
+            self._scalars[value] = self._writer.constant(value.graph, f"{value.name}/reshaped", array.reshape(shape))
+        return self._scalars[value]
+
+    def _bias(self, node: ir.Node, form: Integer, before: list[ir.Node]) -> ir.Value | None:
+        """Dequantize int32 codes whose scale is the product of both operands' scales."""
+        assert form.bias is not None
+        codes = node.inputs[form.bias]
+        scales = [constant_array(node.inputs[form.operands[slot][1]]) for slot in (0, 1)]
+        if codes is None or scales[0] is None or scales[1] is None or codes.shape is None:
+            return None
+        product = np.asarray(scales[0].reshape(()) * scales[1] * _alpha(node), np.float32)
+        product = product.reshape(()) if product.size == 1 else product.reshape(-1)
+        if len(codes.shape) > 1 and product.ndim:
+            return None
+        scale = self._writer.constant(self._graph, f"{plain(codes.name)}/scale", product)
+        attributes = {"axis": 0} if product.ndim else {}
+        before.append(
+            self._writer.node(
+                "DequantizeLinear",
+                [codes, scale],
+                f"{plain(codes.name)}/dequantized",
+                attributes=attributes,
+                dtype=float_type(),
+                shape=codes.shape,
+            )
+        )
+        return before[-1].outputs[0]
+
+
+def _alpha(node: ir.Node) -> np.float32:
+    return np.float32(node.attributes.get_float("alpha", 1.0) if node.op_type == "QGemm" else 1.0)
+
+
+def _concat(node: ir.Node) -> Integer:
+    count = (len(node.inputs) - 2) // 3
+    operands = {slot: (2 + 3 * slot, 3 + 3 * slot, 4 + 3 * slot) for slot in range(count)}
+    return Integer(op="Concat", operands=operands, output=(0, 1))
+
+
+def _pair(node: ir.Node, slots: tuple[int, int]) -> Parameters | None:
+    scale = filled(node, slots[0])
+    return None if scale is None else (scale, filled(node, slots[1]))
+
+
+def filled(node: ir.Node, slot: int) -> ir.Value | None:
+    """Return an input of a node, None where it is left out."""
+    return node.inputs[slot] if slot < len(node.inputs) else None
+
+
+def plain(name: str | None) -> str:
+    """Return the name of the float value that codes of a name stand for, as quantizers name them."""
+    text = name or "value"
+    for ending in ("/quantized", "_quantized", "/dequantized", "_DequantizeLinear_Output", "_QuantizeLinear_Output"):
+        text = text.removesuffix(ending)
+    return text
+
+
+def float_type() -> ir.DataType:
+    """Return the type of what is computed between Q and DQ."""
+    import onnx_ir as ir
+
+    return ir.DataType.FLOAT

@@ -1,0 +1,97 @@
+"""Putting nodes and constants into a graph that holds quantized parts."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from onnxq.graph.spill import Spill
+from onnxq.graph.walk import bodies
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
+
+
+class Writer:
+    """Makes nodes and constants with names of their own, in any graph of a model."""
+
+    def __init__(self, model: ir.Model) -> None:
+        self._taken: set[str] = set()
+        self._spill = Spill()
+        for graph in bodies(model):
+            held = (*graph.inputs, *graph.initializers.values(), *(value for node in graph for value in node.outputs))
+            self._taken |= {value.name for value in held if value.name} | {node.name for node in graph if node.name}
+
+    def name(self, wanted: str) -> str:
+        """Return `wanted`, or a numbered variant of it that is free; it is then taken."""
+        name, number = wanted, 0
+        while name in self._taken:
+            number += 1
+            name = f"{wanted}_{number}"
+        self._taken.add(name)
+        return name
+
+    def step_aside(self, *values: ir.Value | None) -> None:
+        """Free the names of constants whose place new ones take."""
+        for value in values:
+            if value is not None and value.is_initializer() and value.name and not value.is_graph_input():
+                old = value.name
+                value.name = self.name(f"{old}/before")
+                self._taken.discard(old)
+
+    def constant(self, graph: ir.Graph, name: str, tensor: Any) -> ir.Value:
+        """Store an array, or a tensor that is computed when it is asked for."""
+        import onnx_ir as ir
+
+        name = self.name(name)
+        held = tensor if isinstance(tensor, ir.TensorProtocol) else ir.tensor(self._spill.keep(tensor), name=name)
+        held.name = name
+        value = ir.val(name, const_value=held)
+        graph.register_initializer(value)
+        return value
+
+    def node(
+        self,
+        op: str,
+        inputs: Sequence[ir.Value | None],
+        output: str,
+        *,
+        attributes: Sequence[ir.Attr] | Mapping[str, Any] = (),
+        name: str | None = None,
+        dtype: ir.DataType | None = None,
+        shape: ir.Shape | None = None,
+    ) -> ir.Node:
+        """Return a node of the standard's operators with one output, still to be inserted."""
+        import onnx_ir as ir
+
+        given = list(inputs)
+        while given and given[-1] is None:
+            given.pop()
+        return ir.node(
+            op,
+            given,
+            attributes if isinstance(attributes, Mapping) else {each.name: each for each in attributes},
+            outputs=[ir.val(self.name(output), dtype=dtype, shape=shape)],
+            name=name or self.name(f"{output}/{op}"),
+        )
+
+
+def drop_unread(model: ir.Model) -> None:
+    """Take out the constants that nothing reads any more."""
+    for graph in bodies(model):
+        for name, value in list(graph.initializers.items()):
+            if not (value.uses() or value.is_graph_output() or value.is_graph_input()):
+                del graph.initializers[name]
+
+
+def replace(value: ir.Value, result: ir.Value) -> None:
+    """Let `result` be read in the place of `value`, and be the graph's output under its name where that is one."""
+    graph = value.graph
+    for use in list(value.uses()):
+        use.node.replace_input_with(use.idx, result)
+    outputs = [] if graph is None else graph.outputs
+    for index, output in enumerate(outputs):
+        if output is value:
+            name, value.name = value.name, f"{value.name}/replaced"
+            result.name, result.type, result.shape = name, value.type, value.shape
+            outputs[index] = result
