@@ -11,7 +11,7 @@ from onnxq.graph.walk import nodes
 from onnxq.ops import facts, op_key
 from onnxq.passes.emit.kernels import KERNELS
 from onnxq.stages.convert.lift import Group, Imported
-from onnxq.stages.plan.already import IMPORTED
+from onnxq.stages.plan.already import ALREADY, IMPORTED
 from onnxq.stages.plan.fitting import choose
 from onnxq.stages.plan.rules import Wish
 from onnxq.targets import Output, Row, Target
@@ -41,7 +41,7 @@ def imported_plan(
         if name in clamps:
             decisions.append(maker.absorbed(name, node, clamps[name]))
         elif name not in found.groups:
-            reason = Reason(code="float", text="came in float")
+            reason = Reason(code=ALREADY, text="stays as it came")
             decisions.append(Decision(node=name, op=op_key(node), action=Action.KEEP, reason=reason))
         else:
             made = maker.decision(name, node, found.groups[name])
