@@ -21,6 +21,7 @@ _ADVICE = {
     "mask": "nothing; keeping the mask in float is right",
     "wide-range": "nothing; keeping it in float is right",
     "cheaper-in-float": "`--placement everywhere` quantizes it all the same",
+    "equalizes": "nothing; it makes what follows easier to quantize",
     "outliers": "a larger bound leaves fewer features in float: `outliers=8`",
     "rule": "take the rule out of the recipe",
     "slower": "`--no-guard` or `--prefer size` quantizes it all the same",
