@@ -39,9 +39,13 @@ class Place(StrEnum):
     """What an equalizer looks at.
 
     INPUTS: the features of a tensor and the weights that they are multiplied with (`LinearInputs` -> `Scales`).
+    RANGES: the channels between two layers, by the ranges of the weights on both sides (`Ranges` -> scales).
+    LOWEST: the channels between two layers with a Relu, by their lowest values (`Lowest` -> what to take off).
     """
 
     INPUTS = "inputs"
+    RANGES = "ranges"
+    LOWEST = "lowest"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -101,13 +105,41 @@ class Scales:
 
 
 class Equalizer(Protocol):
-    """Finds what makes the numbers at one place easier to quantize."""
+    """Finds what makes the numbers at one place easier to quantize; what it is called with, its `place` says."""
 
     place: ClassVar[Place]
     rank: ClassVar[int]
 
+
+class InputEqualizer(Equalizer, Protocol):
+    """One of Place.INPUTS."""
+
     def __call__(self, inputs: LinearInputs) -> Scales | str:
         """Return what to do, or in words why nothing is to be done."""
+        ...
+
+
+class RangeEqualizer(Equalizer, Protocol):
+    """One of Place.RANGES."""
+
+    def __call__(self, first: Floats, second: Floats) -> Floats:
+        """Return what to divide each channel by, float64, (channels,), finite and above 0.
+
+        Args:
+            first: largest magnitude of the weights that compute each channel. second: of those that it meets.
+        """
+        ...
+
+
+class LowestEqualizer(Equalizer, Protocol):
+    """One of Place.LOWEST."""
+
+    def __call__(self, lowest: Floats) -> Floats:
+        """Return what to take off each channel, float64, (channels,), 0 or more.
+
+        Args:
+            lowest: the lowest value of each channel that was seen in front of the Relu.
+        """
         ...
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from onnxq.equalizers import Floats, LinearInputs
-from onnxq.numerics.affine import params_from_range, weight_range
+from onnxq.numerics.affine import dequantize, params_from_range, quantize, weight_range
 from onnxq.numerics.blocks import from_groups, spread, to_groups
 
 # Scales that differ by more than this from feature to feature would leave float32's comfortable range.
@@ -56,4 +56,15 @@ def weight_error(inputs: LinearInputs, scale: Floats) -> float:
         grouped = to_groups(scaled, layer.scheme.granularity).shape
         steps = from_groups(np.broadcast_to(squares, grouped), scaled.shape, layer.scheme.granularity)
         total += float(layer.per_feature(steps) @ (inputs.squares / scale**2)) / 12
+    return total
+
+
+def rounded_error(inputs: LinearInputs, scale: Floats) -> float:
+    """Return the same as `weight_error`, from weights really rounded to nearest: few codes have no uniform error."""
+    total = 0.0
+    for layer in inputs.layers:
+        scaled = (layer.weight * layer.along(scale)).astype(np.float32)
+        params = params_from_range(*weight_range(scaled, layer.scheme), layer.scheme)
+        error = np.square(dequantize(quantize(scaled, params), params) - scaled)
+        total += float(layer.per_feature(error) @ (inputs.squares / scale**2))
     return total

@@ -111,10 +111,14 @@ def matches(name: str, pattern: str) -> bool:
 
 
 class Match(_Model):
-    """Which nodes a rule is about: operator types, node names or patterns (`*`, `?`, `[..]`), or both."""
+    """Which nodes a rule is about: operator types, node names or patterns (`*`, `?`, `[..]`), or both.
+
+    `weighted` narrows that down to nodes with a constant weight, or without: attention's products have none.
+    """
 
     op: str | tuple[str, ...] | None = None
     name: str | tuple[str, ...] | None = None
+    weighted: bool | None = None
 
     @model_validator(mode="after")
     def _not_empty(self) -> Match:
@@ -132,8 +136,10 @@ class Match(_Model):
         """The node names and patterns, () for any."""
         return () if self.name is None else (self.name,) if isinstance(self.name, str) else self.name
 
-    def covers(self, op: str, name: str) -> bool:
-        """Tell whether a node of type `op` called `name` is meant."""
+    def covers(self, op: str, name: str, *, weighted: bool) -> bool:
+        """Tell whether a node of type `op` called `name`, with a constant weight or without, is meant."""
+        if self.weighted is not None and weighted is not self.weighted:
+            return False
         return (not self.ops or op in self.ops) and (
             not self.names or any(matches(name, pattern) for pattern in self.names)
         )

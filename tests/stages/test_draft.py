@@ -7,7 +7,7 @@ def make(recipe):
     """A draft that quantizes two nodes, except those that a rule names."""
     decisions = []
     for node in ("a[0]", "b"):
-        kept = any(rule.match.covers("MatMul", node) for rule in recipe.rules)
+        kept = any(rule.match.covers("MatMul", node, weighted=True) for rule in recipe.rules)
         action = Action.KEEP if kept else Action.QUANTIZE
         decisions.append(Decision(node=node, op="MatMul", action=action, reason=Reason(code="", text="")))
     plan = Plan(format=recipe.format, target="cpu", fingerprint="", decisions=tuple(decisions), tensors={})
@@ -41,6 +41,6 @@ def test_nodes_with_one_reason_share_a_rule_and_names_stand_for_themselves():
         (("a[[]0]", "c"), "unfused", "x"),
         (("b[*]",), "unfused", "y"),
     ]
-    assert not rules[1].match.covers("MatMul", "bc")
+    assert not rules[1].match.covers("MatMul", "bc", weighted=True)
     recipe = with_rules(Recipe.parse({"rules": [{"match": {"op": "Gemm"}, "keep": "float"}]}), rules)
     assert Recipe.parse(recipe.plain()) == recipe

@@ -39,16 +39,18 @@ class Rescaling:
 
     Attributes:
         factors: by the name of an initializer, what to multiply it with; broadcasts to its shape.
+        addends: what to add to it then.
         inserted: nodes to put in.
     """
 
     factors: Mapping[str, Floats] = field(default_factory=dict)
+    addends: Mapping[str, Floats] = field(default_factory=dict)
     inserted: Sequence[InsertedMul] = ()
 
 
 @register_pass("rescale", preserves_semantics=True)
 class Rescale(ir.passes.InPlacePass):
-    """Multiply constants on one side of a tensor and divide them on the other, as an equalization decided."""
+    """Multiply or shift constants on one side of a tensor and undo it on the other, as an equalization decided."""
 
     def __init__(self, rescaling: Rescaling) -> None:
         """Take what is to be done."""
@@ -58,12 +60,13 @@ class Rescale(ir.passes.InPlacePass):
     def call(self, model: ir.Model) -> ir.passes.PassResult:
         """Rewrite the main graph; raises PlanError where the model is not the one it was decided for."""
         spill = Spill()
-        for name, factor in self.rescaling.factors.items():
+        changes = self.rescaling
+        for name in dict.fromkeys([*changes.factors, *changes.addends]):
             value = model.graph.initializers.get(name)
             if value is None or value.const_value is None:
                 raise PlanError(f"the model has no constant '{name}' to scale; equalize this model anew")
             held = value.const_value.numpy()
-            scaled = np.asarray(held * factor, held.dtype)
+            scaled = np.asarray(held * changes.factors.get(name, 1.0) + changes.addends.get(name, 0.0), held.dtype)
             if scaled.shape != held.shape or not np.isfinite(scaled).all():
                 raise PlanError(f"scaling '{name}' leaves what its type can hold; leave the equalization out")
             value.const_value = ir.tensor(spill.keep(scaled), name=name)
@@ -71,7 +74,7 @@ class Rescale(ir.passes.InPlacePass):
         taken = _names(model)
         for insert in self.rescaling.inserted:
             _insert(insert, [nodes[name] for name in insert.nodes], taken)
-        changed = bool(self.rescaling.factors or self.rescaling.inserted)
+        changed = bool(changes.factors or changes.addends or changes.inserted)
         return ir.passes.PassResult(model, modified=changed)
 
 

@@ -7,19 +7,31 @@ numbers that go with them; the passes of `onnxq.passes.equalize` carry them out.
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, cast
 
 from onnxq.data.source import Source
-from onnxq.equalizers import Equalizer, Place, make_equalizers
+from onnxq.equalizers import (
+    Equalizer,
+    InputEqualizer,
+    LowestEqualizer,
+    Place,
+    RangeEqualizer,
+    make_equalizers,
+)
 from onnxq.errors import CalibrationError
+from onnxq.passes.equalize.rescale import Rescaling
 from onnxq.passes.manager import PassRecord, run_pipeline
 from onnxq.stages.calibrate import calibrate
+from onnxq.stages.equalize.absorb import absorb, absorbing
 from onnxq.stages.equalize.linear import scale_inputs, sites
+from onnxq.stages.equalize.pairs import level_ranges
 from onnxq.stages.progress import Progress
 from onnxq.targets import Target
 from onnxq.types.equalization import Equalization
 from onnxq.types.recipe import EqualizerChoice, Recipe
+from onnxq.types.statistics import ChannelStatistics
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -69,36 +81,46 @@ class _Step:
     progress: Progress | None
     choice: EqualizerChoice
 
-    def observe(self, tensors: list[str], **how: Any) -> Any:
-        """Return per-channel statistics by tensor."""
-        if not self.source.repeatable:
-            message = f"equalizing reads the calibration data {len(self.recipe.equalize) + 1} times"
-            raise CalibrationError(f"{message}; give a list, a file or a function that returns an iterator")
-        if not tensors:
+    def observe(self, axes: Mapping[str, int]) -> dict[str, ChannelStatistics | None]:
+        """Return what was seen of each index of the axes given, by tensor."""
+        if not axes:
             return {}
-        axes = dict.fromkeys(tensors, -1) | how.pop("axes", {})
-        seen = calibrate(
-            self.model,
-            tensors,
-            self.source,
-            channel_axes=axes,
-            histograms=False,
-            subsample=None,
-            progress=self.progress,
-            **how,
-        )
+        if not self.source.repeatable:
+            message = "equalizing reads the calibration data more than once"
+            raise CalibrationError(f"{message}; give a list, a file or a function that returns an iterator")
+        seen = calibrate(self.model, axes, self.source, channel_axes=axes, histograms=False, progress=self.progress)
         return {name: each.channels for name, each in seen.tensors.items()}
 
 
 def _inputs(step: _Step, equalizer: Equalizer, before: Equalized) -> Equalized:
     weight_only = bool(getattr(equalizer, "weight_only", False))
     found = sites(step.model, step.recipe, step.target, weight_only=weight_only, method=step.choice.name)
-    channels = step.observe([site.value.name or "" for site in found if not site.why])
+    channels = step.observe({site.value.name: -1 for site in found if not site.why and site.value.name})
     scaled = scale_inputs(
-        equalizer, found, channels, method=str(step.choice), insert=bool(getattr(equalizer, "insert", True))
+        cast(InputEqualizer, equalizer),
+        found,
+        channels,
+        method=str(step.choice),
+        insert=bool(getattr(equalizer, "insert", True)),
     )
-    model, records = run_pipeline(step.model, ["rescale"], options={"rescale": {"rescaling": scaled.rescaling}})
-    return Equalized(model=model, entries=(*before.entries, *scaled.entries), records=(*before.records, *records))
+    return _carried_out(step, scaled.rescaling, scaled.entries, before)
 
 
-_STEPS = {Place.INPUTS: _inputs}
+def _ranges(step: _Step, equalizer: Equalizer, before: Equalized) -> Equalized:
+    changes, entries = level_ranges(step.model, cast(RangeEqualizer, equalizer), method=str(step.choice))
+    return _carried_out(step, changes, entries, before)
+
+
+def _lowest(step: _Step, equalizer: Equalizer, before: Equalized) -> Equalized:
+    found = absorbing(step.model)
+    channels = step.observe({each.tensor: each.axis for each in found if not each.why})
+    changes, entries = absorb(found, channels, cast(LowestEqualizer, equalizer), method=str(step.choice))
+    return _carried_out(step, changes, entries, before)
+
+
+def _carried_out(step: _Step, changes: Rescaling, entries: Sequence[Equalization], before: Equalized) -> Equalized:
+    model, records = run_pipeline(step.model, ["rescale"], options={"rescale": {"rescaling": changes}})
+    return Equalized(model=model, entries=(*before.entries, *entries), records=(*before.records, *records))
+
+
+_STEPS = {Place.INPUTS: _inputs, Place.RANGES: _ranges, Place.LOWEST: _lowest}

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from onnxq.equalizers import Equalizer, Linear, LinearInputs, Scales
+from onnxq.equalizers import InputEqualizer, Linear, LinearInputs, Scales
 from onnxq.errors import RecipeError
 from onnxq.passes.equalize.rescale import InsertedMul, Rescaling
 from onnxq.stages.equalize.fold import Folded, fold, own_constant
@@ -17,7 +17,7 @@ from onnxq.targets import Target
 from onnxq.types.equalization import Equalization
 from onnxq.types.format import Format
 from onnxq.types.recipe import Recipe
-from onnxq.types.scheme import PerBlock, PerChannel, PerToken, Scheme
+from onnxq.types.scheme import PerBlock, PerChannel, PerTensor, PerToken, Scheme
 from onnxq.types.statistics import ChannelStatistics
 
 if TYPE_CHECKING:
@@ -94,7 +94,7 @@ def _why_not(value: ir.Value, layers: list[Candidate]) -> str:
 
 
 def scale_inputs(
-    equalizer: Equalizer,
+    equalizer: InputEqualizer,
     found: tuple[Site, ...],
     channels: Mapping[str, ChannelStatistics | None],
     *,
@@ -174,10 +174,6 @@ def _inputs(site: Site, seen: ChannelStatistics) -> LinearInputs:
 
 def _row(scheme: Scheme) -> Scheme:
     """Take the scale of all rows for those that each row finds for itself: their spread over features is the same."""
-    from dataclasses import replace
-
-    from onnxq.types.scheme import PerTensor
-
     return replace(scheme, granularity=PerTensor()) if isinstance(scheme.granularity, PerToken) else scheme
 
 
@@ -195,8 +191,6 @@ def _axis(layer: Candidate) -> int:
 
 
 def _linear(layer: Candidate) -> Linear:
-    from dataclasses import replace
-
     weight, axis, scheme = layer.node.inputs[1], _axis(layer), layer.wish.weights
     assert weight is not None
     assert weight.const_value is not None

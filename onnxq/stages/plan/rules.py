@@ -39,19 +39,23 @@ class Wish:
         return self.format is not Format.WEIGHT_ONLY and self.activations.outliers is not None
 
 
-def wish_for(recipe: Recipe, target: Target, op: str, name: str, *, instead: Format | None = None) -> Wish:
+def wish_for(
+    recipe: Recipe, target: Target, op: str, name: str, *, weighted: bool, instead: Format | None = None
+) -> Wish:
     """Return what `recipe` wants of the node `name` of type `op`.
 
     Args:
         recipe: the recipe. target: for its schemes in each format.
-        op: `domain::op_type`. name: unique node name.
+        op: `domain::op_type`. name: unique node name. weighted: whether it has a constant weight.
         instead: format to take instead of the one asked for, which has no kernel for the operator.
 
     Raises:
         RecipeError: the target has nothing in the format asked for, or the format no codebooks.
     """
     defaults = target.defaults_for(op)
-    spoken = [(index, rule) for index, rule in enumerate(recipe.rules) if rule.match.covers(op, name)]
+    spoken = [
+        (index, rule) for index, rule in enumerate(recipe.rules) if rule.match.covers(op, name, weighted=weighted)
+    ]
     form = next((rule.format for _, rule in reversed(spoken) if rule.format is not None), recipe.format)
     stands_in, form = instead is not None, instead or form
     if form not in defaults:

@@ -281,3 +281,13 @@ def test_what_is_moved_from_constants_alone_is_no_activation():
     )
     codes = {entry.op: entry.reason.code for entry in made.decisions if entry.op != "MatMul"}
     assert codes == {"Transpose": "constant", "Concat": "constant", "Unsqueeze": "constant"}
+
+
+def test_a_rule_may_mean_products_of_two_computed_tensors_only():
+    source = text("h = MatMul (x, w) y = MatMul (h, z)", "float[8,8] x, float[8,8] z", "float[8,8] y", "float[8,8] w")
+    for weighted, kept in ((False, ["y"]), (True, ["h"])):
+        rule = {"match": {"op": "MatMul", "weighted": weighted}, "keep": "float"}
+        quantized = quantize_text(source, placement="everywhere", rules=[rule])
+        assert [d.node for d in quantized.plan.decisions if d.reason.code == "rule"] == [
+            node.name for node in quantized.float_model.graph if node.outputs[0].name in kept
+        ]
