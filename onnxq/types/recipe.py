@@ -136,7 +136,7 @@ class Match(_Model):
         """The node names and patterns, () for any."""
         return () if self.name is None else (self.name,) if isinstance(self.name, str) else self.name
 
-    def covers(self, op: str, name: str, *, weighted: bool) -> bool:
+    def covers(self, op: str, name: str, *, weighted: bool = True) -> bool:
         """Tell whether a node of type `op` called `name`, with a constant weight or without, is meant."""
         if self.weighted is not None and weighted is not self.weighted:
             return False

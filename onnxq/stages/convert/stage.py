@@ -23,6 +23,7 @@ from onnxq.stages.convert.expand import expand, holds_integer_operators
 from onnxq.stages.convert.lift import Constant, Imported, lift
 from onnxq.stages.convert.writer import drop_unread
 from onnxq.stages.plan.already import ALREADY, IMPORTED
+from onnxq.stages.plan.candidates import is_weighted
 from onnxq.stages.plan.rules import wish_for
 from onnxq.stages.prepare import prepare
 from onnxq.stages.rewrite import rewrite
@@ -139,7 +140,7 @@ def _wanted(recipe: Recipe, target: Target, refused: Mapping[str, str]) -> Calla
     def wanted(name: str, node: ir.Node) -> bool:
         if name in refused:
             return False
-        wish = wish_for(recipe, target, op_key(node), name)
+        wish = wish_for(recipe, target, op_key(node), name, weighted=is_weighted(node))
         return wish.keep is None and wish.format is recipe.format
 
     return wanted

@@ -95,8 +95,7 @@ def _examine(
 ) -> Candidate | Kept:
     """Examine one node; `limited` to the operators and types of the model's opset."""
     op = op_key(node)
-    fact = facts.get(op) if op in facts else None
-    wish = wish_for(recipe, target, op, name, weighted=_is_weighted(node, fact))
+    wish = wish_for(recipe, target, op, name, weighted=is_weighted(node))
     if wish.keep is not None:
         code, text = _asked(wish.keep, wish.rule)
         reason = Reason(code=code, text=text)
@@ -106,6 +105,7 @@ def _examine(
         reason = Reason(code="equalizes", text=f"scales by {method} what is quantized behind it, not before")
         return Kept(name=name, node=node, op=op, reason=reason, rule=wish.rule, wish=wish)
     opset = model.opset_imports.get("", 1) if limited else None
+    fact = facts.get(op) if op in facts else None
     between = fact is not None and (wish.format.static or fact.weight is not None)
     why = is_quantized(node) or (is_between(node, weight=_only(fact, wish)) if between else None)
     if why is not None:
@@ -203,7 +203,7 @@ def _elsewhere(
         rows = target.rows_for(op, form, portable=asked.portable) if form in target.defaults else ()
         if not rows:
             continue
-        wish = wish_for(recipe, target, op, name, weighted=_is_weighted(node, fact), instead=form)
+        wish = wish_for(recipe, target, op, name, weighted=is_weighted(node), instead=form)
         entry = _examine_weighted(name, node, fact, rows=rows, wish=wish, target=target, opset=opset)
         if isinstance(entry, Candidate):
             return entry
@@ -308,7 +308,9 @@ def _missing(row: Row, weights: Scheme, opset: int | None) -> str | None:
     return f"{weights} in operators of the standard needs opset {needed}, the model has {opset}"
 
 
-def _is_weighted(node: ir.Node, fact: OpFact | None) -> bool:
+def is_weighted(node: ir.Node) -> bool:
+    """Tell whether a node has a constant weight."""
+    fact = facts.get(op_key(node)) if op_key(node) in facts else None
     return fact is not None and fact.weight is not None and _never_changes(node, fact.weight)
 
 
