@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 
 from onnxq.graph.walk import bodies, subgraphs
 from onnxq.stages.plan.candidates import Candidate, Kept
-from onnxq.stages.plan.outliers import too_many
 from onnxq.targets import Output
 from onnxq.types.plan import Reason
 from onnxq.types.statistics import Statistics, TensorStatistics
@@ -37,7 +36,7 @@ def _against(entry: Candidate | Kept, statistics: Statistics) -> Reason | None:
     if isinstance(entry, Kept):
         return _unfit(entry.node.outputs[0], statistics) if entry.clamp else None
     if not entry.wish.format.static:
-        return too_many(entry, statistics)
+        return None
     read = [entry.node.inputs[slot] for slot in entry.activations]
     written = [entry.node.outputs[slot] for slot in entry.fact.output_slots(entry.node)]
     for value in read + (written if entry.row.output is Output.REQUIRED else []):

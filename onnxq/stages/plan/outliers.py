@@ -4,6 +4,7 @@ In large language models a few features of the hidden state, the same for all to
 others do; under one scale a row the others would round to nothing. LLM.int8() (Dettmers, Lewis, Belkada and
 Zettlemoyer 2022, section 3.2) finds the features with a value of magnitude 6 and more while the model runs, multiplies
 them in float, and adds the two products. Here they are chosen once, from what calibration saw: the plan names them.
+Where many features reach the threshold none is an outlier, and the scale of a row suits them all.
 """
 
 from __future__ import annotations
@@ -12,13 +13,14 @@ from dataclasses import dataclass
 
 from onnxq.graph.constants import moved_tensor
 from onnxq.stages.plan.candidates import Candidate
-from onnxq.types.plan import FloatFeatures, Reason
+from onnxq.types.plan import FloatFeatures
 from onnxq.types.statistics import Statistics
 
 FEATURES = "features-in-float"
 """Code of the reason of products on codes of which some features stay in float."""
 
-_FLOAT, _CODE = 4, 1  # bytes of a weight
+_MOST = 1 / 8  # of the features: the paper finds outliers in less than one of a hundred
+_FLOAT = 4  # bytes of a weight
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -44,18 +46,9 @@ def outliers(entry: Candidate, statistics: Statistics) -> Outliers | None:
     reached = np.maximum(np.abs(channels.minimum), np.abs(channels.maximum))
     found = FloatFeatures(indices=tuple(np.flatnonzero(reached >= threshold).tolist()), count=reached.size)
     text = f"{len(found.indices)} of {found.count} features reached {threshold:g}, the largest {reached.max():.3g}"
+    if len(found.indices) > _MOST * found.count:
+        return Outliers(features=None, text=f"{text}: so many do not stand out, none stays in float")
     return Outliers(features=found if found.indices else None, text=f"{text}; these stay in float")
-
-
-def too_many(entry: Candidate, statistics: Statistics) -> Reason | None:
-    """Return the reason against a product that would take more room than in float, None if there is none."""
-    found = outliers(entry, statistics)
-    if found is None or found.features is None:
-        return None
-    features = found.features
-    if len(features.indices) * _FLOAT + features.count * _CODE < features.count * _FLOAT:
-        return None
-    return Reason(code="outliers", text=f"{found.text}, and 8 bits for the others would take more room than float")
 
 
 def share_in_float(entry: Candidate, features: FloatFeatures) -> str:

@@ -112,11 +112,12 @@ def test_without_large_features_nothing_is_added():
     assert "0 of 24 features reached 1000" in done.plan.tensors["x@dynamic"].reason
 
 
-def test_a_product_with_too_many_stays_in_float_and_says_so():
-    (decision,) = quantized(activations="uint8,symmetric,per-token,outliers=0.01").plan.decisions
-    assert decision.reason.code == "outliers"
-    assert decision.reason.text.startswith("24 of 24 features reached 0.01")
-    assert "would take more room than float" in decision.reason.text
+def test_where_many_features_are_large_none_stands_out():
+    done = quantized(activations="uint8,symmetric,per-token,outliers=0.01")
+    assert done.plan.tensors["x@dynamic"].in_float is None
+    reason = done.plan.tensors["x@dynamic"].reason
+    assert "24 of 24 features reached 0.01" in reason
+    assert "do not stand out, none stays in float" in reason
 
 
 def test_weight_methods_see_zeros_where_weights_stay_in_float():
