@@ -179,22 +179,24 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--markdown", type=Path, help="page in which to write the table, in its own section")
     options = parser.parse_args(arguments)
     where = environment(("onnxq", "onnxruntime"))
-    lines = ["## Never slower", "", f"{where.date}, {where.processor} ({', '.join(where.features)})."]
+    measured = f"{where.date}, {where.processor} ({', '.join(where.features)})."
+    parts: dict[str, list[str]] = {}
     with tempfile.TemporaryDirectory(prefix="onnxq-benchmark-") as folder:
         if options.models:
-            lines += ["", f"| {' | '.join(HEADER)} |", f"|{'---|' * 3}{'---:|' * (len(HEADER) - 3)}"]
-        for name in filter(None, options.models.split(",")):
-            for form in options.formats.split(","):
+            lines = ["## Never slower", "", measured, ""]
+            lines += [f"| {' | '.join(HEADER)} |", f"|{'---|' * 3}{'---:|' * (len(HEADER) - 3)}"]
+            for name, form in itertools.product(options.models.split(","), options.formats.split(",")):
                 lines.append(f"| {' | '.join(row(name, form, Path(folder)))} |")
                 print(lines[-1], file=sys.stderr, flush=True)
-        lines += ["", LEGEND]
+            parts[""] = [*lines, "", LEGEND]
         if options.mixed:
-            lines += ["", *mixed(Path(folder), options.samples)]
-    text = "\n".join(lines)
-    if options.markdown is not None:
-        write_section(options.markdown, SECTION, text)
-    else:
-        print(text)
+            parts["mixed"] = [*mixed(Path(folder), options.samples), "", measured]
+    for part, lines in parts.items():
+        text = "\n".join(lines)
+        if options.markdown is not None:
+            write_section(options.markdown, SECTION, text, part=part)
+        else:
+            print(text)
     return 0
 
 

@@ -130,7 +130,9 @@ def quantize(
         found = job.statistics(statistics, memory=memory, executor=executor)
     make = job.maker(found, dump_after=_for_emit(dump_after, True))
     if job.recipe.search:
-        draft, searching, notebook = job.search(found, make, evaluation, checkpoint_path(output))
+        draft, searching, notebook = job.search(
+            found, make, evaluation, None if output is None else checkpoint_path(output)
+        )
         _judge_search(job, draft, found, searching, picture=target, kept=output is not None)
     else:
         draft, searching, notebook = make(job.recipe), None, None
@@ -454,9 +456,9 @@ def report_path(output: Path) -> Path:
     return output.parent / f"{output.stem}.report.json"
 
 
-def checkpoint_path(output: Path | None) -> Path | None:
+def checkpoint_path(output: Path) -> Path:
     """Return where a search keeps what it has measured until it is done: `model.int8.onnx` -> `.model.int8.search`."""
-    return None if output is None else output.parent / f".{output.stem}.search"
+    return output.parent / f".{output.stem}.search"
 
 
 def _judge_search(

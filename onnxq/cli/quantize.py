@@ -80,9 +80,9 @@ def command(
     picture: Front = None,
 ) -> None:
     """Quantize a model, compare it with the original as it will be served, and write it with a report."""
-    from onnxq.api import quantize
+    from onnxq.api import checkpoint_path, quantize
     from onnxq.cli.progress import terminal_progress
-    from onnxq.cli.terminal import show_text
+    from onnxq.cli.terminal import complain, show_text
     from onnxq.errors import VerificationError
     from onnxq.stages.make_recipe import make_recipe
     from onnxq.stages.recipe_file import dump_recipe as recipe_text
@@ -110,6 +110,10 @@ def command(
             picture=picture,
             progress=terminal_progress(quiet=quiet),
         )
+    except KeyboardInterrupt:
+        if checkpoint_path(output).is_file():
+            complain("what was measured is kept: the same command goes on from there", title="help")
+        raise
     except VerificationError as error:
         if error.report is not None:
             _show(error.report, as_json=as_json, quiet=quiet)  # tells by how much, and where it was lost

@@ -46,7 +46,7 @@ def sensitivity_picture(found: Sensitivity, path: Path) -> bytes:
         from matplotlib.patches import Patch
 
         axes[-1].legend(
-            handles=[Patch(color=color, label=role) for role, color in _COLORS.items()], fontsize=8, loc="lower right"
+            handles=[Patch(color=color, label=role) for role, color in _COLORS.items()], fontsize=8, loc="upper right"
         )
     return drawn(figure, path)
 

@@ -42,6 +42,8 @@ if TYPE_CHECKING:
 FLOAT = -1
 # Seconds of a race: enough to tell which of two models is the faster one by a few percent.
 _RACE = 0.4
+# Sums of noise are right within a factor of two or so; a model that should miss the budget by more is not made.
+_HOPELESS = 4.0
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -80,6 +82,9 @@ class Search:
         self._base = base_of(self.recipe, self.ways)
         self._plans: list[Plan] = []
         self._whole = 0.0
+        self._noise: dict[tuple[int, int], float] = {}
+        self._made: dict[tuple[int, ...], Plan] = {}
+        self._same: dict[tuple[int, ...], Tried] = {}
 
     def run(self) -> tuple[Draft, Searching]:
         """Return the best draft within the budget, or the nearest to it if none is, and all that was met."""
@@ -183,6 +188,7 @@ class Search:
         options = [[Option(way=FLOAT, cost=0.0, noise=0.0)] for _ in self.units]
         for each in alone:
             static = self.ways[each.way].recipe.format.static
+            self._noise[each.unit, each.way] = each.noise
             options[each.unit].append(Option(way=each.way, cost=-self._gain(each), noise=each.noise, codes=static))
         models = front(options, self._links())
         uniform = [tuple(way if unit.by_way[way] else FLOAT for unit in self.units) for way in range(len(self.ways))]
@@ -205,7 +211,7 @@ class Search:
         """Return the index of the first model that is within the budget, supposing that those behind it are, too."""
         failing, passing, guess = -1, len(models) - 1, 0
         while passing - failing > 1 and self._left():
-            if self._passes(models[guess]):
+            if not self._hopeless(models[guess]) and self._passes(models[guess]):
                 passing = guess
             else:
                 failing = guess
@@ -225,7 +231,7 @@ class Search:
                 if not group:
                     continue
                 tried = [cheaper[unit] if unit in group else way for unit, way in enumerate(kept)]
-                if self._passes(tuple(tried)):
+                if not self._hopeless(tried) and self._passes(tuple(tried)):
                     kept = tried
                 elif len(group) > 1:
                     groups += [group[: len(group) // 2], group[len(group) // 2 :]]
@@ -247,19 +253,34 @@ class Search:
             return self.tried[ways]
         if not self._left() or all(way == FLOAT for way in ways):
             return None
+        if ways in self._same:
+            return self._same[ways]
         names = ",".join(map(str, ways))
         found = self.notebook.recall(f"model {names}", Tried, lambda: self._judge(ways))
-        if found is not None:
-            found = self._judged(found)
-            self.tried[ways] = found
+        if found is not None and found.ways != ways:  # the planner makes the same of both
+            self.tried.setdefault(found.ways, self._judged(found))
+            found = self._same[ways] = self.tried[found.ways]
+        elif found is not None:
+            found = self.tried[ways] = self._judged(found)
             self.progress.note(f"{len(self.tried)}: {_shown(found)}")
-        self.progress.advance(1)
+            self.progress.advance(1)
         return found
+
+    def _hopeless(self, ways: Sequence[int]) -> bool:
+        """Tell whether the noise of the units alone adds up to far more than an output may have."""
+        least = self.limits.budget.min_sqnr
+        return least is not None and sum(
+            self._noise.get((unit, way), 0.0) for unit, way in enumerate(ways)
+        ) > _HOPELESS * 10 ** (-least / 10)
 
     def _judge(self, ways: tuple[int, ...]) -> Tried | None:
         draft = self.make(self.recipe_of(ways))
         if not draft.quantized:
             return None
+        for made, plan in self._made.items():
+            if not _differ(plan, draft.plan):
+                return self.tried[made]
+        self._made[ways] = draft.plan
         found = self.limits.figures(draft.model, metric=self.limits.scores)
         timing = None
         if self.measure is not None:

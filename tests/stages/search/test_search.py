@@ -108,7 +108,7 @@ def test_the_reports_recipe_repeats_the_bytes(folder, capsys):
     assert (folder / "again.onnx").read_bytes() == (folder / "found.onnx").read_bytes()
 
 
-def test_an_interrupted_search_goes_on_where_it_stopped(folder, metrics):
+def test_an_interrupted_search_goes_on_where_it_stopped(folder, metrics, capsys):
     calls = 0
 
     def closeness(run):
@@ -124,6 +124,20 @@ def test_an_interrupted_search_goes_on_where_it_stopped(folder, metrics):
         onnxq.quantize("net.onnx", "out.onnx", max_drop="20%", **options)
     assert (folder / ".out.search").is_file()
     assert not (folder / "out.onnx").exists()
+    calls = 3
+    words = [
+        "--calibration",
+        "data.npz",
+        "--format",
+        "weight-only",
+        "--weights",
+        "int8,per-channel",
+        "--prefer",
+        "size",
+    ]
+    more = ["--search", FOUR_BITS, "--metric", "metrics_of_a_test:closeness", "--max-drop", "20%", "--no-guard"]
+    assert main(["quantize", "net.onnx", "-o", "out.onnx", *words, *more]) == 130
+    assert "the same command goes on from there" in capsys.readouterr().err
     report = onnxq.quantize("net.onnx", "out.onnx", max_drop="20%", **options)
     assert report.search.resumed > 8  # each of four layers two ways, and models
     assert not (folder / ".out.search").exists()
