@@ -27,7 +27,24 @@ def _lookup_opset(scheme: Scheme) -> int:
     return 6 if scheme.dtype is QuantType.UINT8 else 18  # BitwiseAnd takes bytes apart
 
 
+def _decoding(node: ir.Node, scheme: Scheme) -> str | None:
+    """Return why weights of an operator are not decoded, None if they are."""
+    if scheme.vector == 1:
+        return None
+    weight = node.inputs[1] if node.op_type in ("MatMul", "Gemm") else None
+    if weight is None or weight.shape is None or len(weight.shape) != 2:
+        return "vectors of weights are looked up for matrices of MatMul and Gemm only; take vector=1"
+    if not isinstance(scheme.granularity, PerTensor):
+        return "all vectors of a matrix are in one table; take per-tensor"
+    features = int(weight.shape[1 if node.attributes.get_int("transB", 0) else 0])  # type: ignore[arg-type]
+    if features % scheme.vector:
+        return f"{features} weights an output are no multiple of vectors of {scheme.vector}"
+    return None
+
+
 def _lookup(node: ir.Node, scheme: Scheme) -> str | None:
+    if scheme.vector > 1:
+        return "rows are looked up value by value; take vector=1"
     if not isinstance(scheme.granularity, PerTensor):
         return "rows are looked up in one table for the whole matrix; take per-tensor"
     table, rows = node.inputs[0], node.inputs[1]
@@ -51,8 +68,8 @@ ROWS = tuple(
         codebook=True,
         weights=_TYPES,
         granularities=(PerTensor, PerChannel, PerBlock),
-        refuses=_lookup if op == "Gather" else None,
-        condition="rows of a matrix, one table" if op == "Gather" else "",
+        refuses=_lookup if op == "Gather" else _decoding,
+        condition="rows of a matrix, one table" if op == "Gather" else "vectors for matrices only, one table",
         defaults=None,
         opset=_lookup_opset if op == "Gather" else _opset,
         fused="" if op == "Gather" else op,

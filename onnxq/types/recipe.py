@@ -88,6 +88,7 @@ class WeightChoice(SchemeChoice):
 
     method: str | None = None
     codebook: int | None = Field(default=None, ge=2, le=8)
+    vector: int | None = Field(default=None, ge=1, le=32)
 
     def over(self, base: Scheme) -> Scheme:
         """Return `base` with the parts that are chosen here put in their place.
@@ -97,12 +98,13 @@ class WeightChoice(SchemeChoice):
         """
         bits = self.codebook if self.dtype is not None else self.codebook or base.codebook
         if bits is None:
-            return super().over(replace(base, codebook=None))
+            return super().over(replace(base, codebook=None, vector=1))
         for name in ("method", "symmetric", "rounding", "narrow", "scale_type"):
             if getattr(self, name) not in (None, *(CODEBOOK_METHODS if name == "method" else ())):
                 raise RecipeError(f"a codebook has no {name}: exact k-means finds its values; leave `{name}` out")
         granularity = PerTensor() if base.codebook is None else base.granularity
-        return super().over(Scheme(dtype=index_type(bits), symmetric=False, granularity=granularity, codebook=bits))
+        start = Scheme(dtype=index_type(bits), symmetric=False, granularity=granularity, codebook=bits)
+        return super().over(replace(start, vector=base.vector if base.codebook is not None else 1))
 
 
 def matches(name: str, pattern: str) -> bool:

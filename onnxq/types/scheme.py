@@ -154,12 +154,14 @@ class Scheme:
         scale_type: which numbers the scales may be; tensors of float16 models have float16 scales.
         codebook: bits of an index into a table of 2^bits values, one table where there would be one scale; codes are
             such indices then, and there are no scales. None: codes are evenly spaced.
+        vector: weights that share an index into a codebook, neighbours along the axis that is summed over; the table
+            then holds vectors of so many values (product quantization).
         outliers: of an activation that a weight multiplies: features in which calibration saw a magnitude of this and
             more are left out, and multiplied in float. None: all features are quantized.
 
     Raises:
         RecipeError: int32 or a floating-point type that is not symmetric: DequantizeLinear gives those no zero point;
-            or a codebook whose indices the type does not hold, or that is called symmetric.
+            a codebook whose indices the type does not hold, or that is called symmetric; vectors without a codebook.
     """
 
     dtype: QuantType
@@ -169,12 +171,15 @@ class Scheme:
     narrow: bool = True
     scale_type: ScaleType = ScaleType.FLOAT32
     codebook: int | None = None
+    vector: int = 1
     outliers: float | None = None
 
     def __post_init__(self) -> None:
         """Refuse a zero point where the type has none, and indices that do not fit it."""
         if self.codebook is not None:
             _check_codebook(self.codebook, self)
+        if self.vector != 1 and (self.codebook is None or self.vector < 1):
+            raise RecipeError("`vector` counts weights that share an index: 2 or more, with `codebook(8)` beside it")
         if not self.symmetric and (self.dtype.is_float or self.dtype is QuantType.INT32):
             raise RecipeError(f"{self.dtype} has no zero point; set `symmetric: true`")
 
@@ -196,7 +201,8 @@ class Scheme:
         if isinstance(self.granularity, PerBlock):
             where += f"({self.granularity.size})"
         if self.codebook is not None:
-            return f"codebook({self.codebook}) {self.dtype} {where}"
+            vectors = f" of {self.vector} weights" if self.vector > 1 else ""
+            return f"codebook({self.codebook}){vectors} {self.dtype} {where}"
         apart = "" if self.outliers is None else f", features from {self.outliers:g} on in float"
         return f"{self.dtype} {'symmetric' if self.symmetric else 'asymmetric'} {where}{apart}"
 

@@ -4,6 +4,8 @@
     embeddings   rows of indices -> [Gather: rows] -> [Cast] -> [Gather: table]
     both         a product with the embedding's transpose decodes the embedding's indices and transposes the values
 
+    vectors      indices [features / n, outputs] -> [Cast] -> [Gather: vectors of n] -> [Transpose, Reshape] -> reader
+
 All tables lie one behind the other. Indices are stored in the smallest type that holds them; those of embeddings, whose
 Gather takes no types of fewer bits, are packed into bytes. Weights come from constants alone: an optimizing runtime
 decodes them once, when it loads the model.
@@ -53,9 +55,12 @@ class Codebooks:
         """Return the values of the weight planned as `key`, decoded in front of its first `reader`."""
         if key not in self._decoded:
             steps = Steps(self._editor, key, self._constants)
-            codes, codebook = self._editor.constants.codebook(key)
-            shared = self._shared(steps, key, codes, codebook) if self._stored and codes.ndim == 2 else None
-            self._decoded[key] = shared or self._decode(steps, key, codes, codebook)
+            if self._editor.tensor(key).scheme.vector > 1:
+                self._decoded[key] = self._vectors(steps, key, by_row=bool(reader.attributes.get_int("transB", 0)))
+            else:
+                codes, codebook = self._editor.constants.codebook(key)
+                shared = self._shared(steps, key, codes, codebook) if self._stored and codes.ndim == 2 else None
+                self._decoded[key] = shared or self._decode(steps, key, codes, codebook)
             for node in steps.nodes:
                 mark_unpacking(node)
                 self._editor.insert_before(reader, node)
@@ -93,6 +98,22 @@ class Codebooks:
                 value = steps("Gather", rows.table, index, to="decoded", dtype=ir.DataType.FLOAT)
                 return steps("Transpose", value, attributes={"perm": [1, 0]}) if turned else value
         return None
+
+    def _vectors(self, steps: Steps, key: str, *, by_row: bool) -> ir.Value:
+        """Decode a matrix whose outputs are columns, or rows, from vectors of neighbouring weights of an output."""
+        found = self._editor.constants.product_codes(key, by_row=by_row)
+        codes = np.ascontiguousarray(found.codes.T) if by_row else found.codes
+        dtype = self._editor.tensor(key).scheme.dtype
+        stored = self._editor.initializer(f"{key}/indices", storage_array(codes, dtype))
+        table = self._editor.initializer(f"{key}/codebook", found.table)
+        runs, outputs = found.codes.shape
+        index = steps("Cast", stored, to="index", dtype=_INDEX, attributes={"to": _INDEX})
+        value = steps("Gather", table, index, to="vectors", dtype=ir.DataType.FLOAT)
+        shape = (outputs, runs * found.table.shape[1]) if by_row else (runs * found.table.shape[1], outputs)
+        if not by_row:
+            value = steps("Transpose", value, to="turned", dtype=ir.DataType.FLOAT, attributes={"perm": [0, 2, 1]})
+        wanted = steps.constant(shape, np.int64)
+        return steps("Reshape", value, wanted, to="decoded", dtype=ir.DataType.FLOAT, shape=ir.Shape(shape))
 
     def _decode(self, steps: Steps, key: str, codes: npt.NDArray[np.uint8], codebook: Codebook) -> ir.Value:
         scheme, shape = self._editor.tensor(key).scheme, codes.shape

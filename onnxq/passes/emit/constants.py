@@ -14,6 +14,7 @@ from onnxq.graph.tensors import drop_pages
 from onnxq.numerics.affine import dequantize, quantize
 from onnxq.numerics.codebook import Codebook, codebook_quantize
 from onnxq.numerics.pair_safe import fit_pairs
+from onnxq.numerics.product_codes import ProductCodes, product_quantize
 from onnxq.types.inputs import Inputs
 from onnxq.types.plan import Plan, Role, TensorPlan
 from onnxq.types.scheme import PerBlock, PerChannel, QuantParams, Scheme
@@ -110,6 +111,31 @@ class Constants:
             np.moveaxis(values, tensor.feature_axis, 0)[list(tensor.in_float.indices)] = part
         return values
 
+    def product_codes(self, key: str, *, by_row: bool) -> ProductCodes:
+        """Return the indices and vectors of the matrix planned as `key`, whose outputs are its columns, or `by_row`.
+
+        Raises:
+            ModelError: the weight holds NaN or infinite values.
+        """
+        tensor = self._tensor(key)
+        weight = self._finite(tensor)
+        inputs, scheme = self._inputs(tensor, weight.shape), tensor.scheme
+        assert scheme.codebook is not None
+        return product_quantize(
+            np.ascontiguousarray(weight.T) if by_row else weight,
+            length=scheme.vector,
+            bits=scheme.codebook,
+            importance=None if inputs is None else inputs.squares.astype(np.float32),
+        )
+
+    def _finite(self, tensor: TensorPlan) -> npt.NDArray[np.float32]:
+        weight = self._read(tensor.tensor).astype(np.float32, copy=False)
+        if not np.isfinite(weight).all():
+            raise ModelError(
+                f"weight '{tensor.tensor}' holds NaN or infinite values; repair the model, or keep its node in float"
+            )
+        return weight
+
     def codebook(self, key: str) -> tuple[npt.NDArray[np.uint8], Codebook]:
         """Return the indices of the weight planned as `key`, of its shape, and the tables that they point into.
 
@@ -119,11 +145,7 @@ class Constants:
         tensor = self._tensor(key)
         if tensor.scheme.codebook is None:
             raise PlanError(f"the plan looks '{key}' up in a codebook but gives it none; plan again")
-        weight = self._read(tensor.tensor).astype(np.float32, copy=False)
-        if not np.isfinite(weight).all():
-            raise ModelError(
-                f"weight '{tensor.tensor}' holds NaN or infinite values; repair the model, or keep its node in float"
-            )
+        weight = self._finite(tensor)
         inputs = self._inputs(tensor, weight.shape)
         importance = None if inputs is None else inputs.importance(weight.shape)
         return codebook_quantize(weight, tensor.scheme.codebook, tensor.scheme.granularity, importance=importance)

@@ -74,6 +74,11 @@ class _Rounded(Rewirer):
 
     def constant(self, tensor: TensorPlan, reader: ir.Node) -> ir.Value:
         """Store what a constant's codes stand for."""
+        if tensor.scheme.vector > 1:
+            by_row = bool(reader.attributes.get_int("transB", 0))
+            decoded = self.editor.constants.product_codes(tensor.name, by_row=by_row).decoded()
+            values = np.ascontiguousarray(decoded.T) if by_row else decoded
+            return self.editor.initializer(f"{tensor.name}/dequantized", values, of=tensor.name)
         if tensor.scheme.codebook is not None:
             values = codebook_dequantize(*self.editor.constants.codebook(tensor.name))
             return self.editor.initializer(f"{tensor.name}/dequantized", values, of=tensor.name)

@@ -50,6 +50,8 @@ def _bytes(shape: tuple[int, ...], scheme: Scheme) -> int:
     scales = math.prod(parameter_shape(shape, granularity))
     codes = scales * granularity.size if isinstance(granularity, PerBlock) else math.prod(shape)
     bits = scheme.dtype.stored_bits
+    if scheme.vector > 1 and scheme.codebook is not None:
+        return -(-codes * bits // (8 * scheme.vector)) + (4 * scheme.vector << scheme.codebook) + 2 * _OVERHEAD
     if scheme.codebook is not None:
         tables = 4 * (scales << scheme.codebook) + (4 * scales if scales > 1 else 0)  # and where each begins
         return -(-codes * bits // 8) + tables + _OVERHEAD
