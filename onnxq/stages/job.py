@@ -289,6 +289,8 @@ class Job:
         tried: set[str] = set()
         while lacking := self._lacking(found, recipe) - tried:
             tried |= lacking
+            if self.opened is None and (self.data is not None or self.recipe.calibration is not None):
+                self.samples()
             if self.opened is None or not self.opened.repeatable:
                 shown = ", ".join(f"'{name}'" for name in sorted(lacking)[:3])
                 message = f"the statistics lack {len(lacking)} tensors ({shown}, ...)"

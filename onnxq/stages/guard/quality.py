@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
+from onnxq.data.batch import Batch
 from onnxq.data.source import Source
 from onnxq.numerics.metrics import Comparison
 from onnxq.runtime.session import Session, open_session
@@ -80,7 +81,8 @@ class Limits:
             source.description,
         )
         self._served = open_session(original, threads=threads)
-        self._held: list[Feeds] | None = None
+        self._held: list[Feeds] = []
+        self._room = _MEMORY
         self._plain: Session | None = None
         self._float_value: float | None = None
         self._float_metric: tuple[str, float] | None = None
@@ -109,43 +111,50 @@ class Limits:
         found = self.figures(model, compare=self.budget.min_sqnr is not None, metric=self.budget.by_metric)
         return self.budget.shortfall(found.outputs, found.metric)
 
-    def figures(self, model: ir.Model, *, compare: bool = True, metric: bool = True) -> Figures:
+    def figures(
+        self, model: ir.Model, *, compare: bool = True, metric: bool = True, samples: int | None = None
+    ) -> Figures:
         """Return what a model reaches as served; `compare` its outputs, score its `metric` (or accuracy).
+
+        Args:
+            model: to judge. compare: its outputs, on no more than `samples`. metric: score it, or its accuracy.
+            samples: None for as many as the limits were made with.
 
         Raises:
             RecipeError: the metric fails; on a quantized model it may return NaN, which no budget allows.
         """
         session = open_session(model, threads=self._threads)
         return Figures(
-            outputs=self._outputs(session) if compare else {}, metric=self._scored(session) if metric else None
+            outputs=self._outputs(session, samples or self.samples) if compare else {},
+            metric=self._scored(session) if metric else None,
         )
 
-    def _outputs(self, session: Session) -> Mapping[str, float]:
+    def _outputs(self, session: Session, samples: int) -> Mapping[str, float]:
         sums = {name: Comparison() for name in self._served.outputs}
-        for feeds, expected in self._expected():
-            found = session.run(feeds)
+        seen = 0
+        for batch, expected in self._expected():
+            found = session.run(batch.feeds)
             for name, entry in sums.items():
                 if np.asarray(expected[name]).dtype.kind in "fV":
                     entry.add(expected[name], found[name])
+            seen += batch.samples
+            if seen >= samples:
+                break
         return {name: entry.sqnr_db for name, entry in sums.items()}
 
-    def _expected(self) -> Iterator[tuple[Feeds, Feeds]]:
-        """Yield each batch with the float model's outputs, optimizer off; kept for the next model if they are few."""
-        if self._held is not None:
-            yield from zip((batch.feeds for batch in self._some.batches()), self._held, strict=True)
-            return
-        if self._plain is None:
-            self._plain = open_session(self._original, optimize=False, threads=self._threads)
-        held: list[Feeds] = []
-        size = 0
-        for batch in self._some.batches():
+    def _expected(self) -> Iterator[tuple[Batch, Feeds]]:
+        """Yield each batch with the float model's outputs, optimizer off; what there is room for is run once."""
+        for index, batch in enumerate(self._some.batches()):
+            if index < len(self._held):
+                yield batch, self._held[index]
+                continue
+            if self._plain is None:
+                self._plain = open_session(self._original, optimize=False, threads=self._threads)
             expected = self._plain.run(batch.feeds)
-            size += sum(np.asarray(array).nbytes for array in expected.values())
-            if size <= _MEMORY:
-                held.append(expected)
-            yield batch.feeds, expected
-        if size <= _MEMORY:
-            self._held, self._plain = held, None
+            self._room -= sum(np.asarray(array).nbytes for array in expected.values())
+            if self._room >= 0:
+                self._held.append(expected)
+            yield batch, expected
 
     def _scored(self, session: Session) -> MetricResult | None:
         if self._metric is None:

@@ -26,18 +26,27 @@ def recipe_alone(base: Recipe, unit: Unit, ways: Sequence[Way], way: int) -> Rec
 
 
 def effect_alone(
-    recipe: Recipe, unit: Unit, way: str, *, make: Make, limits: Limits, prepared: ir.Model, metric: bool = False
+    recipe: Recipe,
+    unit: Unit,
+    way: str,
+    *,
+    make: Make,
+    limits: Limits,
+    prepared: ir.Model,
+    metric: bool = False,
+    samples: int | None = None,
 ) -> Effect | None:
     """Return what a unit does alone, None where that quantizes nothing.
 
     Args:
         recipe: of `recipe_alone`. unit: that it quantizes. way: its name. make: makes a draft. limits: judges it.
-        prepared: the float model in its normal form. metric: whether to score it, too.
+        prepared: the float model in its normal form. metric: whether to score it, too. samples: to compare
+            outputs on, None for as many as the limits have.
     """
     draft = make(recipe)
     if not draft.quantized:
         return None
-    found = limits.figures(draft.model, metric=metric)
+    found = limits.figures(draft.model, metric=metric, samples=samples)
     return Effect(
         nodes=draft.quantized,
         ops=tuple(dict.fromkeys(unit.nodes.get(node, "") for node in draft.quantized)),

@@ -42,6 +42,8 @@ if TYPE_CHECKING:
 FLOAT = -1
 # Seconds of a race: enough to tell which of two models is the faster one by a few percent.
 _RACE = 0.4
+# What a unit does alone is told by this many samples: it only says what to try.
+_SAMPLES = 32
 # Sums of noise are right within a factor of two or so; a model that should miss the budget by more is not made.
 _HOPELESS = 4.0
 
@@ -173,7 +175,9 @@ class Search:
         return self.notebook.recall(
             f"alone {part.name} {way}",
             Effect,
-            lambda: effect_alone(recipe, part, name, make=self.make, limits=self.limits, prepared=self.prepared),
+            lambda: effect_alone(
+                recipe, part, name, make=self.make, limits=self.limits, prepared=self.prepared, samples=_SAMPLES
+            ),
         )
 
     def _profile(self, name: str, model: ir.Model) -> _Times | None:

@@ -151,6 +151,20 @@ def test_what_was_measured_for_something_else_is_not_taken_over(folder):
     assert onnxq.quantize("net.onnx", "again.onnx", **options).search.resumed == 0
 
 
+def test_statistics_of_an_earlier_calibration_do_with_the_data_beside_them(folder):
+    onnxq.calibrate("net.onnx", "net.stats", calibration="data.npz")
+    options = {
+        "calibration": "data.npz",
+        "search": ["weight-only:uint4,method=gptq"],
+        "min_sqnr": 10.0,
+        "prefer": "size",
+    }
+    report = onnxq.quantize("net.onnx", statistics="net.stats", guard=False, **options)
+    again = onnxq.quantize("net.onnx", guard=False, **options)
+    assert report.quantized_bytes == again.quantized_bytes
+    assert sqnr(report) == sqnr(again)
+
+
 def test_a_budget_that_nothing_meets_tells_what_comes_nearest(folder, capsys):
     words = ["--calibration", "data.npz", "--prefer", "size", "--search", FOUR_BITS, "--min-sqnr", "90"]
     assert main(["quantize", "net.onnx", *words]) == 1
