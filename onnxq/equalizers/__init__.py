@@ -39,13 +39,15 @@ class Place(StrEnum):
     """What an equalizer looks at.
 
     INPUTS: the features of a tensor and the weights that they are multiplied with (`LinearInputs` -> `Scales`).
-    RANGES: the channels between two layers, by the ranges of the weights on both sides (`Ranges` -> scales).
-    LOWEST: the channels between two layers with a Relu, by their lowest values (`Lowest` -> what to take off).
+    RANGES: the channels between two layers, by the ranges of the weights on both sides (-> scales).
+    LOWEST: the channels between two layers with a Relu, by their lowest values (-> what to take off).
+    STREAM: the residual stream of a transformer (its width -> an orthogonal matrix).
     """
 
     INPUTS = "inputs"
     RANGES = "ranges"
     LOWEST = "lowest"
+    STREAM = "stream"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -140,6 +142,14 @@ class LowestEqualizer(Equalizer, Protocol):
         Args:
             lowest: the lowest value of each channel that was seen in front of the Relu.
         """
+        ...
+
+
+class StreamEqualizer(Equalizer, Protocol):
+    """One of Place.STREAM."""
+
+    def __call__(self, width: int) -> Floats:
+        """Return the orthogonal matrix to turn the stream by, float64, (width, width)."""
         ...
 
 

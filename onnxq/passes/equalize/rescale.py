@@ -1,10 +1,10 @@
-"""Carry out an equalization: multiply constants, and put a Mul where no constant takes the scale."""
+"""Carry out an equalization: change constants, and put a Mul or MatMul where no constant takes the change."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -20,17 +20,19 @@ Floats = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
-class InsertedMul:
-    """A Mul between a tensor and some of its readers.
+class Inserted:
+    """A Mul, or a MatMul, between a tensor and some of its readers.
 
     Attributes:
-        tensor: name of the value. nodes: names of the readers. factor: broadcasts to the value. method: what for.
+        tensor: name of the value. nodes: names of the readers. factor: broadcasts to the value; of a MatMul, the
+            matrix behind it. method: what for. op: which of the two.
     """
 
     tensor: str
     nodes: tuple[str, ...]
     factor: Floats
     method: str
+    op: Literal["Mul", "MatMul"] = "Mul"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -39,18 +41,27 @@ class Rescaling:
 
     Attributes:
         factors: by the name of an initializer, what to multiply it with; broadcasts to its shape.
-        addends: what to add to it then.
+        left, right: matrices to multiply it with on that side then. addends: what to add to it last.
         inserted: nodes to put in.
     """
 
     factors: Mapping[str, Floats] = field(default_factory=dict)
+    left: Mapping[str, Floats] = field(default_factory=dict)
+    right: Mapping[str, Floats] = field(default_factory=dict)
     addends: Mapping[str, Floats] = field(default_factory=dict)
-    inserted: Sequence[InsertedMul] = ()
+    inserted: Sequence[Inserted] = ()
+
+    def applied(self, name: str, array: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        """Return a constant as it is to be, in float64 where anything changes."""
+        result = array * self.factors.get(name, 1.0)
+        result = self.left[name] @ result if name in self.left else result
+        result = result @ self.right[name] if name in self.right else result
+        return np.asarray(result + self.addends.get(name, 0.0))
 
 
 @register_pass("rescale", preserves_semantics=True)
 class Rescale(ir.passes.InPlacePass):
-    """Multiply or shift constants on one side of a tensor and undo it on the other, as an equalization decided."""
+    """Scale, turn or shift constants on one side of a tensor and undo it on the other, as an equalization decided."""
 
     def __init__(self, rescaling: Rescaling) -> None:
         """Take what is to be done."""
@@ -61,12 +72,12 @@ class Rescale(ir.passes.InPlacePass):
         """Rewrite the main graph; raises PlanError where the model is not the one it was decided for."""
         spill = Spill()
         changes = self.rescaling
-        for name in dict.fromkeys([*changes.factors, *changes.addends]):
+        for name in dict.fromkeys([*changes.factors, *changes.left, *changes.right, *changes.addends]):
             value = model.graph.initializers.get(name)
             if value is None or value.const_value is None:
                 raise PlanError(f"the model has no constant '{name}' to scale; equalize this model anew")
             held = value.const_value.numpy()
-            scaled = np.asarray(held * changes.factors.get(name, 1.0) + changes.addends.get(name, 0.0), held.dtype)
+            scaled = np.asarray(changes.applied(name, held), held.dtype)
             if scaled.shape != held.shape or not np.isfinite(scaled).all():
                 raise PlanError(f"scaling '{name}' leaves what its type can hold; leave the equalization out")
             value.const_value = ir.tensor(spill.keep(scaled), name=name)
@@ -74,11 +85,11 @@ class Rescale(ir.passes.InPlacePass):
         taken = _names(model)
         for insert in self.rescaling.inserted:
             _insert(insert, [nodes[name] for name in insert.nodes], taken)
-        changed = bool(changes.factors or changes.addends or changes.inserted)
+        changed = bool(changes.factors or changes.left or changes.right or changes.addends or changes.inserted)
         return ir.passes.PassResult(model, modified=changed)
 
 
-def _insert(insert: InsertedMul, readers: list[ir.Node], taken: set[str]) -> None:
+def _insert(insert: Inserted, readers: list[ir.Node], taken: set[str]) -> None:
     slots = [(node, slot) for node in readers for slot, held in enumerate(node.inputs) if _is(held, insert.tensor)]
     if not slots:
         raise PlanError(f"nothing reads '{insert.tensor}' any more; equalize this model anew")
@@ -93,7 +104,7 @@ def _insert(insert: InsertedMul, readers: list[ir.Node], taken: set[str]) -> Non
         const_value=ir.tensor(factor),
     )
     graph.register_initializer(constant)
-    node = ir.node("Mul", [value, constant], name=_new(f"{insert.tensor}/Mul", taken))
+    node = ir.node(insert.op, [value, constant], name=_new(f"{insert.tensor}/{insert.op}", taken))
     result = node.outputs[0]
     result.name, result.shape, result.type = _new(f"{insert.tensor}/scaled", taken), value.shape, value.type
     mark_equalizing(node, insert.method)

@@ -18,6 +18,7 @@ from onnxq.equalizers import (
     LowestEqualizer,
     Place,
     RangeEqualizer,
+    StreamEqualizer,
     make_equalizers,
 )
 from onnxq.errors import CalibrationError
@@ -27,6 +28,7 @@ from onnxq.stages.calibrate import calibrate
 from onnxq.stages.equalize.absorb import absorb, absorbing
 from onnxq.stages.equalize.linear import scale_inputs, sites
 from onnxq.stages.equalize.pairs import level_ranges
+from onnxq.stages.equalize.stream import turn_streams
 from onnxq.stages.progress import Progress
 from onnxq.targets import Target
 from onnxq.types.equalization import Equalization
@@ -118,9 +120,14 @@ def _lowest(step: _Step, equalizer: Equalizer, before: Equalized) -> Equalized:
     return _carried_out(step, changes, entries, before)
 
 
+def _stream(step: _Step, equalizer: Equalizer, before: Equalized) -> Equalized:
+    changes, entries = turn_streams(step.model, cast(StreamEqualizer, equalizer), method=str(step.choice))
+    return _carried_out(step, changes, entries, before)
+
+
 def _carried_out(step: _Step, changes: Rescaling, entries: Sequence[Equalization], before: Equalized) -> Equalized:
     model, records = run_pipeline(step.model, ["rescale"], options={"rescale": {"rescaling": changes}})
     return Equalized(model=model, entries=(*before.entries, *entries), records=(*before.records, *records))
 
 
-_STEPS = {Place.INPUTS: _inputs, Place.RANGES: _ranges, Place.LOWEST: _lowest}
+_STEPS = {Place.INPUTS: _inputs, Place.RANGES: _ranges, Place.LOWEST: _lowest, Place.STREAM: _stream}

@@ -10,7 +10,7 @@ import numpy as np
 
 from onnxq.equalizers import InputEqualizer, Linear, LinearInputs, Scales
 from onnxq.errors import RecipeError
-from onnxq.passes.equalize.rescale import InsertedMul, Rescaling
+from onnxq.passes.equalize.rescale import Inserted, Rescaling
 from onnxq.stages.equalize.fold import Folded, fold, own_constant
 from onnxq.stages.plan.candidates import Candidate, examine
 from onnxq.targets import Target
@@ -108,7 +108,7 @@ def scale_inputs(
         insert: allow a Mul where nothing upstream takes the scale.
     """
     factors: dict[str, np.ndarray] = {}
-    inserted: list[InsertedMul] = []
+    inserted: list[Inserted] = []
     result = Scaled(rescaling=Rescaling(factors=factors, inserted=inserted))
     for site in found:
         name = site.value.name or ""
@@ -141,7 +141,7 @@ def scale_inputs(
         if isinstance(place, Folded):
             _merge(factors, place.factors)
         else:
-            inserted.append(InsertedMul(tensor=name, nodes=site.nodes, factor=1 / answer.scale, method=method))
+            inserted.append(Inserted(tensor=name, nodes=site.nodes, factor=1 / answer.scale, method=method))
         _merge(factors, _weights(site, answer.scale))
     return result
 
