@@ -31,7 +31,7 @@ FORMS = (
     ),
     Form(name="qoperator", options={"format": "qoperator", "placement": "everywhere"}, floor=20),
     Form(name="dynamic", options={"format": "dynamic", "placement": "everywhere"}, floor=20),
-    Form(name="int8", options={"format": "weight-only", "weights": "int8,per-channel"}, floor=20),
+    Form(name="int8", options={"format": "weight-only", "weights": "int8,per-channel"}, floor=25),
     Form(name="int4", options={"format": "weight-only"}, floor=8),
     Form(name="codebook", options={"format": "weight-only", "weights": "codebook(4)"}, floor=8),
     Form(name="float16", options={"recipe": "fp16"}, floor=40),

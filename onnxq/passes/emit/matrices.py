@@ -18,7 +18,11 @@ from onnxq.numerics.packing import pack
 from onnxq.passes.emit.editor import Editor
 from onnxq.types.scheme import PerBlock, PerChannel
 
-_SMALLEST_BLOCK, _LARGEST_BLOCK = 16, 256
+_SMALLEST_BLOCK = 16
+# Of a product without blocks of its own: MatMulNBits rounds what it multiplies to 8 bits, with a scale for each block.
+# Next to 8-bit weights that shows: on a transformer encoder blocks of 256 left 24.3 dB, of 32 29.1, float 31.4, in the
+# same time. Next to 4-bit weights it does not. Larger blocks than 128 would only mean more padding.
+_PRODUCT_BLOCK = {2: 128, 4: 128, 8: 32}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -70,7 +74,7 @@ class Matrices:
         Args:
             key: of the weight in the plan. by_row: whether its rows, and not its columns, make the outputs.
         """
-        matrix = self.codes(key, by_row=by_row, largest=_LARGEST_BLOCK)
+        matrix = self.codes(key, by_row=by_row, product=True)
         rows, columns = matrix.codes.shape
         blocks = matrix.scale.shape[1]
         padding = [(0, 0), (0, blocks * matrix.block - columns)]
@@ -82,7 +86,7 @@ class Matrices:
 
     def for_lookup(self, key: str) -> Stored:
         """Return a table for GatherBlockQuantized, codes as [rows, bytes of a row] or as stored for a product."""
-        matrix = self.codes(key, by_row=True, largest=None)
+        matrix = self.codes(key, by_row=True)
         packed = pack(matrix.codes, matrix.bits)
         stored = self._rows.get((len(packed), _hash(packed))) or self._store(key, "quantized", packed)
         return self._complete(key, matrix, stored)
@@ -92,7 +96,7 @@ class Matrices:
 
         Codes of 8 bits whose zero points all are the middle one become int8 and need none.
         """
-        matrix = self.codes(key, by_row=True, largest=None)
+        matrix = self.codes(key, by_row=True)
         rows, columns = matrix.codes.shape
         signed = matrix.bits == 8 and not (matrix.zero_point != matrix.middle).any()
         codes = (matrix.codes ^ 128).view(np.int8) if signed else pack(matrix.codes, matrix.bits)
@@ -106,8 +110,8 @@ class Matrices:
             block=matrix.block,
         )
 
-    def codes(self, key: str, *, by_row: bool, largest: int | None) -> Codes:
-        """Quantize a matrix; `largest` is the greatest block size there is, None for no limit."""
+    def codes(self, key: str, *, by_row: bool, product: bool = False) -> Codes:
+        """Quantize a matrix; one without blocks gets one a row, or for a `product` those that its kernel likes."""
         codes, params = self._editor.constants.codes(key, transpose=not by_row)
         scheme = params.scheme
         bits = scheme.dtype.stored_bits
@@ -118,7 +122,7 @@ class Matrices:
             block = scheme.granularity.size
         else:  # blocks that share a scale
             block = max(_SMALLEST_BLOCK, 1 << (columns - 1).bit_length())
-            block = block if largest is None else min(block, largest)
+            block = min(block, _PRODUCT_BLOCK[bits]) if product else block
             shape = (rows, 1) if isinstance(scheme.granularity, PerChannel) else (1, 1)
             wanted = (rows, -(-columns // block))
             scale = np.broadcast_to(scale.reshape(shape), wanted)

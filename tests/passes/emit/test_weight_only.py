@@ -406,3 +406,19 @@ def test_no_gain_comes_before_an_opset_that_is_too_low():
         weights="codebook(4)",
     )
     assert done.reasons() == {"MatMul_0": "no-gain"}
+
+
+def test_eight_bits_a_channel_lose_little_to_the_rounding_of_what_they_multiply():
+    """The kernel rounds activations to 8 bits block by block: large features must not take the others along."""
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal((8, 512)).astype(np.float32)
+    x[:, ::97] *= 30
+    done = quantize_text(
+        text("y = MatMul (x, w)", "float[8,512] x", "float[8,64] y", "float[512,64] w"),
+        {"x": x},
+        format="weight-only",
+        weights="int8,per-channel",
+    )
+    (expected,) = run_model(with_dequantized_weights(done), {"x": x}).values()
+    (actual,) = run_model(done.model, {"x": x}, optimize=True).values()
+    assert sqnr(expected, actual) > 36
