@@ -25,6 +25,8 @@ from onnxq.types.plan import Action, Decision, Plan, TensorPlan
 from onnxq.types.scheme import PerBlock, PerChannel, QuantParams
 from onnxq.types.statistics import Statistics
 
+_LONG = 64  # characters
+
 
 def editors(
     model: ir.Model,
@@ -287,7 +289,14 @@ class Editor:
                 self.drop_unread(read)
 
     def name(self, wanted: str) -> str:
-        """Return `wanted`, or the first numbered variant that the graph does not use yet; it is then taken."""
+        """Return `wanted`, shortened if it is long, or the first numbered variant that the graph does not use yet.
+
+        It is then taken. Exporters join the names of all that they fused; repeated in every new node, these took more
+        room than a small model's weights.
+        """
+        if len(wanted) > _LONG:
+            digest = hashlib.sha256(wanted.encode(errors="replace")).hexdigest()[:8]
+            wanted = f"{wanted[: _LONG // 2]}~{digest}{wanted[max(wanted.rfind('/'), len(wanted) - _LONG // 2) :]}"
         name, number = wanted, 0
         while name in self._common.taken:
             number += 1

@@ -1,6 +1,7 @@
 """The QDQ emitter, checked on the graphs that it writes."""
 
 import dataclasses
+import re
 
 import numpy as np
 import onnx_ir as ir
@@ -244,3 +245,14 @@ def test_the_pass_says_whether_it_changed_anything():
     model = model_from_text(text("y = Tanh (x)", "float[2] x", "float[2] y"))
     plan = plan_for(model, {"x": np.ones(2, np.float32)})
     assert not passes.get("emit-qdq").make({"plan": plan})(model).modified
+
+
+def test_new_names_stay_short_and_apart_where_the_models_are_long():
+    done = quantize_text(re.sub(r"\b(w1|w2|a|r|c)\b", lambda found: "fused_" * 50 + found[1], BRANCHES))
+    old = {value.name for entry in done.float_model.graph for value in entry.outputs}
+    assert max(map(len, old)) > 300
+    new = [value.name for entry in done.model.graph for value in entry.outputs if value.name not in old]
+    assert max(map(len, [*new, *done.model.graph.initializers])) <= 80
+    assert len(new) == len(set(new))
+    assert done.kernels() == quantize_text(BRANCHES).kernels()
+    assert done.sqnr(optimize=True) > 30
