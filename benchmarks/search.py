@@ -86,17 +86,18 @@ class Notes:
         """Say nothing."""
 
 
-def rows(case: Case, prefer: str, tries: int, folder: Path) -> Iterator[tuple[str, ...]]:
-    """Yield a row for the guard alone, and one for the search."""
+def rows(case: Case, prefer: str, by: Sequence[str], tries: int, folder: Path) -> Iterator[tuple[str, ...]]:
+    """Yield a row for the guard alone, and one for the search, as `by` says."""
     zoo = models.load(case.name)
 
     def first(data: Callable[[], Iterator[Feeds]]) -> Callable[[], Iterator[Feeds]]:
         return lambda: itertools.islice(data(), case.batches)
 
-    for by, search in (("guard", ()), ("search", ("auto",))):
-        print(f"{case.name} {case.limit} {prefer} {by}", file=sys.stderr, flush=True)
-        output = folder / f"{case.name}-{prefer}-{by}.onnx"
-        head = (case.name, _limit(case), prefer, by)
+    for who in by:
+        search = ("auto",) if who == "search" else ()
+        print(f"{case.name} {case.limit} {prefer} {who}", file=sys.stderr, flush=True)
+        output = folder / f"{case.name}-{prefer}-{who}.onnx"
+        head = (case.name, _limit(case), prefer, who)
         try:
             report = onnxq.quantize(
                 zoo.path,
@@ -117,7 +118,6 @@ def rows(case: Case, prefer: str, tries: int, folder: Path) -> Iterator[tuple[st
             yield (*head, str(error).replace("|", "/"), *["-"] * (len(HEADER) - 5))
             continue
         yield (*head, *_figures(report))
-        output.unlink()
 
 
 def _figures(report: Report) -> tuple[str, ...]:
@@ -156,18 +156,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog=f"python -m benchmarks.{SECTION}", description=__doc__)
     parser.add_argument("--models", default="digits,ppocr-rec,minilm,novel", help="zoo models, separated by commas")
     parser.add_argument("--prefer", default="speed,size", help="what to look for")
+    parser.add_argument("--by", default="guard,search", help="which of the two")
     parser.add_argument("--tries", type=int, default=24, help="models that a search may make")
-    parser.add_argument("--pictures", type=Path, help="folder to keep the pictures in")
+    parser.add_argument("--folder", type=Path, help="where to keep models, reports and pictures")
     parser.add_argument("--markdown", type=Path, help="page in which to write the table, a part for each model")
     options = parser.parse_args(arguments)
     where = environment(("onnxq", "onnxruntime"))
     for name in options.models.split(","):
         lines = [f"| {' | '.join(HEADER)} |", f"|{'---|' * 4}{'---:|' * 5}---|---:|"]
         with tempfile.TemporaryDirectory(prefix="onnxq-benchmark-") as temporary:
-            folder = options.pictures or Path(temporary)
+            folder = options.folder or Path(temporary)
             for case in (case for case in CASES if case.name == name):
                 for prefer in options.prefer.split(","):
-                    for row in rows(case, prefer, options.tries, folder):
+                    for row in rows(case, prefer, options.by.split(","), options.tries, folder):
                         lines.append(f"| {' | '.join(row)} |")
                         print(lines[-1], file=sys.stderr, flush=True)
         title = f"## Search: {name}\n\n{where.date}, {where.processor} ({', '.join(where.features)})."

@@ -83,6 +83,7 @@ class SpeedGuard:
     Attributes:
         original: the float model. prepared: its normal form, whose nodes the plan names.
         make: makes a draft of a recipe. measure: measures models. threads: counts to be served with, 0 for all cores.
+        good: tells whether a model is good enough: errors cancel out sometimes, and one that is gone is missed.
         steps: what was put back, and what was tried in vain. clock: seconds; after half a minute nothing new is tried.
     """
 
@@ -91,6 +92,7 @@ class SpeedGuard:
     make: Make
     measure: Measure
     threads: tuple[int, ...]
+    good: Callable[[ir.Model], bool] = lambda model: True
     steps: list[Step] = field(default_factory=list)
     clock: Callable[[], float] = perf_counter
 
@@ -177,6 +179,8 @@ class SpeedGuard:
             self.steps.append(Step(why="slower", nodes=nodes, text=f"{text}; float: {gain:.3g}x", taken=False))
             return None
         taken, gain = self._faster(made.model, draft.model)
+        if taken and not self.good(made.model):
+            taken, text = False, f"{text}; not good enough"
         self.steps.append(Step(why="slower", nodes=nodes, text=f"{text}; float: {gain:.3g}x", taken=taken))
         return (made, gain) if taken else None
 

@@ -71,7 +71,15 @@ def guard(
         return done(draft, Verdict.FLOAT, "no node is left to quantize: the result is the float model")
     if measure is None:
         return done(draft, Verdict.KEPT, "time was not measured: the model is not served on this machine")
-    speed = SpeedGuard(original=original, prepared=prepared, make=make, measure=measure, threads=threads, steps=steps)
+    speed = SpeedGuard(
+        original=original,
+        prepared=prepared,
+        make=make,
+        measure=measure,
+        threads=threads,
+        good=lambda model: quality is None or quality.shortfall(model) is None,
+        steps=steps,
+    )
     if prefer == "speed":
         draft = speed.improve(draft)
     if not draft.quantized:

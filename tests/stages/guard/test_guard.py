@@ -225,6 +225,29 @@ def test_what_the_runtime_leaves_in_float_loses_its_codes(workshop, monkeypatch)
     assert draft.recipe.rules[0].because == "planned for integers, but runs as MatMul in float"
 
 
+def test_what_is_faster_and_no_longer_good_enough_is_not_taken(workshop):
+    """The error of m4 makes up for that of others."""
+    prices = FASTER | {"m4": (2.0, 2.8)}
+    assert kept(run(workshop, prices)[0]) == {"m4"}
+
+    class Cancelling:
+        def shortfall(self, model):
+            codes = {
+                use.node.name
+                for node in model.graph
+                if node.op_type == "DequantizeLinear"
+                for use in node.outputs[0].uses()
+            }
+            return None if "m4" in codes else "m4 is missed"
+
+        def noise(self, draft):
+            return {}
+
+    draft, found = run(workshop, prices, quality=Cancelling())
+    assert kept(draft) == set()
+    assert any("not good enough" in step.text and not step.taken for step in found.steps)
+
+
 def test_without_a_clock_nothing_is_said_about_time(workshop):
     draft, found = run(workshop, None)
     assert (found.verdict, found.races, kept(draft)) == (Verdict.KEPT, (), set())
