@@ -21,6 +21,23 @@ class Half:
         return Range(low=statistics.minimum * self.factor, high=statistics.maximum * self.factor)
 '''
 
+EQUALIZER = '''
+from dataclasses import dataclass
+from typing import ClassVar
+import numpy as np
+from onnxq.equalizers import Place, Scales, equalizers
+
+@equalizers.register("twice")
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Twice:
+    """Twice as large features."""
+    place: ClassVar[Place] = Place.INPUTS
+    rank: ClassVar[int] = 45
+
+    def __call__(self, inputs):
+        return Scales(scale=np.full(inputs.squares.size, 0.5), text="twice", before=0.0, after=0.0)
+'''
+
 FACT = """
 import dataclasses
 from onnxq.ops import OpFact, facts
@@ -45,14 +62,19 @@ class DropDoc(ir.passes.InPlacePass):
 
 @pytest.fixture
 def site(tmp_path):
-    """A folder that looks like an installed distribution with three plugins."""
-    for name, source in (("half_calibrator", CALIBRATOR), ("twice_fact", FACT), ("drop_doc_pass", PASS)):
+    """A folder that looks like an installed distribution with four plugins."""
+    for name, source in (
+        ("half_calibrator", CALIBRATOR),
+        ("twice_fact", FACT),
+        ("drop_doc_pass", PASS),
+        ("twice", EQUALIZER),
+    ):
         (tmp_path / f"{name}.py").write_text(source)
     info = tmp_path / "onnxq_example-1.0.dist-info"
     info.mkdir()
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: onnxq-example\nVersion: 1.0\n")
     (info / "entry_points.txt").write_text(
-        "[onnxq.plugins]\ncalibrator = half_calibrator\nfact = twice_fact\npass = drop_doc_pass\n"
+        "[onnxq.plugins]\ncalibrator = half_calibrator\nfact = twice_fact\npass = drop_doc_pass\nequalizer = twice\n"
     )
     return tmp_path
 
@@ -79,6 +101,8 @@ def test_plugins_are_found_and_used(site):
                                 passes="drop-doc,fix-names,infer-shapes")
         scale = float(report.plan.tensors["x"].params.scale)
         assert abs(scale - 1 / 255) < 1e-6, scale
+        twice = onnxq.quantize(model, calibration=data, calibrator="half", guard=False, equalize="twice")
+        assert abs(float(twice.plan.tensors["x/scaled"].params.scale) - 2 / 255) < 1e-6
         assert [record["name"] for record in report.passes][0] == "drop-doc"
         """,
     )
