@@ -4,7 +4,8 @@
     constant, 16-bit reader:   c16 -> reader
     other value at a border:   x -> [Cast] -> reader                   one Cast for all readers of a type
 
-Inputs and outputs of the graph keep their types.
+Inputs and outputs of the graph keep their types, and so do those of the bodies of If, Loop and Scan. A value that a
+body reads from outside is cast outside, once for all that read it.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import onnx_ir as ir
 
 from onnxq.graph.float_slots import float_slots
 from onnxq.graph.marks import mark_unpacking
-from onnxq.graph.walk import scopes, top_level
+from onnxq.graph.walk import nodes, scopes
 from onnxq.numerics.half import to_float
 from onnxq.passes import register_pass
 from onnxq.types.float_type import FloatType
@@ -48,7 +49,7 @@ class ConvertFloat(ir.passes.InPlacePass):
             if entry.float_type is not FloatType.FLOAT32
         }
         # Every slot is looked up before any value changes its type.
-        chosen = [(node, shorter[name]) for name, node in top_level(model) if name in shorter]
+        chosen = [(node, shorter[name]) for name, node in nodes(model) if name in shorter]
         opset = model.opset_imports.get("", 1)
         found = [(node, kind, float_slots(node, opset, kind)) for node, kind in chosen if kind is not None]
         for node, kind, slots in found:
@@ -74,7 +75,6 @@ class _Writer:
 
     def __init__(self, model: ir.Model) -> None:
         self.changed = False
-        self._model = model
         self._taken = {name for scope in scopes(model) for name in scope.initializers}
         for scope in scopes(model):
             self._taken |= {value.name or "" for value in scope.inputs}
@@ -84,7 +84,8 @@ class _Writer:
     def returns(self, value: ir.Value, kind: FloatType) -> None:
         """Let a node return `value` in the type `kind`; whoever read it before reads a Cast to float32."""
         uses = list(value.uses())
-        outputs = self._model.graph.outputs
+        assert value.graph is not None
+        outputs = value.graph.outputs
         is_output = value.is_graph_output()
         name = value.name or ""
         value.type = ir.TensorType(_TYPES[kind])
@@ -164,7 +165,8 @@ class _Writer:
     def _cast(self, value: ir.Value, dtype: ir.DataType, name: str | None, scope: ir.Graph | None = None) -> ir.Value:
         """Return `value` cast, right behind where it is first known."""
         if (value, dtype) not in self._casts:
-            graph = scope or self._model.graph
+            graph = scope or value.graph
+            assert graph is not None
             name = name or self._name(f"{value.name}/{dtype.name.lower()}")
             node = ir.node("Cast", [value], {"to": int(dtype)}, name=self._name(f"{name}/Cast"))
             result = node.outputs[0]

@@ -51,7 +51,7 @@ def with_float_types(plan: Plan, model: ir.Model, recipe: Recipe, target: Target
             "or leave out `passes`, which keeps the model from being converted"
         )
     constants = _constants(plan, model, recipe.float_type)
-    chooser = _Chooser(model=model, wanted=recipe.float_type, target=target, opset=opset, constants=constants)
+    chooser = _Chooser(wanted=recipe.float_type, target=target, opset=opset, constants=constants)
     pairs = list(zip(plan.decisions, nodes(model), strict=True))
     chosen = {decision.node: chooser.choose(decision, node) for decision, (_, node) in pairs}
     names = {node: decision.node for decision, (_, node) in pairs}
@@ -88,7 +88,6 @@ def _converted(choice: _Choice | None) -> bool:
 class _Chooser:
     """Chooses the type for one node at a time, whatever its neighbours have."""
 
-    model: ir.Model
     wanted: FloatType
     target: Target
     opset: int
@@ -101,8 +100,6 @@ class _Chooser:
         values = [value for value in (*node.inputs, *node.outputs) if value is not None]
         if not any(value.dtype == ir.DataType.FLOAT for value in values):
             return None
-        if node.graph is not self.model.graph:
-            return _keep("subgraph", "inside the body of a control-flow operator, whose values keep their types")
         op = op_key(node)
         if decision.action is Action.QUANTIZE:
             if decision.format is not Format.WEIGHT_ONLY or decision.kernel != "MatMulNBits":
@@ -133,8 +130,6 @@ class _Chooser:
         slots = float_slots(node, self.opset, self.wanted)
         if not slots.inputs or not slots.complete:
             return _keep("type", "an attribute or the operator's definition sets the type of what it returns")
-        if any(value.is_graph_output() and value not in self.model.graph.outputs for value in node.outputs):
-            return _keep("subgraph", "the body of a control-flow operator returns its output, in its own type")
         for slot in slots.inputs:
             constant = self.constants.get(node.inputs[slot].name or "")  # type: ignore[union-attr]
             if constant is not None and constant.float_type is FloatType.FLOAT32 and constant.reason.code == "misfit":

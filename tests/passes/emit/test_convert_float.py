@@ -171,26 +171,62 @@ def test_resize_keeps_its_scales():
     both(done, 50)
 
 
-def test_bodies_keep_their_values_and_store_their_weights_short():
-    source = text(
-        """h = MatMul (x, w)
-        y = If (c) <then_branch = t () => (float[4,64] u) { u = MatMul (h, k) },
-                    else_branch = e () => (float[4,64] n) { n = Neg (h) }>""",
-        "float[4,64] x, bool c",
-        "float[4,64] y",
-        "float[64,64] w, float[64,64] k",
-    )
-    made = model_from_text(source)
-    body = made.graph[1].attributes["then_branch"].as_graph()
+def with_inner_weight(made, graph_of):
+    """Move the constant k into a body, where its first node reads it."""
+    body = graph_of(made)
     outer = made.graph.initializers.pop("k")
     inner_k = ir.Value(name="k", type=outer.type, shape=outer.shape, const_value=outer.const_value)
     body.register_initializer(inner_k)
     body[0].replace_input_with(1, inner_k)
-    feeds = {"x": RNG.standard_normal((4, 64)).astype(np.float32), "c": np.array(True)}
+    return made
+
+
+@pytest.mark.parametrize("flag", [True, False])
+@pytest.mark.parametrize("inside", [True, False])
+def test_branches_compute_short_and_return_what_they_did(flag, inside):
+    source = text(
+        """h = MatMul (x, w)
+        y = If (c) <then_branch = t () => (float[4,64] u) { u = MatMul (h, k) },
+                    else_branch = e () => (float[4,64] n) { g = MatMul (h, k) n = Relu (g) }>""",
+        "float[4,64] x, bool c",
+        "float[4,64] y",
+        "float[64,64] w, float[64,64] k",
+    )
+    if inside:
+        source = source.replace("g = MatMul (h, k)", "g = MatMul (h, w)")
+    made = model_from_text(source)
+    if inside:
+        made = with_inner_weight(made, lambda made: made.graph[1].attributes["then_branch"].as_graph())
+    feeds = {"x": RNG.standard_normal((4, 64)).astype(np.float32), "c": np.array(flag)}
     done = quantize_model(made, feeds, float_type="float16", target="cuda", format="dynamic", rules=KEEP)
-    inner = [value.dtype for graph in done.model.graph.subgraphs() for value in graph.initializers.values()]
-    assert inner == [ir.DataType.FLOAT16]
-    assert "subgraph" in float_reasons(done).values()
+    computed = {entry.op: entry.float_type for entry in done.plan.decisions}
+    assert computed["MatMul"] == computed["Relu"] == FloatType.FLOAT16
+    for graph in done.model.graph.subgraphs():
+        assert [value.dtype for value in graph.outputs] == [ir.DataType.FLOAT]
+        assert {value.dtype for value in graph.initializers.values()} <= {ir.DataType.FLOAT16}
+    both(done, 50)
+
+
+def test_loops_carry_float32_and_compute_short():
+    source = text(
+        """y, all = Loop (n, , x) <body = b (int64 i, bool go, float[4,64] s) => (bool on, float[4,64] t, float[4,64] o)
+            { on = Identity (go) m = MatMul (s, k) a = Add (m, x) t = Tanh (a) o = Relu (a) }>""",
+        "float[4,64] x, int64 n",
+        "float[4,64] y, float[3,4,64] all",
+        "float[64,64] k",
+    )
+    feeds = {"x": RNG.standard_normal((4, 64)).astype(np.float32), "n": np.array(3)}
+    done = quantize_model(
+        model_from_text(source), feeds, float_type="float16", target="cuda", format="dynamic", rules=KEEP
+    )
+    body = next(iter(done.model.graph.subgraphs()))
+    assert [value.dtype for value in body.inputs] == [ir.DataType.INT64, ir.DataType.BOOL, ir.DataType.FLOAT]
+    assert [value.dtype for value in body.outputs] == [ir.DataType.BOOL, ir.DataType.FLOAT, ir.DataType.FLOAT]
+    product = next(node for node in body if node.op_type == "MatMul")
+    assert {value.dtype for value in (*product.inputs, *product.outputs)} == {ir.DataType.FLOAT16}
+    # What the body reads from outside is cast there, not in each turn.
+    assert sum(node.op_type == "Cast" for node in body) == 3
+    assert sum(node.op_type == "Cast" for node in done.model.graph) == 1
     both(done, 50)
 
 
