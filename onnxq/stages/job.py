@@ -179,8 +179,11 @@ class Job:
         if statistics and self.data is None and self.recipe.calibration is None:
             message = "equalizing observes the calibration data, and only statistics were given"
             raise CalibrationError(f"{message}; give the data too (`calibration`), or take `equalize` out")
+        # What a guard found comes after equalizing, when it is replayed, too.
+        rules = tuple(rule for rule in self.recipe.rules if rule.keep in (None, "float"))
+        asked = self.recipe.model_copy(update={"rules": rules})
         with self.timed("equalize"):
-            found = equalize(self.prepared.model, self.recipe, self.target, self.samples(), progress=self.progress)
+            found = equalize(self.prepared.model, asked, self.target, self.samples(), progress=self.progress)
         self.equalizations = found.entries
         self.prepared = replace(self.prepared, model=found.model, records=(*self.prepared.records, *found.records))
 

@@ -163,3 +163,16 @@ def test_an_entry_is_plain_data(report):
     assert [e["tensor"] for e in onnxq.stages.report_json.report_to_plain(report)["plan"]["equalizations"]] == [
         entry.tensor for entry in report.plan.equalizations
     ]
+
+
+def test_what_a_guard_put_back_is_equalized_as_before_when_the_report_is_replayed(tmp_path, model, data):
+    ir.save(model, tmp_path / "net.onnx")
+    options = OPTIONS | {"calibration": data, "threads": 1}
+    first, again = tmp_path / "first.onnx", tmp_path / "again.onnx"
+    before = onnxq.quantize(tmp_path / "net.onnx", **options).verification.outputs[0].sqnr_served
+    limited = {"guard": True, "prefer": "size", "min_sqnr": before + 3}
+    report = onnxq.quantize(tmp_path / "net.onnx", first, **options | limited)
+    assert any(rule["keep"] == "error" for rule in report.recipe["rules"])
+    assert report.plan.equalizations
+    onnxq.quantize(tmp_path / "net.onnx", again, recipe=tmp_path / "first.report.json", calibration=data)
+    assert again.read_bytes() == first.read_bytes()
