@@ -93,6 +93,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog=f"python -m benchmarks.{SECTION}", description=__doc__)
     parser.add_argument("--parts", default="minilm,ablation", help="tables, separated by commas")
     parser.add_argument("--models", help="of the ablation's models these only, separated by commas")
+    parser.add_argument("--only", default="", help="of MiniLM's contestants those whose name holds this")
     parser.add_argument("--nncf", help="a Python interpreter that has nncf")
     parser.add_argument("--markdown", type=Path, help="page in which to write the tables, in their own sections")
     options = parser.parse_args(arguments)
@@ -100,7 +101,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     names = dict.fromkeys(case.model for case in CASES if asked is None or case.model in asked)
     tables: dict[str, Callable[[], list[str]]] = {}
     if "minilm" in options.parts.split(","):
-        tables["minilm"] = lambda: minilm(options.nncf)
+        tables["minilm"] = lambda: minilm(options.nncf, options.only)
     if "ablation" in options.parts.split(","):
         tables |= {f"ablation {name}": (lambda name=name: ablation(name)) for name in names}  # type: ignore[misc]
     for part, make in tables.items():
@@ -111,7 +112,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-def minilm(nncf: str | None) -> list[str]:
+def minilm(nncf: str | None, only: str = "") -> list[str]:
     """Return the lines of the table of static 8 bits on MiniLM."""
     contestants: dict[str, tuple[Any, ...]] = {
         "onnxruntime quantize_static, defaults": (onnxruntime_defaults, "minilm"),
@@ -121,7 +122,7 @@ def minilm(nncf: str | None) -> list[str]:
     lines = [*head("Static 8 bits on MiniLM"), "| by | cosine, mean | cosine, least | dB | speed |"]
     lines.append(f"|---|{'---:|' * 4}")
     with tempfile.TemporaryDirectory(prefix="onnxq-benchmark-") as folder:
-        for by in (*contestants, *STATIC):
+        for by in (by for by in (*contestants, *STATIC) if only in by):
             path = Path(folder) / "model.onnx"
             path.unlink(missing_ok=True)
             if by in contestants:

@@ -104,8 +104,11 @@ def _bias_of(node: ir.Node | None, reader: ir.Node | None) -> str | None:
         node = next(iter(uses)).node if len(uses) == 1 and not node.outputs[0].is_graph_output() else None
         if node is None or node.op_type != "Add":
             return None
-    if reader is not None and any(each is not reader for each in node.outputs[0].consumers()):
+    result = node.outputs[0]
+    if reader is not None and (result.is_graph_output() or any(each is not reader for each in result.consumers())):
         return None
+    if node.op_type == "Gemm" and any(node.attributes.get_float(name, 1.0) != 1.0 for name in ("alpha", "beta")):
+        return None  # preparation leaves none of these, but a pipeline of one's own may
     if node.op_type in ("Conv", "Gemm"):
         slots = [2] if len(node.inputs) > 2 and node.inputs[2] is not None else []
     elif node.op_type == "Add":
@@ -114,7 +117,7 @@ def _bias_of(node: ir.Node | None, reader: ir.Node | None) -> str | None:
         slots = []
     if len(slots) != 1 or own_constant(node.inputs[slots[0]], [node]) is not None:
         return None
-    bias, result = node.inputs[slots[0]], node.outputs[0]
+    bias = node.inputs[slots[0]]
     if bias is None or bias.shape is None or result.shape is None or len(bias.shape) != 1:
         return None
     axis = 1 if node.op_type == "Conv" else -1

@@ -56,9 +56,9 @@ def _equalized(model, data, *names):
 
 def _same(before, after, feeds):
     for optimize in (False, True):
-        expected = run_model(before, feeds, optimize=False)["y"]
-        got = run_model(after, feeds, optimize=optimize)["y"]
-        np.testing.assert_allclose(got, expected, rtol=1e-4, atol=2e-5 * np.abs(expected).max())
+        got = run_model(after, feeds, optimize=optimize)
+        for name, expected in run_model(before, feeds, optimize=False).items():
+            np.testing.assert_allclose(got[name], expected, rtol=1e-4, atol=2e-5 * np.abs(expected).max())
 
 
 def test_ranges_are_level_on_both_sides_and_the_outputs_stay():
@@ -111,6 +111,16 @@ def test_a_layer_that_pads_with_zeros_absorbs_nothing():
     before, after, entries = _equalized(model, [_feeds(model)], "absorb-bias")
     (entry,) = entries.values()
     assert "pads its input with zeros" in entry.text
+    _same(before, after, _feeds(model))
+
+
+@pytest.mark.parametrize(
+    "outputs", ["float[16,4] y, float[16,6] b", "float[16,4] y, float[16,6] r"], ids=["before", "behind"]
+)
+def test_a_relu_that_others_see_absorbs_nothing(outputs):
+    model = _filled(DENSE.replace("float[16,4] y", outputs), spread=0.2, shift=30)
+    before, after, entries = _equalized(model, [_feeds(model)], "absorb-bias")
+    assert [entry.taken for entry in entries.values()] == [False]
     _same(before, after, _feeds(model))
 
 
