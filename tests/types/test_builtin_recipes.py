@@ -1,13 +1,14 @@
 """Every built-in recipe does what its name says, on a model that has something for each of them."""
 
 import numpy as np
+import onnx_ir as ir
 import onnxq
 import pytest
 from onnxq.errors import RecipeError
 from onnxq.graph.text import model_from_text
 from onnxq.recipes import recipe_names, recipe_text
 from onnxq.stages.make_recipe import make_recipe
-from onnxq.types.plan import Action
+from onnxq.types.plan import Action, Role
 from tests.quantizing import text
 
 MODEL = text(
@@ -26,6 +27,58 @@ def test_a_recipe_quantizes_and_is_near(name):
     written = {entry.format for entry in report.plan.decisions if entry.action is Action.QUANTIZE}
     assert written == (set() if name == "fp16" else {make_recipe(name).format})
     assert report.verification.outputs[0].sqnr_served > (15 if name in FOUR_BITS else 25)
+
+
+ENCODER = text(
+    "q = MatMul (x, w) k = MatMul (x, v) t = Transpose <perm = [0, 2, 1]> (k) s = MatMul (q, t) p = Softmax (s)"
+    " c = MatMul (p, x) o = MatMul (c, u) h = Add (o, x) y = LayerNormalization (h, g)",
+    "float[2,32,64] x",
+    "float[2,32,64] y",
+    "float[64,64] w, float[64,64] v, float[64,64] u, float[64] g",
+)
+
+
+@pytest.fixture(scope="module")
+def encoder():
+    model = model_from_text(ENCODER)
+    rng = np.random.default_rng(0)
+    for value in model.graph.initializers.values():
+        value.const_value = ir.tensor(rng.standard_normal(value.shape.numpy()).astype(np.float32) / 8, name=value.name)
+    return model
+
+
+def _planned(encoder, recipe):
+    data = [{"x": np.random.default_rng(1).standard_normal((2, 32, 64)).astype(np.float32)}]
+    made = onnxq.plan(encoder, calibration=data, recipe=recipe)
+    return made, [entry for entry in made.decisions if entry.action is Action.QUANTIZE]
+
+
+def test_mode_1_quantizes_what_products_read_and_nothing_else(encoder):
+    made, quantized = _planned(encoder, "ft-int8-mode1")
+    assert [entry.op for entry in quantized] == ["MatMul"] * 5
+    written = {tensor for entry in quantized for tensor in entry.outputs.values()}
+    assert written <= {"q", "c"}  # what the next product reads as it is; scores and residuals stay float
+    assert {each.scheme.granularity.kind for each in made.tensors.values() if each.role is Role.WEIGHT} == {
+        "per-channel"
+    }
+
+
+def test_mode_2_quantizes_what_products_give_and_residuals_too(encoder):
+    made, quantized = _planned(encoder, "ft-int8-mode2")
+    by_op = {entry.op: entry for entry in quantized}
+    assert {"Add", "MatMul"} <= by_op.keys()
+    assert all(entry.outputs for entry in quantized if entry.op == "MatMul")
+    assert {each.scheme.granularity.kind for each in made.tensors.values()} == {"per-tensor"}
+
+
+def test_smoothquant_leaves_products_of_two_activations_in_float(encoder):
+    made, quantized = _planned(encoder, "smoothquant-w8a8")
+    assert [entry.op for entry in quantized] == ["MatMul"] * 3
+    assert any(entry.method == "smoothquant" for entry in made.equalizations)
+    kept = [entry.reason for entry in made.decisions if entry.reason.code == "rule"]
+    assert [reason.text for reason in kept] == [
+        "products of two activations lose most of the accuracy and gain little of the time"
+    ] * 2
 
 
 def test_16_bit_activations_are_refused_where_they_have_no_kernel():
