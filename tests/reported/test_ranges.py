@@ -54,6 +54,19 @@ def test_tiny_weights_beside_a_large_bias(form, weights):
         assert quantize(model, {"x": normal(1, 4, 8, 8)}, form, weights=f"{weights},per-channel").at_least(30)
 
 
+@pytest.mark.parametrize("form", ["qdq", "qoperator"])
+def test_products_fit_beside_a_bias_that_fills_its_integers(form):
+    """Of a negative bias at the lower end of int32 the sum with negative products would come out positive."""
+    model = with_weights(
+        f"{HEAD} g (float[4,64] x) => (float[4,16] z) {{ y = Gemm (x, w, b)  z = Flatten (y) }}",
+        w=normal(64, 16, seed=1),
+        b=-1 - np.abs(normal(16, seed=2, scale=0.01)),
+    )
+    done = quantize(model, {"x": normal(4, 64, scale=1e-7)}, form, placement="everywhere")
+    assert {"Gemm_0"} <= set(done.quantized())
+    assert done.at_least(40)
+
+
 @pytest.mark.parametrize("form", FORMATS)
 def test_dead_channels_and_dead_weights(form):
     dead = normal(8, 4, 3, 3, seed=1)

@@ -21,7 +21,7 @@ from onnxq.types.scheme import PerBlock, PerChannel, QuantParams, Scheme
 from onnxq.types.statistics import ChannelStatistics, Statistics
 from onnxq.weights import make_weight_method
 
-_INT32_LIMIT = float(2**31 - 1)
+_BIAS_LIMIT = float(2**30)  # the other half of int32 is for the products that are added
 
 Chosen: TypeAlias = tuple[npt.NDArray[Any], QuantParams]
 """Codes of a weight, of its shape, and their parameters."""
@@ -180,7 +180,8 @@ class Constants:
     def _smallest_scale(self, key: str) -> npt.NDArray[np.float32] | None:
         """Return the smallest weight scale for which every bias on it still fits int32, None without biases.
 
-        bias / (scale_x * scale_w) must stay within 2^31 - 1; tiny weight scales overflow it otherwise.
+        bias / (scale_x * scale_w) and the products that the kernel adds to it must stay within 2^31 - 1; tiny scales
+        overflow it otherwise. 2^30 are enough for sums of 32,000 products of 8-bit codes.
         """
         floors = []
         for bias in self._biases.get(key, []):
@@ -188,7 +189,7 @@ class Constants:
             activation = self._tensor(bias.scale_from[0]).params
             assert activation is not None
             values = np.abs(self._read(bias.tensor).astype(np.float64))
-            floor = values / (float(activation.scale) * _INT32_LIMIT) * (1 + 1e-6)
+            floor = values / (float(activation.scale) * _BIAS_LIMIT) * (1 + 1e-6)
             floors.append(floor if bias.scheme.granularity.kind == "per-channel" else floor.max(initial=0.0))
         return np.maximum.reduce(floors).astype(np.float32) if floors else None
 

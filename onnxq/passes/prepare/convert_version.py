@@ -67,7 +67,9 @@ def _dequantizes_int8(node: ir.Node) -> bool:
     if node.op_type != "DequantizeLinear" or node.domain or len(node.inputs) < 3 or node.inputs[0] is None:
         return False
     zero_point = node.inputs[2]
-    return constant_tensor(node.inputs[0]) is None and zero_point is not None and zero_point.dtype == ir.DataType.INT8
+    stored = constant_tensor(zero_point)  # in a Constant node, say, whose output declares no type
+    kind = stored.dtype if stored is not None else None if zero_point is None else zero_point.dtype
+    return constant_tensor(node.inputs[0]) is None and kind == ir.DataType.INT8
 
 
 def _nodes(model: ir.Model) -> Iterator[ir.Node]:

@@ -173,11 +173,13 @@ def test_a_scan_with_a_batch_axis_keeps_its_opset(model_of):
 
 
 @pytest.mark.parametrize(("kind", "raised"), [("int8", False), ("uint8", True)])
-def test_int8_activations_keep_their_opset_below_21(same, model_of, kind, raised):
+@pytest.mark.parametrize("lifted", [True, False])
+def test_int8_activations_keep_their_opset_below_21(same, model_of, kind, raised, lifted):
     """From opset 21 on the runtime's optimizer gives its copy of the pair behind the Reshape another zero point."""
+    stored, made = (f"{kind} z = {{3}}, ", "") if lifted else ("", f"z = Constant <value = {kind} {{3}}> ()")
     model = model_of(
-        f"""g (float[1,3] x) => (float[?] y) <float s = {{0.05}}, {kind} z = {{3}}, int64[1] n = {{3}}>
-            {{ e = Elu (x) q = QuantizeLinear (e, s, z) d = DequantizeLinear (q, s, z)
+        f"""g (float[1,3] x) => (float[?] y) <float s = {{0.05}}, {stored}int64[1] n = {{3}}>
+            {{ {made} e = Elu (x) q = QuantizeLinear (e, s, z) d = DequantizeLinear (q, s, z)
                r = Reshape (d, n) y = Elu (r) }}""",
         opset=17,
     )
