@@ -112,7 +112,7 @@ def _examine(
         reason = Reason(code=ALREADY, text=why)
         return Kept(name=name, node=node, op=op, reason=reason, rule=wish.rule, wish=wish)
     rows = target.rows_for(op, wish.format, portable=wish.portable)
-    if fact is not None and fact.more_weights and not rows:
+    if fact is not None and (wish.format.static and _looks_up(node, fact) or fact.more_weights and not rows):
         other = _elsewhere(name, node, fact, recipe=recipe, target=target, asked=wish, opset=opset)
         if other is not None:
             return other
@@ -197,9 +197,10 @@ def _asked(keep: tuple[str, str | None], rule: int | None) -> tuple[str, str]:
 def _elsewhere(
     name: str, node: ir.Node, fact: OpFact, *, recipe: Recipe, target: Target, asked: Wish, opset: int | None
 ) -> Candidate | None:
-    """Return a recurrent operator in another format where the one asked for has no kernel, None if there is none."""
+    """Return a node in another format where the one asked for has no kernel for it, None if there is none."""
     op = op_key(node)
-    for form in (Format.DYNAMIC, Format.WEIGHT_ONLY):
+    # Codes that are looked up cost nothing; a table unpacked before every look would.
+    for form in (Format.DYNAMIC, Format.WEIGHT_ONLY)[: 1 if fact.rearranges else 2]:
         rows = target.rows_for(op, form, portable=asked.portable) if form in target.defaults else ()
         if not rows:
             continue
@@ -208,6 +209,11 @@ def _elsewhere(
         if isinstance(entry, Candidate):
             return entry
     return None
+
+
+def _looks_up(node: ir.Node, fact: OpFact) -> bool:
+    """Tell whether a node picks rows from a constant table, as embeddings do."""
+    return fact.rearranges and fact.weight is not None and _never_changes(node, fact.weight)
 
 
 def _about_constants(node: ir.Node) -> str:

@@ -27,8 +27,8 @@ EMITTERS = {
     "weight-only, portable": {"format": "weight-only", "portable": True},
 }
 NO_KERNEL = {  # of the operators that the forms begin with; these stay in float, and the plan says why
-    "qdq": ("conv-transpose", "gather"),
-    "qoperator": ("conv-transpose", "gather"),
+    "qdq": ("conv-transpose",),
+    "qoperator": ("conv-transpose",),
     "dynamic": ("conv-transpose",),
     "weight-only": (),
     "weight-only, portable": (),
