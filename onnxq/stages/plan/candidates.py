@@ -112,7 +112,7 @@ def _examine(
         reason = Reason(code=ALREADY, text=why)
         return Kept(name=name, node=node, op=op, reason=reason, rule=wish.rule, wish=wish)
     rows = target.rows_for(op, wish.format, portable=wish.portable)
-    if fact is not None and (wish.format.static and _looks_up(node, fact) or fact.more_weights and not rows):
+    if fact is not None and ((wish.format.static and _looks_up(node, fact)) or (fact.more_weights and not rows)):
         other = _elsewhere(name, node, fact, recipe=recipe, target=target, asked=wish, opset=opset)
         if other is not None:
             return other
