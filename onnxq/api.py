@@ -405,6 +405,7 @@ def sensitivity(
     draft = make(job.recipe)
     if is_empty(draft.plan):
         raise VerificationError(f"{why_empty(draft.plan)}; there is nothing to look at")
+    job.progress = None  # what single drafts take is not told
     effects = run_sensitivity(
         draft,
         make,

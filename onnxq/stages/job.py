@@ -434,6 +434,7 @@ class Job:
         """
         assert self.prepared is not None
         source = self.evaluation(evaluation)
+        told, self.progress = self.progress, None  # of the search; not of what single drafts take
         with self.timed("search"):
             limits = self._judge = self.limits(evaluation)
             notebook = Notebook(checkpoint, key_of(self.recipe, found, source, versions()))
@@ -447,9 +448,10 @@ class Job:
                 measure=self.stopwatch(source),
                 notebook=notebook,
                 conversion=Conversion(sizes=Sizes(found), timing=self.target.timing),
-                progress=self.progress or Silent(),
+                progress=told or Silent(),
             )
             draft, searching = search.run()
+        self.progress = told
         self.recipe = draft.recipe
         return draft, searching, notebook
 

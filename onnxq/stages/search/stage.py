@@ -147,7 +147,7 @@ class Search:
         because = f"the search leaves it in float, for the sake of the budget ({self.limits.budget})"
         return with_rules(self._base, (*rules, *in_float(left, because)))
 
-    def _alone(self, before: _Times | None, after_: Sequence[_Times | None]) -> list[Alone]:
+    def _alone(self, before: _Times | None, forms: Sequence[_Times | None]) -> list[Alone]:
         """Measure every unit alone, each way that it can go."""
         pairs = [
             (unit, way) for unit, part in enumerate(self.units) for way in range(len(self.ways)) if part.by_way[way]
@@ -158,7 +158,7 @@ class Search:
             for unit, way in pairs:
                 effect = self._effect(unit, way)
                 if effect is not None:
-                    now, faster = after_[way], None
+                    now, faster = forms[way], None
                     if before is not None and now is not None and whole:
                         merged = self.units[unit].merged
                         spent = [sum(times.by_node.get(node, 0.0) for node in merged) for times in (before, now)]
@@ -329,10 +329,9 @@ class Search:
     def _message(self, chosen: tuple[int, ...] | None, nearest: Tried | None) -> str:
         count = f"{len(self.tried)} models tried"
         if chosen is not None:
-            parts = [f"{sum(way == index for way in chosen)} {way.name}" for index, way in enumerate(self.ways)]
-            left = sum(way == FLOAT for way in chosen)
-            goes = ", ".join(part for part in parts if not part.startswith("0 "))
-            return f"{count}; of {len(chosen)} layers {goes}, {left} float: {_shown(self.tried[chosen])}"
+            names = {index: way.name for index, way in enumerate(self.ways)} | {FLOAT: "float"}
+            goes = ", ".join(f"{chosen.count(index)} {name}" for index, name in names.items() if index in chosen)
+            return f"{count}; of {len(chosen)} layers {goes}: {_shown(self.tried[chosen])}"
         if nearest is None:
             return f"no layer can be quantized in any of the ways; {count}"
         return (
