@@ -14,16 +14,29 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx_ir as ir
 from onnxq.runtime.session import open_session
 
 import models
 from benchmarks.measure import Cost, Failure, environment, isolated, write_section
-from benchmarks.methods_tools import ONNXRUNTIME, OURS, STATISTICS, Setting, observe, onnxruntime_makes, we_make
+from benchmarks.methods_tools import (
+    ONNXRUNTIME,
+    OURS,
+    RECIPES,
+    STATISTICS,
+    TABLES,
+    Setting,
+    observe,
+    onnxruntime_makes,
+    recipe_makes,
+    table_makes,
+    we_make,
+)
 
 SECTION = "methods"
 NOTES = {
     "smollm2": "The baseline is itself 4-bit: its layers were stored as Q4_1 (a scale and a minimum for 32 weights). "
-    "Calibrated on 8 windows of 512 tokens of news and Persuasion; perplexity on the first 4,096 tokens of Emma.",
+    "Calibrated on 32 windows of 512 tokens of news and Persuasion; perplexity on the first 4,096 tokens of Emma.",
     "novel": "Trained in float, stored in float16: no grid to be found again. Calibrated on 64 windows of 256 tokens "
     "of Persuasion; perplexity on the first 16,384 tokens of Emma.",
 }
@@ -43,6 +56,8 @@ LEGEND = """\
   with its optimizations, as written.
 - **of float's**: perplexity / that of the float model. **MB**: of the file and its weights. **s**, **peak MB**: time to
   quantize and memory of the process, one thread, calibration not included (its time stands below each table).
+- *recipe*: `onnxq quantize --recipe NAME`; the first three have 8-bit activations, too. *codebook*: tables of values, one
+  a weight, no scales; they take 4.0 and 2.3 bits a weight where blocks of 32 take 5.1 and 3.1.
 - `onnxq NAME`: `onnxq quantize --format weight-only --weights dtype=uint4,per-block(32),method=NAME`. 3 bits are stored
   as 4; they are symmetric. *onnxruntime NAME*: `MatMulNBitsQuantizer(bits, block_size, accuracy_level=4)` with that
   algorithm; hqq needs torch."""
@@ -63,7 +78,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the benchmark; returns the exit code."""
     parser = argparse.ArgumentParser(prog=f"python -m benchmarks.{SECTION}", description=__doc__)
     parser.add_argument("--models", default="novel,smollm2", help="language models of the zoo, separated by commas")
-    parser.add_argument("--settings", default=",".join(SETTINGS), help="bits and block, separated by commas")
+    parser.add_argument(
+        "--settings", default=f"recipes,{','.join(SETTINGS)}", help="bits and block, separated by commas"
+    )
     parser.add_argument("--only", help="contestants whose name holds this")
     parser.add_argument("--markdown", type=Path, help="page in which to write the tables, in their own section")
     options = parser.parse_args(arguments)
@@ -101,23 +118,36 @@ def table(name: str, settings: Sequence[str], only: str) -> list[str]:
 
 def results(name: str, settings: Sequence[str], only: str, folder: Path) -> Iterator[Result]:
     """Quantize with every contestant and measure."""
+    if "recipes" in settings:
+        yield from _measured(name, "recipe", {by: (recipe_makes, by) for by in RECIPES if only in by}, folder)
     for key in settings:
+        if key == "recipes":
+            continue
         setting = SETTINGS[key]
         contestants: Mapping[str, tuple[Any, ...]] = {
             **{f"onnxq {by}": (we_make, by, method, False) for by, method in OURS.items()},
             "onnxq gptq, all": (we_make, "gptq", OURS["gptq"], True),
+            **{f"onnxq {by}": (table_makes, weights) for by, weights in TABLES.get(key, {}).items()},
             **{f"onnxruntime {by}": (onnxruntime_makes, by) for by in ONNXRUNTIME},
         }
-        for by, (make, *how) in contestants.items():
-            if only not in by or (make is onnxruntime_makes and setting.bits not in (4, 8)):
-                continue
-            path = folder / f"{key}-{by.replace(' ', '-').replace(',', '')}.onnx"
-            made, cost = isolated(make, name, path, setting, folder / STATISTICS, *how)
-            score = made if isinstance(made, Failure) else isolated(perplexity, name, path)[0]
-            size = megabytes(path) if path.is_file() else 0.0
-            yield Result(setting=key, by=by, perplexity=score, megabytes=size, cost=cost)
-            if key != "4x32" and path.is_file():
-                path.unlink()
+        chosen = {
+            by: how
+            for by, how in contestants.items()
+            if only in by and (how[0] is not onnxruntime_makes or setting.bits in (4, 8))
+        }
+        yield from _measured(name, key, chosen, folder)
+
+
+def _measured(name: str, key: str, contestants: Mapping[str, tuple[Any, ...]], folder: Path) -> Iterator[Result]:
+    """Quantize with contestants at one setting; models whose text is shown stay in the folder."""
+    for by, (make, *how) in contestants.items():
+        path = folder / f"{key}-{by.replace(' ', '-').replace(',', '')}.onnx"
+        made, cost = isolated(make, name, path, SETTINGS.get(key), folder / STATISTICS, *how)
+        score = made if isinstance(made, Failure) else isolated(perplexity, name, path)[0]
+        size = megabytes(path) if path.is_file() else 0.0
+        yield Result(setting=key, by=by, perplexity=score, megabytes=size, cost=cost)
+        if key not in ("4x32", "recipe") and path.is_file():
+            path.unlink()
 
 
 def perplexity(name: str, path: Path) -> float:
@@ -129,15 +159,22 @@ def perplexity(name: str, path: Path) -> float:
 
 def megabytes(path: Path) -> float:
     """Size of a model file and its weights."""
-    beside = path.with_name("weights.data")
-    return (path.stat().st_size + (beside.stat().st_size if beside.is_file() else 0)) / 1e6
+    beside = {entry.location for entry in external_tensors(ir.load(path))}
+    return (path.stat().st_size + sum((path.parent / str(other)).stat().st_size for other in beside)) / 1e6
+
+
+def external_tensors(model: ir.Model) -> Iterator[ir.ExternalTensor]:
+    """Yield the constants that lie in files of their own."""
+    for value in model.graph.initializers.values():
+        if isinstance(value.const_value, ir.ExternalTensor):
+            yield value.const_value
 
 
 def written(name: str, original: Path, folder: Path) -> Iterator[tuple[str, str]]:
-    """Yield what the float model and those of four bits in blocks of 32 write after the same words."""
-    for path in (original, *sorted(folder.glob("4x32-*.onnx"))):
+    """Yield what the float model, recipes, and 4 bits in blocks of 32 write after the same words."""
+    for path in (original, *sorted(folder.glob("recipe-*.onnx")), *sorted(folder.glob("4x32-*.onnx"))):
         text, _ = isolated(continued, name, path)
-        by = "float" if path == original else path.stem.removeprefix("4x32-").replace("-", " ")
+        by = "float" if path == original else path.stem.replace("-", " ")
         yield by, text.text if isinstance(text, Failure) else " ".join(text.split())
 
 

@@ -11,15 +11,29 @@ from typing import Any
 
 import models
 
+KEPT = ["Gather", "/lm_head/MatMul"]
 STATISTICS = "statistics.onnxq"
-WINDOWS = {"smollm2": 8, "novel": 16}
+WINDOWS = {"smollm2": 32, "novel": 16}
 """Calibration batches that are read."""
+RECIPES = ("absmax-int8", "zeropoint-int8", "llm-int8", "zeroquant", "gptq-int4")
+"""Built-in recipes, each with bits and blocks of its own."""
+TABLES: Mapping[str, Mapping[str, dict[str, Any]]] = {
+    "4x32": {
+        "codebook(4), importance": {"codebook": 4, "method": "kmeans:importance=true"},
+        "codebook(8), vectors of 2": {"codebook": 8, "vector": 2, "method": "kmeans:importance=true"},
+    },
+    "2x32": {
+        "codebook(8), vectors of 4": {"codebook": 8, "vector": 4, "method": "kmeans:importance=true"},
+    },
+}
+"""Weights as indices into tables of values, by the setting that they are to be compared with: as many bits a code."""
 OURS: Mapping[str, str] = {
     "rtn": "rtn",
     "mse": "mse:negative_scales=true",
     "mse, importance": "mse:importance=true,negative_scales=true",
     "hqq": "hqq:negative_scales=true",
     "lkd": "lkd:negative_scales=true",
+    "adaround": "adaround:negative_scales=true",
     "gptq": "gptq:sweeps=3,negative_scales=true",
     "gptq, no sweeps": "gptq:negative_scales=true",
     "gptq, in order": "gptq:sweeps=3,negative_scales=true,sequential=true",
@@ -51,6 +65,24 @@ def observe(name: str, folder: Path) -> None:
     onnxq.calibrate(models.load(name).path, folder / STATISTICS, calibration=lambda: _data(name), **options)
 
 
+def recipe_makes(name: str, output: Path, _: Setting, statistics: Path, recipe: str) -> None:
+    """A built-in recipe; all but embedding and scores."""
+    import onnxq
+
+    given: dict[str, Any] = {"calibration": lambda: _data(name)}
+    if recipe in ("zeroquant", "gptq-int4"):
+        given = {"statistics": statistics}
+    onnxq.quantize(models.load(name).path, output, recipe=recipe, check=False, guard=False, keep=KEPT, **given)
+
+
+def table_makes(name: str, output: Path, _: Setting, statistics: Path, weights: dict[str, Any]) -> None:
+    """Ours, with tables of values."""
+    import onnxq
+
+    options: dict[str, Any] = {"weights": weights, "statistics": statistics, "keep": KEPT}
+    onnxq.quantize(models.load(name).path, output, format="weight-only", check=False, guard=False, **options)
+
+
 def we_make(name: str, output: Path, setting: Setting, statistics: Path, *how: Any) -> None:
     """Ours, with a method; everything, or all but embedding and scores."""
     import onnxq
@@ -58,8 +90,8 @@ def we_make(name: str, output: Path, setting: Setting, statistics: Path, *how: A
     _, method, everything = how
     options: dict[str, Any] = {"weights": {**setting.weights, "method": method}}
     if not everything:
-        options["keep"] = ["Gather", "/lm_head/MatMul"]
-    if "importance" in method or "gptq" in method or "lkd" in method:
+        options["keep"] = KEPT
+    if "importance" in method or method.split(":")[0] in ("gptq", "lkd", "adaround"):
         options["statistics"] = statistics
     if "sequential" in method:
         options["calibration"] = lambda: _data(name)

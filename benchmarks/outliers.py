@@ -38,6 +38,8 @@ WAYS: dict[str, dict[str, Any]] = {
     "zeropoint-int8": {"recipe": "zeropoint-int8"},
     "int8-dynamic (one scale a tensor)": {"recipe": "int8-dynamic", "placement": "everywhere"},
     "int8-dynamic, smoothquant": {"recipe": "int8-dynamic", "placement": "everywhere", "equalize": ["smoothquant"]},
+    "int8, static": {"recipe": "int8", "placement": "everywhere"},
+    "smoothquant-w8a8, static": {"recipe": "smoothquant-w8a8", "placement": "everywhere"},
     "llm-int8": {"recipe": "llm-int8"},
     "llm-int8 without outliers": {"recipe": "llm-int8", "activations": "uint8,symmetric,per-token"},
 }
@@ -45,7 +47,7 @@ HEADER = ("features", "by", "perplexity", "of float's", "MB", "features in float
 LEGEND = """\
 - *planted*: in every layer four features of the inputs of attention and of the feed-forward part are 20 to 60 times
   larger, the model computes the same. Embedding and scores stay in float; everything else is 8-bit weights and
-  activations, format dynamic, as served. **of float's**: perplexity / that of the float model. **MB**: of the file.
+  activations, ranges found at run time but in the rows *static*, as served. **of float's**: perplexity / that of the float model. **MB**: of the file.
   **features in float**: columns of activations that are multiplied in float, of all that the products read.
   **time / float's**: a window of tokens, one thread; below 1 is faster."""
 
