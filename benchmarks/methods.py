@@ -56,8 +56,8 @@ LEGEND = """\
   with its optimizations, as written.
 - **of float's**: perplexity / that of the float model. **MB**: of the file and its weights. **s**, **peak MB**: time to
   quantize and memory of the process, one thread, calibration not included (its time stands below each table).
-- *recipe*: `onnxq quantize --recipe NAME`; the first three have 8-bit activations, too. *codebook*: tables of values, one
-  a weight, no scales; they take 4.0 and 2.3 bits a weight where blocks of 32 take 5.1 and 3.1.
+- *recipe*: `onnxq quantize --recipe NAME`; the first three have 8-bit activations, too. *codebook*: one table of values
+  a weight, no scales: 4.0 and 2.3 bits a weight where blocks of 32 take 5.1 and 3.1.
 - `onnxq NAME`: `onnxq quantize --format weight-only --weights dtype=uint4,per-block(32),method=NAME`. 3 bits are stored
   as 4; they are symmetric. *onnxruntime NAME*: `MatMulNBitsQuantizer(bits, block_size, accuracy_level=4)` with that
   algorithm; hqq needs torch."""

@@ -47,9 +47,9 @@ HEADER = ("features", "by", "perplexity", "of float's", "MB", "features in float
 LEGEND = """\
 - *planted*: in every layer four features of the inputs of attention and of the feed-forward part are 20 to 60 times
   larger, the model computes the same. Embedding and scores stay in float; everything else is 8-bit weights and
-  activations, ranges found at run time but in the rows *static*, as served. **of float's**: perplexity / that of the float model. **MB**: of the file.
-  **features in float**: columns of activations that are multiplied in float, of all that the products read.
-  **time / float's**: a window of tokens, one thread; below 1 is faster."""
+  activations, ranges found at run time but in the rows *static*, as served. **of float's**: perplexity / that of the
+  float model. **MB**: of the file. **features in float**: columns of activations that are multiplied in float, of all
+  that the products read. **time / float's**: a window of tokens, one thread; below 1 is faster."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
