@@ -22,7 +22,7 @@ from onnxq.runtime.session import CPU, available_providers, run_model, versions
 from onnxq.runtime.stopwatch import Stopwatch
 from onnxq.stages.budget import Budget
 from onnxq.stages.calibrate import calibrate, findings, survey
-from onnxq.stages.convert import convert, with_imported
+from onnxq.stages.convert import convert, with_imported, with_rest_in_float
 from onnxq.stages.correct_biases import with_corrected_biases
 from onnxq.stages.cost_file import load_costs
 from onnxq.stages.draft import Draft, Make, is_empty
@@ -251,6 +251,8 @@ class Job:
         """
         assert self.prepared is not None
         model = self.prepared.model
+        if self.imported and self.data is None and self.recipe.calibration is None:
+            self.recipe = with_rest_in_float(model, self.recipe, self.target)
         wanted = observed_tensors(model, self.recipe, self.target)
         if not wanted:  # nothing is quantized by calibration: the data need not be run
             return Statistics(fingerprint=fingerprint(model))

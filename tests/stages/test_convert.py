@@ -119,6 +119,19 @@ def test_what_was_written_anew_says_so_and_needs_no_data(net: onnx.ModelProto) -
     assert min(entry.sqnr_served for entry in report.verification.outputs) > 25
 
 
+def test_the_rest_stays_in_float_without_data_and_is_quantized_with_it(net: onnx.ModelProto) -> None:
+    model = onnxq.quantize(net, calibration=IMAGES, check=False, placement="everywhere", keep=["Conv_0"]).model
+    options = {"format": "qoperator", "placement": "everywhere", "check": False}
+    alone = onnxq.quantize(model, **options)
+    reasons = {entry.node: entry.reason for entry in alone.plan.decisions}
+    assert reasons["Conv_0"].code == "rule"
+    assert "give calibration data" in reasons["Conv_0"].text
+    assert ops(alone.model)["QLinearConv"] == 2
+    assert ops(onnxq.quantize(model, calibration=IMAGES, **options).model)["QLinearConv"] == 3
+    again = onnxq.quantize(model, recipe=alone.recipe, check=False)
+    assert again.model.SerializeToString(deterministic=True) == alone.model.SerializeToString(deterministic=True)
+
+
 def test_a_second_time_changes_nothing(net: onnx.ModelProto, tmp_path: Path) -> None:
     model = onnxq.quantize(net, calibration=IMAGES, check=False, placement="everywhere").model
     onnx.save(model, tmp_path / "qdq.onnx")

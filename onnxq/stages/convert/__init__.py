@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from onnxq.stages.convert.stage import Converted, convert, with_imported
+from onnxq.stages.convert.stage import Converted, convert, with_imported, with_rest_in_float
 
-__all__ = ["Converted", "convert", "with_imported"]
+__all__ = ["Converted", "convert", "with_imported", "with_rest_in_float"]

@@ -9,6 +9,7 @@ in the old one, and so does what the recipe gives another format or keeps.
 
 from __future__ import annotations
 
+import glob
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
@@ -22,15 +23,16 @@ from onnxq.stages.convert.decide import imported_plan
 from onnxq.stages.convert.expand import expand, holds_integer_operators
 from onnxq.stages.convert.lift import Constant, Imported, lift
 from onnxq.stages.convert.writer import drop_unread
+from onnxq.stages.draft import with_rules
 from onnxq.stages.plan.already import ALREADY, IMPORTED
-from onnxq.stages.plan.candidates import is_weighted
+from onnxq.stages.plan.candidates import Candidate, examine, is_weighted
 from onnxq.stages.plan.rules import wish_for
 from onnxq.stages.prepare import prepare
 from onnxq.stages.rewrite import rewrite
 from onnxq.targets import Target
 from onnxq.types.format import Format
 from onnxq.types.plan import Action, Decision, Plan, Reason, Role
-from onnxq.types.recipe import Recipe
+from onnxq.types.recipe import Match, Recipe, Rule
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -88,6 +90,23 @@ def with_imported(plan: Plan, written: Mapping[str, str]) -> Plan:
         return replace(decision, reason=Reason(code=IMPORTED, text=written[decision.node]))
 
     return replace(plan, decisions=tuple(map(renamed, plan.decisions))) if written else plan
+
+
+def with_rest_in_float(model: ir.Model, recipe: Recipe, target: Target) -> Recipe:
+    """Return the recipe with a rule that keeps what came in float and needs ranges: for models that come without data.
+
+    Args:
+        model: converted and prepared. recipe: to add to. target: what will run the model.
+    """
+    examined = examine(model, recipe, target)
+    names = [each.name for each in examined if isinstance(each, Candidate) and each.wish.format.static]
+    if not names:
+        return recipe
+    match = Match(name=tuple(glob.escape(name) for name in names))
+    rule = Rule(
+        match=match, keep="float", because="came in float; give calibration data to quantize it, too", optional=True
+    )
+    return with_rules(recipe, [rule])
 
 
 _THEIRS = "the scales, zero points and codes that they came with"
