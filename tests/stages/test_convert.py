@@ -238,6 +238,35 @@ def test_a_model_from_training_keeps_what_it_learnt() -> None:
         assert (steps > 0.5).mean() < 0.02
 
 
+@pytest.mark.parametrize("form", ["qoperator", "qdq"])
+def test_a_transpose_between_codes_and_their_product_is_carried_out(form: str) -> None:
+    """As torch exports a linear layer that was trained with rounding: the weight is stored by output."""
+    model = proto("""
+    <ir_version: 9, opset_import: ["" : 17]>
+    net (float[5,8] x) => (float[5,4] y)
+    <int8[4,8] w, float xs = {0.03}, uint8 xz = {120}, float[4] ws = {0.004, 0.005, 0.006, 0.003},
+     int8[4] wz = {0, 0, 0, 0}, float ys = {0.02}, uint8 yz = {130}>
+    {
+      xq = QuantizeLinear (x, xs, xz) xd = DequantizeLinear (xq, xs, xz)
+      wd = DequantizeLinear <axis = 0> (w, ws, wz) wt = Transpose <perm = [1, 0]> (wd)
+      m = MatMul (xd, wt)
+      yq = QuantizeLinear (m, ys, yz) y = DequantizeLinear (yq, ys, yz)
+    }
+    """)
+    codes = np.random.default_rng(0).integers(-127, 128, (4, 8)).astype(np.int8)
+    model.graph.initializer.append(onnx.numpy_helper.from_array(codes, "w"))
+    del model.graph.value_info[:]
+    feeds = {"x": np.random.default_rng(1).standard_normal((5, 8)).astype(np.float32)}
+    found = written(model, format="qoperator")
+    assert ops(found) == Counter({"QuantizeLinear": 1, "QLinearMatMul": 1, "DequantizeLinear": 1})
+    found = found if form == "qoperator" else written(found, format="qdq")
+    assert "Transpose" not in ops(found)
+    stored = [onnx.numpy_helper.to_array(tensor) for tensor in found.graph.initializer]
+    assert any(np.array_equal(array, codes.T) for array in stored)
+    expected = by_the_standard(model, feeds)
+    assert np.abs(run_model(found, feeds, optimize=False)["y"] - expected).max() <= 0.0201  # a step
+
+
 BLOCKS = [
     {},
     {"weights": "uint4,per-block(16)"},

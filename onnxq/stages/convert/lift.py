@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from dataclasses import replace as replace_fields
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -37,17 +38,27 @@ _INTEGERS = frozenset(kind.value for kind in QuantType if not kind.is_float)
 class Constant:
     """A constant that came on codes: its name and graph, the tensor that holds the codes, and their parameters.
 
-    A float tensor is one that came behind a Q; its codes are what that makes of it.
+    A float tensor is one that came behind a Q; its codes are what that makes of it. `order`: how its axes are turned
+    before it is read, None for not at all; the parameters are those of the turned one.
     """
 
     name: str
     graph: ir.Graph
     tensor: ir.TensorProtocol
     params: QuantParams
+    order: tuple[int, ...] | None = None
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Shape of the codes."""
+        shape = self.tensor.shape.numpy()
+        return tuple(shape) if self.order is None else tuple(shape[axis] for axis in self.order)
 
     def codes(self) -> npt.NDArray[np.int32]:
         """Return the codes, of the constant's shape."""
         array = self.tensor.numpy()
+        if self.order is not None:
+            array = np.ascontiguousarray(array.transpose(self.order))
         if array.dtype == np.float32:
             return np.asarray(quantize(array, self.params))
         return array.astype(np.int32)
@@ -224,10 +235,11 @@ class _Lifting:
         held = _constant(value)
         assert held is not None
         params = held.params
-        place = (held.name, params.scheme, params.scale.tobytes(), params.zero_point.tobytes())
+        place = (held.name, held.order, params.scheme, params.scale.tobytes(), params.zero_point.tobytes())
         if place not in self._constants:
-            shape = ir.Shape(held.tensor.shape.numpy())
-            stands_for = ir.LazyTensor(lambda: ir.tensor(held.values()), dtype=ir.DataType.FLOAT, shape=shape)
+            stands_for = ir.LazyTensor(
+                lambda: ir.tensor(held.values()), dtype=ir.DataType.FLOAT, shape=ir.Shape(held.shape)
+            )
             made = self._writer.constant(held.graph, plain(held.name), stands_for)
             self._found.constants[made.name or ""] = held
             self._constants[place] = made
@@ -236,7 +248,7 @@ class _Lifting:
     def _clean(self) -> None:
         """Take out the pairs and DequantizeLinear nodes that nothing reads any more."""
         for node in reversed(list(self._graph)):
-            if op_key(node) not in (*_QUANTIZE, *_DEQUANTIZE):
+            if op_key(node) not in (*_QUANTIZE, *_DEQUANTIZE, "Transpose"):
                 continue
             if not any(value.uses() or value.is_graph_output() for value in node.outputs):
                 self._graph.remove(node, safe=True)
@@ -269,6 +281,8 @@ def _pair(node: ir.Node) -> _Pair | None:
 def _constant(value: ir.Value | None) -> Constant | None:
     """Return the constant on codes that a value is dequantized from, None if it is none."""
     node = None if value is None else value.producer()
+    if node is not None and op_key(node) == "Transpose":
+        return _turned(node, _constant(node.inputs[0]))
     if node is None or op_key(node) not in _DEQUANTIZE or node.inputs[0] is None:
         return None
     codes = node.inputs[0]
@@ -288,6 +302,19 @@ def _constant(value: ir.Value | None) -> Constant | None:
     if source.graph is None or not (params.scale > 0).all():
         return None
     return Constant(name=source.name or "", graph=source.graph, tensor=tensor, params=params)
+
+
+def _turned(node: ir.Node, held: Constant | None) -> Constant | None:
+    """Return a constant as a Transpose of what is dequantized from it hands it on."""
+    if held is None or isinstance(held.params.scheme.granularity, PerBlock):
+        return None
+    order = tuple(node.attributes.get_ints("perm", tuple(reversed(range(len(held.shape))))))
+    params, granularity = held.params, held.params.scheme.granularity
+    if isinstance(granularity, PerChannel) and granularity.axis is not None:
+        moved = PerChannel(axis=order.index(granularity.axis))
+        params = replace_fields(params, scheme=replace_fields(params.scheme, granularity=moved))
+    before = held.order or tuple(range(len(order)))
+    return replace_fields(held, params=params, order=tuple(before[axis] for axis in order))
 
 
 def _params(node: ir.Node, value: ir.Value) -> QuantParams | None:
