@@ -24,7 +24,7 @@ from onnxq.stages.convert.expand import expand, holds_integer_operators
 from onnxq.stages.convert.lift import Constant, Imported, lift
 from onnxq.stages.convert.writer import drop_unread
 from onnxq.stages.draft import with_rules
-from onnxq.stages.plan.already import ALREADY, IMPORTED
+from onnxq.stages.plan.already import IMPORTED
 from onnxq.stages.plan.candidates import Candidate, examine, is_weighted
 from onnxq.stages.plan.rules import wish_for
 from onnxq.stages.prepare import prepare
@@ -85,7 +85,7 @@ def with_imported(plan: Plan, written: Mapping[str, str]) -> Plan:
     """Return the plan of a converted model, which says of the nodes that were written anew where they come from."""
 
     def renamed(decision: Decision) -> Decision:
-        if decision.reason.code != ALREADY or decision.node not in written:
+        if decision.action is Action.QUANTIZE or decision.node not in written:
             return decision
         return replace(decision, reason=Reason(code=IMPORTED, text=written[decision.node]))
 

@@ -38,7 +38,8 @@ def _quantized(named: list[tuple[str, ir.Node]]) -> Iterator[Hazard]:
         yield Hazard(
             code="already-quantized",
             text=f"nodes of parts that are quantized already: {len(found)}",
-            advice="quantize the float model it was made from; only what is still in float can be quantized here",
+            advice="quantize the float model it was made from; here only what is still in float can be quantized, and "
+            "what is on codes be written in another format",
             where=tuple(found),
         )
 
