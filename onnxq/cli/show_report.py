@@ -170,8 +170,9 @@ def _equalized(entries: Iterable[Equalization]) -> RenderableType:
     for method, found in methods.items():
         taken = [entry for entry in found if entry.taken]
         table.add_row(f"{len(taken)} of {len(found)}", method)
-        left = Counter(entry.text for entry in found if not entry.taken)
-        table.add_row("", Text("; ".join([taken[0].text if taken else "", *left][:2]).strip("; "), _DIM))
+        examples = [f"e.g. {entry.text}" for entry in taken[:1]]
+        examples += [f"not e.g. {entry.tensor}: {entry.text}" for entry in found if not entry.taken][:1]
+        table.add_row("", Text("; ".join(examples), _DIM))
     return table
 
 
