@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import re
+from dataclasses import fields
 
 from onnxq.errors import nearest
-from onnxq.types.scheme import QuantType, Rounding
+from onnxq.types.scheme import QuantType, Rounding, Scheme
 
 Scalar = bool | int | float | str
 
+_PARTS = frozenset(part.name for part in fields(Scheme)) | {"method"}
 _SYMMETRY = {"symmetric": True, "asymmetric": False}
 _CODEBOOK = "codebook(4)"
 _GRANULARITIES = ("per-tensor", "per-channel", "per-token", "per-block(32)")
@@ -45,12 +47,19 @@ def calibrator(text: str) -> dict[str, object]:
 def scheme(text: str) -> dict[str, object]:
     """Read the parts of a scheme, in any order: `uint8,asymmetric,per-channel`; other parts as `narrow=false`.
 
+    What follows `method=name:option=value` as `option=value`, and is no part of a scheme, is one more of its options.
+
     Raises:
         ValueError: a word that is no part of a scheme, with the nearest that is, or a part given twice.
     """
     parts: dict[str, object] = {}
+    begun = False  # options of a method
     for word in filter(None, (word.strip() for word in text.split(","))):
+        if begun and "=" in word and word.partition("=")[0].strip() not in _PARTS:
+            parts["method"] = f"{parts['method']},{word}"
+            continue
         key, value = _part(word)
+        begun = key == "method" and ":" in str(value)
         if key in parts:
             raise ValueError(f"'{word}' gives the {key} a second time")
         parts[key] = value

@@ -28,6 +28,16 @@ from onnxq.types.recipe import Recipe
             },
         ),
         (
+            {"weights": "method=gptq:steps=12, sweeps=3,negative_scales=true,narrow=false,uint4"},
+            {
+                "weights": {
+                    "method": "gptq:steps=12,sweeps=3,negative_scales=true",
+                    "narrow": False,
+                    "dtype": "uint4",
+                }
+            },
+        ),
+        (
             {"rules": [{"match": {"op": "Conv"}, "weights": "per-tensor"}]},
             {"rules": [{"match": {"op": "Conv"}, "weights": {"granularity": {"kind": "per-tensor"}}}]},
         ),
@@ -49,6 +59,7 @@ def test_option_values_keep_their_kind() -> None:
         ({"activations": "unit8"}, "activations: unknown word 'unit8'; did you mean 'uint8'"),
         ({"activations": "per-chanel"}, "did you mean 'per-channel'"),
         ({"activations": "int8,uint8"}, "'uint8' gives the dtype a second time"),
+        ({"weights": "method=rtn,sweeps=3"}, "unknown key 'weights.sweeps'"),
         ({"weights": "int8,metod=rtn"}, "unknown key 'weights.metod'; did you mean 'method'"),
         ({"calibrator": "percentile:99.9"}, "'99.9' is no option; write `percentile:option=value,...`"),
         ({"activations": 3}, "activations: expected a mapping or its short form as text, found 3"),
