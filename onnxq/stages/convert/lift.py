@@ -123,6 +123,11 @@ def lift(model: ir.Model, wanted: Callable[[str, ir.Node], bool], *, weights_onl
     return found
 
 
+def holds_dequantized(model: ir.Model) -> bool:
+    """Tell whether there may be something to lift."""
+    return any(op_key(node) in _DEQUANTIZE for graph in bodies(model) for node in graph)
+
+
 class _Lifting:
     """Lifts the groups of one graph."""
 

@@ -21,7 +21,7 @@ from onnxq.passes.emit.drop_inferred import declared_values
 from onnxq.stages.convert.blocks import expand_blocks, holds_block_products
 from onnxq.stages.convert.decide import imported_plan
 from onnxq.stages.convert.expand import expand, holds_integer_operators
-from onnxq.stages.convert.lift import Constant, Imported, lift
+from onnxq.stages.convert.lift import Constant, Imported, holds_dequantized, lift
 from onnxq.stages.convert.writer import drop_unread
 from onnxq.stages.draft import with_rules
 from onnxq.stages.plan.already import IMPORTED
@@ -120,7 +120,7 @@ def _started(model: ir.Model, prepared: ir.Model, recipe: Recipe) -> ir.Model | 
                 return None
             started = prepared.clone()
             expand(started)
-        case Format.QOPERATOR:
+        case Format.QOPERATOR if holds_dequantized(prepared):
             started = prepared.clone()
         case Format.WEIGHT_ONLY if recipe.portable:
             bits = holds_block_products(prepared)
@@ -131,7 +131,7 @@ def _started(model: ir.Model, prepared: ir.Model, recipe: Recipe) -> ir.Model | 
             if started.opset_imports.get("", 1) < opset:
                 return None
             expand_blocks(started)
-        case Format.WEIGHT_ONLY:
+        case Format.WEIGHT_ONLY if holds_dequantized(prepared):
             started = prepared.clone()
         case _:
             return None
