@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 # A protobuf message holds at most 2 GiB; what is not weights (nodes, names, shapes) needs room too.
 EXTERNAL_ABOVE = 2**31 - 2**27
 # A model whose weights still lie on disk is not pulled into memory as one message unless it is small.
-STREAM_ABOVE = 2**28
+STREAM_ABOVE = 2**27
 # Smaller tensors stay in the model: shape inference reads shapes and axes, and cannot follow them to another file.
 _EMBED_BELOW = 1024
 # Big tensors start on a page, so that they can be memory-mapped where they lie.
@@ -42,7 +42,7 @@ def to_proto(model: ir.Model) -> onnx.ModelProto:
 def write_model(model: ir.Model, path: Path, batch: Batch, *, streamed: bool = False) -> None:
     """Add the model's file, and a data file if it needs one, to the files of `batch`; `model` stays as it is.
 
-    Weights go to a data file when together they are over 2 GB, or over 256 MB and on disk still (or `streamed`: they
+    Weights go to a data file when together they are over 2 GB, or over 128 MB and on disk still (or `streamed`: they
     were); they are written one tensor at a time. The data file is named after its content (`model-1a2b3c4d5e6f.data`)
     and comes before the model in the batch, so that there is never a model without its data, nor one with another
     model's data.
@@ -189,7 +189,7 @@ def _state_once(graph: onnx.GraphProto) -> None:
 def _write_proto(file: IO[bytes], proto: onnx.ModelProto) -> None:
     try:
         data = proto.SerializeToString(deterministic=True)
-    except ValueError as error:  # over 2 GB, where the bulk is no initializer
+    except Exception as error:  # ValueError over 2 GB, where the bulk is no initializer; protobuf's own beyond memory
         raise ModelError(f"the model is too big for one ONNX file: {error}; make its constants initializers") from None
     file.write(data)
 

@@ -66,7 +66,7 @@ def save(
 ) -> None:
     """Write the model, and files that belong to it, whole or not at all; `model` stays as it is.
 
-    Weights go to an external data file next to the model when together they are over 2 GB, or over 256 MB and on disk
+    Weights go to an external data file next to the model when together they are over 2 GB, or over 128 MB and on disk
     still (or `streamed`); they are written one tensor at a time.
 
     Args:
