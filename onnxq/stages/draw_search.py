@@ -60,7 +60,8 @@ def search_picture(found: Searching, path: Path) -> bytes:
     if timed:
         shares = [1 / row.speedup for row in timed if row.speedup is not None]
         _front(axes[1], found, list(zip(timed, shares, strict=True)), 1.0, "time, of the float model's")
-    axes[0].set_title(f"{len(found.tried)} models; wanted: {found.budget}", fontsize=10)
+    key = "dashed: float; blue: within the limits; ring: taken; line: none comes closer at the cost"
+    axes[0].set_title(f"{len(found.tried)} models; wanted: {found.budget}\n({key})", fontsize=10)
     return drawn(figure, path)
 
 
@@ -85,7 +86,7 @@ def _front(panel: Any, found: Searching, points: Sequence[tuple[Tried, float]], 
         if found.chosen is not None and row is found.tried[found.chosen]:
             panel.scatter([costs[index]], [heights[index]], facecolors="none", edgecolors="black", s=90, zorder=4)
     panel.axvline(whole, color=FLOAT, linestyle="--", linewidth=1)
-    panel.set_xlabel(f"{label} (dashed: float; blue: within the limits; ring: taken; line: none is better at the cost)")
+    panel.set_xlabel(label)
     panel.set_ylabel(found.metric if scored else "worst output, dB")
     panel.set_xlim(left=0)
     panel.margins(y=0.15)
