@@ -163,3 +163,28 @@ def test_the_recipe_needs_no_more_than_data():
     graph = text("y = MatMul (x, w)", "float[7,24] x", "float[7,10] y", "float[24,10] w")
     report = onnxq.quantize(model_from_text(graph), calibration=[{"x": values("7,24")}], recipe="llm-int8", guard=False)
     assert report.plan.tensors["w"].in_float == FloatFeatures(indices=LARGE, count=24)
+
+
+def test_layers_behind_see_the_float_part_too():
+    """Codes are chosen layer by layer: the second layer must not read a first one without its large features."""
+    graph = text(
+        "h = MatMul (x, w) y = MatMul (h, v)", "float[64,24] x", "float[64,10] y", "float[24,12] w, float[12,10] v"
+    )
+    method = {"dtype": "int8", "symmetric": True, "granularity": "per-channel", "method": "gptq:sequential=true"}
+    report = onnxq.quantize(
+        model_from_text(graph),
+        calibration=[{"x": values("64,24")}],
+        recipe="llm-int8",
+        weights=method,
+        rules=[{"match": {"name": "*"}, "activations": {"outliers": 100}}],
+        guard=False,
+    )
+    assert report.plan.tensors["w"].in_float is not None
+    assert report.verification.outputs[0].sqnr_served > 35
+
+
+@pytest.mark.parametrize("target", ["cpu-avx2", "cpu-vnni"])
+def test_every_processor_has_it(target):
+    done = quantized(target=target)
+    assert done.plan.tensors["w"].in_float == FloatFeatures(indices=LARGE, count=24)
+    assert done.sqnr(optimize=True) > 35
