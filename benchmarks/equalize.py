@@ -48,7 +48,6 @@ FOUR_BITS = {
     "weights": {"dtype": "uint4", "symmetric": False, "granularity": "per-block(128)", "method": "rtn"},
     "keep": LAYERS,
 }
-CLIPPED = {**FOUR_BITS, "weights": {**FOUR_BITS["weights"], "method": "mse:importance=true,negative_scales=true"}}  # type: ignore[dict-item]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -66,17 +65,17 @@ CASES = (
     Case(model="minilm", what="int8 static, attention in float", equalizers=(("smoothquant",),),
          options={"calibrator": "minmax", "rules": ATTENTION}),
     Case(model="minilm", what="int8 dynamic", equalizers=(("smoothquant",),), options={"format": "dynamic"}),
-    Case(model="ppocr-rec", what="int8 static", equalizers=(("smoothquant",),), options=EVERYWHERE),
+    Case(model="ppocr-rec", what="int8 static", equalizers=(("smoothquant",), ("cross-layer",)), options=EVERYWHERE),
+    Case(model="ppocr-rec", what="int8 static, per-tensor weights", equalizers=(("cross-layer",),),
+         options={**EVERYWHERE, "weights": "per-tensor"}),
     Case(model="novel", what="int8 dynamic", equalizers=(("smoothquant",), ("hadamard",), ("hadamard", "smoothquant")),
          options={"format": "dynamic", "keep": LAYERS}),
     Case(model="novel", what="4 bits, blocks of 128", equalizers=(("awq",), ("hadamard",), ("hadamard", "awq")),
          options=FOUR_BITS),
     Case(model="smollm2", what="4 bits, blocks of 128", equalizers=(("awq",), ("hadamard",)), options=FOUR_BITS),
-    Case(model="novel", what="the same, clipped by importance", equalizers=(("awq",),), options=CLIPPED),
     *(
-        Case(model=model, what=f"int8 static, {grain} weights", options={**EVERYWHERE, "weights": grain},
+        Case(model="digits", what=f"int8 static, {grain} weights", options={**EVERYWHERE, "weights": grain},
              equalizers=(("cross-layer",), ("absorb-bias",), ("cross-layer", "absorb-bias")))
-        for model in ("digits", "ppocr-det", "ppocr-rec")
         for grain in ("per-tensor", "per-channel")
     ),
 )  # fmt: skip

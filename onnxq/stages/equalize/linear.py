@@ -73,14 +73,10 @@ def sites(model: ir.Model, recipe: Recipe, target: Target, *, weight_only: bool,
         source = entry.node.inputs[0]
         if entry.node.graph is model.graph and source is not None and source.name:
             groups.setdefault(source, []).append(entry)
-    return tuple(
-        Site(value=value, layers=tuple(layers), why=_why_not(value, layers)) for value, layers in groups.items()
-    )
+    return tuple(Site(value=value, layers=tuple(layers), why=_why_not(layers)) for value, layers in groups.items())
 
 
-def _why_not(value: ir.Value, layers: list[Candidate]) -> str:
-    if value.shape is None or not isinstance(value.shape[-1], int):
-        return f"the number of features of '{value.name}' is not known"
+def _why_not(layers: list[Candidate]) -> str:
     for layer in layers:
         weight = layer.node.inputs[1]
         if weight is None or weight.shape is None or len(weight.shape) != 2:
@@ -120,9 +116,10 @@ def scale_inputs(
         if isinstance(answer, str):
             result.entries.append(Equalization(method=method, tensor=name, nodes=site.nodes, taken=False, text=answer))
             continue
-        assert site.value.shape is not None
-        factor = (1 / answer.scale).reshape([1] * (len(site.value.shape) - 1) + [-1])
-        place = fold(site.value, factor, [layer.node for layer in site.layers])
+        place: Folded | str = f"the shape of '{name}' is not known"
+        if site.value.shape is not None:
+            factor = (1 / answer.scale).reshape([1] * (len(site.value.shape) - 1) + [-1])
+            place = fold(site.value, factor, [layer.node for layer in site.layers])
         into = f"folded into {place.into}" if isinstance(place, Folded) else f"as a Mul, since {place}"
         taken = isinstance(place, Folded) or insert
         result.entries.append(

@@ -176,3 +176,22 @@ def test_what_a_guard_put_back_is_equalized_as_before_when_the_report_is_replaye
     assert report.plan.equalizations
     onnxq.quantize(tmp_path / "net.onnx", again, recipe=tmp_path / "first.report.json", calibration=data)
     assert again.read_bytes() == first.read_bytes()
+
+
+def test_a_tensor_of_unknown_extents_is_scaled_by_a_mul(data):
+    source = text(
+        "r = Reshape (x, n) t = Tanh (r) y = MatMul (t, w)",
+        "float[batch,16,64] x, int64[2] n",
+        "float[a,b] y",
+        "float[64,8] w",
+    )
+    made = model_from_text(source)
+    weight = np.random.default_rng(0).standard_normal((64, 8)).astype(np.float32)
+    weight[3] *= 30
+    made.graph.initializers["w"].const_value = ir.tensor(weight, name="w")
+    feeds = [{**each, "n": np.array([-1, 64])} for each in data]
+    report = onnxq.quantize(made, calibration=feeds, **OPTIONS | {"equalize": "smoothquant:alpha=0.5"})
+    (entry,) = report.plan.equalizations
+    assert entry.taken
+    assert "as a Mul, since" in entry.text
+    assert report.verification.outputs[0].sqnr_served > 25
