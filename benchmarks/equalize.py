@@ -72,6 +72,8 @@ CASES = (
          options={"format": "dynamic", "keep": LAYERS}),
     Case(model="novel", what="4 bits, blocks of 128", equalizers=(("awq",), ("hadamard",), ("hadamard", "awq")),
          options=FOUR_BITS),
+    Case(model="smollm2", what="int8 dynamic", equalizers=(("smoothquant",),),
+         options={"format": "dynamic", "keep": LAYERS}),
     Case(model="smollm2", what="4 bits, blocks of 128", equalizers=(("awq",), ("hadamard",)), options=FOUR_BITS),
     *(
         Case(model="digits", what=f"int8 static, {grain} weights", options={**EVERYWHERE, "weights": grain},
