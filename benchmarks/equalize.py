@@ -32,11 +32,6 @@ STATIC: Mapping[str, dict[str, Any]] = {
     "the same, bias correction": {"calibrator": "minmax", "rules": ATTENTION, "bias_correction": "analytic"},
     "the same, smoothquant": {"calibrator": "minmax", "rules": ATTENTION, "equalize": ["smoothquant"]},
     "smoothquant-w8a8 (both)": {"recipe": "smoothquant-w8a8"},
-    "smoothquant-w8a8, smoothquant:insert=false": {
-        "recipe": "smoothquant-w8a8",
-        "equalize": ["smoothquant:insert=false"],
-    },
-    "smoothquant-w8a8, smoothquant:alpha=0.5": {"recipe": "smoothquant-w8a8", "equalize": ["smoothquant:alpha=0.5"]},
     "ft-int8-mode1": {"recipe": "ft-int8-mode1"},
     "ft-int8-mode1, smoothquant": {"recipe": "ft-int8-mode1", "equalize": ["smoothquant"], "calibrator": "minmax"},
     "ft-int8-mode2": {"recipe": "ft-int8-mode2"},
