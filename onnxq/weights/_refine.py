@@ -18,7 +18,7 @@ import numpy.typing as npt
 from onnxq.numerics.scales import allowed_scale
 from onnxq.weights._matrix import Float32, Int32, Layout, nearest_codes
 
-_PART = 128  # features whose pull on each other is kept up to date one by one; on the others, by one product
+_PART = 32  # features whose pull on each other is kept up to date one by one; on the others, by one product
 
 
 class Refinement:
