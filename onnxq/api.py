@@ -20,6 +20,7 @@ from onnxq.stages.draw import benchmark_picture, check_picture, comparison_pictu
 from onnxq.stages.draw_search import search_picture, sensitivity_picture
 from onnxq.stages.inspect import inspect as run_inspect
 from onnxq.stages.job import Data, Job
+from onnxq.stages.judging import Judging
 from onnxq.stages.load import load
 from onnxq.stages.make_recipe import make_recipe
 from onnxq.stages.make_report import make_report, why_empty
@@ -128,11 +129,9 @@ def quantize(
         found = job.observe_for([way.recipe for way in job.ways], memory=memory, executor=executor)
     else:
         found = job.statistics(statistics, memory=memory, executor=executor)
-    make = job.maker(found, dump_after=_for_emit(dump_after, True))
+    make, judging = job.maker(found, dump_after=_for_emit(dump_after, True)), Judging(job, evaluation)
     if job.recipe.search:
-        draft, searching, notebook = job.search(
-            found, make, evaluation, None if output is None else checkpoint_path(output)
-        )
+        draft, searching, notebook = judging.search(found, make, None if output is None else checkpoint_path(output))
         _judge_search(job, draft, found, searching, picture=target, kept=output is not None)
     else:
         draft, searching, notebook = make(job.recipe), None, None
@@ -142,9 +141,9 @@ def quantize(
         report = make_report(job, draft, found=found, verification=None, guarding=None)
         raise VerificationError(f"{why_empty(draft.plan)}; nothing was written (--allow-empty writes it)", report)
     if check and job.recipe.guard:
-        draft, guarding = job.guard(draft, make, evaluation)
+        draft, guarding = judging.guard(draft, make)
     quantized = draft.model
-    verification = job.verify(quantized, draft.plan, evaluation) if check else None
+    verification = judging.verify(quantized, draft.plan) if check else None
     report = make_report(job, draft, found=found, verification=verification, guarding=guarding, searching=searching)
     _enforce(report, Budget.of(job.recipe))
     if output is None:
@@ -278,7 +277,7 @@ def verify(
     """
     job = Job(model, make_recipe(recipe, evaluation=evaluation, **options), progress)
     empty = Plan(format=job.recipe.format, target=job.recipe.target, fingerprint="", decisions=(), tensors={})
-    return job.verify(load(quantized), made or empty, evaluation)
+    return Judging(job, evaluation).verify(load(quantized), made or empty)
 
 
 def benchmark(
@@ -411,7 +410,7 @@ def sensitivity(
         make,
         prepared=job.prepared.model,
         statistics=found,
-        limits=job.limits(evaluation, samples=judged),
+        limits=Judging(job, evaluation).limits(samples=judged),
         tensors=tensors,
         metric=job.recipe.metric is not None or job.recipe.max_ppl_increase is not None,
         progress=progress,

@@ -13,13 +13,12 @@ from onnxq.calibrators import make_calibrator
 from onnxq.data import Source, open_source, signature, synthetic
 from onnxq.data.statistics_file import load_statistics
 from onnxq.equalizers import make_equalizers
-from onnxq.errors import CalibrationError, OnnxqError, RecipeError, VerificationError
+from onnxq.errors import CalibrationError, OnnxqError, RecipeError
 from onnxq.graph.fingerprint import fingerprint
 from onnxq.passes.emit.constants import Chosen
 from onnxq.passes.emit.drop_inferred import declared_values
 from onnxq.passes.verifier import Verifier
-from onnxq.runtime.session import CPU, available_providers, run_model, versions
-from onnxq.runtime.stopwatch import Stopwatch
+from onnxq.runtime.session import run_model
 from onnxq.stages.budget import Budget
 from onnxq.stages.calibrate import calibrate, findings, survey
 from onnxq.stages.convert import convert, with_imported, with_rest_in_float
@@ -27,14 +26,10 @@ from onnxq.stages.correct_biases import with_corrected_biases
 from onnxq.stages.cost_file import load_costs
 from onnxq.stages.draft import Draft, Make, is_empty
 from onnxq.stages.equalize import equalize
-from onnxq.stages.guard import guard
-from onnxq.stages.guard.quality import Limits
 from onnxq.stages.load import load
 from onnxq.stages.measure_costs import with_costs
-from onnxq.stages.perplexity import Perplexity
 from onnxq.stages.plan import (
     Features,
-    Sizes,
     choose_format,
     goes_by_histograms,
     make_plan,
@@ -45,24 +40,17 @@ from onnxq.stages.plan import (
     observed_tensors,
 )
 from onnxq.stages.prepare import Prepared, prepare
-from onnxq.stages.progress import Progress, Silent
+from onnxq.stages.progress import Progress
 from onnxq.stages.rewrite import rewrite
-from onnxq.stages.search import Search
-from onnxq.stages.search.links import Conversion
-from onnxq.stages.search.notebook import Notebook, key_of
 from onnxq.stages.search.ways import Way, open_ways
 from onnxq.stages.sequential import choose_in_order, wants_data
-from onnxq.stages.verify import timed_batch, verify
-from onnxq.stages.verify_metric import Metric, load_metric
+from onnxq.stages.verify_metric import load_metric
 from onnxq.targets import targets
 from onnxq.types.costs import Costs
 from onnxq.types.equalization import Equalization
 from onnxq.types.format import Format
-from onnxq.types.guarding import Guarding, Verdict
 from onnxq.types.plan import Plan
 from onnxq.types.recipe import CODEBOOK_METHODS, Recipe
-from onnxq.types.report import Verification
-from onnxq.types.searching import Searching
 from onnxq.types.statistics import Statistics
 from onnxq.weights import make_weight_method
 
@@ -71,9 +59,6 @@ if TYPE_CHECKING:
 
 Data = str | Path | Iterable[Mapping[str, Any]] | Callable[[], Iterable[Mapping[str, Any]]]
 """A path, `module:callable`, an iterable of {input name: array}, or a function that returns one."""
-
-NEIGHBOUR = "evaluation.npz"
-"""Evaluation data that is found by itself: a file of this name beside the calibration file."""
 
 
 @dataclass
@@ -118,7 +103,6 @@ class Job:
         self.opened: Source | None = None
         self.equalizations: tuple[Equalization, ...] = ()
         self.ways: tuple[Way, ...] = ()
-        self._judge: Limits | None = None
 
     @contextmanager
     def timed(self, stage: str) -> Iterator[None]:
@@ -402,125 +386,3 @@ class Job:
             return Draft(recipe=recipe, plan=made, model=quantized, records=records)
 
         return make
-
-    def guard(self, draft: Draft, make: Make, evaluation: Data | None) -> tuple[Draft, Guarding]:
-        """Return the best draft between the one given and the float model, and what was done; see `guard`."""
-        assert self.prepared is not None
-        source = self.evaluation(evaluation)
-        recipe = self.recipe
-        before, began = dict(self.seconds), perf_counter()
-        result, guarding = guard(
-            draft,
-            make,
-            original=self.model,
-            prepared=self.prepared.model,
-            threads=recipe.serving,
-            prefer=recipe.prefer,
-            read_back=self.target.provider in CPU,
-            quality=(self._judge or self.limits(evaluation)) if Budget.of(recipe) else None,
-            measure=self.stopwatch(source),
-        )
-        self.seconds = {**before, "guard": perf_counter() - began}  # of which plan and rewrite took parts
-        self.recipe = result.recipe
-        if guarding.verdict is not Verdict.KEPT:
-            self.warnings.append(guarding.message)
-        return result, guarding
-
-    def search(
-        self, found: Statistics, make: Make, evaluation: Data | None, checkpoint: Path | None
-    ) -> tuple[Draft, Searching, Notebook]:
-        """Return the best draft within the budget, or the nearest to it if none is, what was met, and the notebook.
-
-        Args:
-            found: statistics. make: of `maker`. evaluation: data to judge by. checkpoint: file of the notebook.
-        """
-        assert self.prepared is not None
-        source = self.evaluation(evaluation)
-        told, self.progress = self.progress, None  # of the search; not of what single drafts take
-        with self.timed("search"):
-            limits = self._judge = self.limits(evaluation)
-            notebook = Notebook(checkpoint, key_of(self.recipe, found, source, versions()))
-            search = Search(
-                recipe=self.recipe,
-                ways=self.ways,
-                original=self.model,
-                prepared=self.prepared.model,
-                make=make,
-                limits=limits,
-                measure=self.stopwatch(source),
-                notebook=notebook,
-                conversion=Conversion(sizes=Sizes(found), timing=self.target.timing),
-                progress=told or Silent(),
-            )
-            draft, searching = search.run()
-        self.progress = told
-        self.recipe = draft.recipe
-        return draft, searching, notebook
-
-    def limits(self, evaluation: Data | None, **options: Any) -> Limits:
-        """Return what judges models by the recipe's budget, on the evaluation data; options as for `Limits`.
-
-        Raises:
-            VerificationError: the float model itself is not within the budget, so that no other can be expected to be.
-        """
-        assert self.prepared is not None
-        source, budget = self.evaluation(evaluation), Budget.of(self.recipe)
-        made = Limits(
-            self.model,
-            self.prepared.model,
-            source,
-            budget=budget,
-            metric=self._metric(source),
-            threads=self.recipe.serving[0],
-            **options,
-        )
-        missed = made.shortfall(self.model)
-        if missed is not None:
-            text = f"the float model itself is not within the limits: {missed}"
-            raise VerificationError(
-                f"{text}; no quantized model can be expected to be, ask for less; nothing was written"
-            )
-        return made
-
-    def stopwatch(self, source: Source) -> Stopwatch | None:
-        """Return what times models on data, None where the model is not served on this machine."""
-        assert self.prepared is not None
-        if self.target.provider not in available_providers():
-            return None
-        providers = tuple(dict.fromkeys((self.target.provider, *CPU)))
-        return Stopwatch(timed_batch(source).feeds, names=self.prepared.model, providers=providers)
-
-    def verify(self, quantized: ir.Model, made: Plan, evaluation: Data | None) -> Verification:
-        """Compare what was made with the job's model, on the evaluation data."""
-        source = self.evaluation(evaluation)
-        metric = self._metric(source)
-        with self.timed("verify"):
-            found = verify(
-                self.came,
-                quantized,
-                source,
-                made,
-                reference=None if self.prepared is None else self.prepared.model,
-                threads=self.recipe.serving[0],
-                metric=metric,
-                progress=self.progress,
-            )
-        if self.target.provider in CPU:
-            return found
-        elsewhere = f"compared and timed on {CPU[0]}, not on {self.target.provider}, where the model will be served"
-        return replace(found, warnings=(*found.warnings, elsewhere))
-
-    def _metric(self, source: Source) -> Metric | None:
-        if self.recipe.max_ppl_increase is not None:
-            return Perplexity(source, signature(self.model))
-        return None if self.recipe.metric is None else load_metric(self.recipe.metric)
-
-    def evaluation(self, given: Data | None) -> Source:
-        """Return the data to judge models on: what was given, named, or found beside the calibration data, or that."""
-        data: Any = given if given is not None else self.recipe.evaluation
-        near = self.recipe.calibration or self.beside
-        if data is None and near is not None and Path(near).with_name(NEIGHBOUR).is_file():
-            data = Path(near).with_name(NEIGHBOUR)
-        if data is None:
-            return self.samples()
-        return open_source(data, signature(self.model), batch_size=self.recipe.batch_size)
