@@ -169,11 +169,11 @@ def judge(name: str, path: Path) -> Judgement:
     )
 
 
-def race(name: str, paths: Sequence[Path], budget: float = 6.0) -> list[Speed]:
-    """Time models beside the zoo's float model: one process, one thread, interleaved, on one evaluation batch."""
+def race(name: str, paths: Sequence[Path], budget: float = 6.0, *, feeds: Feeds | None = None) -> list[Speed]:
+    """Time models beside the zoo's float model: one process, one thread, interleaved, on one batch (`timed_batch`)."""
     zoo = models.load(name)
     sessions = [open_session(path) for path in (zoo.path, *paths)]
-    timing = time_interleaved(sessions, timed_batch(zoo), budget=budget)
+    timing = time_interleaved(sessions, timed_batch(zoo) if feeds is None else feeds, budget=budget)
     speeds = []
     for index in range(1, len(sessions)):
         low, middle, high = np.percentile(timing.seconds[:, 0] / timing.seconds[:, index], [25, 50, 75])
