@@ -67,6 +67,13 @@ OPTIONS: dict[str, Any] = {
         "NAME",
         "Type of what stays in float: float32, float16 or bfloat16. Inputs and outputs keep theirs.",
     ),
+    "accuracy_level": _option(
+        int,
+        _CHOICES,
+        "1|4",
+        "Of products in format weight-only: 4 (default) rounds what they multiply to 8 bits inside the kernel, 1 does "
+        "not, and takes several times as long.",
+    ),
     "calibrator": _option(
         str, _CHOICES, "NAME[:OPTIONS]", "How ranges follow from what was seen: minmax, percentile:percentile=99.9 ..."
     ),

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from time import perf_counter
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from onnxq.graph.tensors import total_bytes
 from onnxq.stages.draft import Draft, Make
@@ -100,7 +100,8 @@ def _only(decision: Decision, key: str) -> Decision:
     inputs, outputs = (_holding(slots, key) for slots in (decision.inputs, decision.outputs))
     if inputs or outputs:
         return replace(decision, inputs=inputs, outputs=outputs, float_type=None)
-    return replace(decision, action=Action.KEEP, format=None, inputs={}, outputs={}, kernel=None, float_type=None)
+    nothing: dict[str, Any] = dict.fromkeys(("format", "kernel", "accuracy_level", "float_type"))
+    return replace(decision, action=Action.KEEP, inputs={}, outputs={}, **nothing)
 
 
 def _holding(slots: Mapping[int, str], key: str) -> dict[int, str]:

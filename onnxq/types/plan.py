@@ -53,6 +53,7 @@ class Decision:
         inputs: slots read as quantized tensors, and their tensor's name in the plan.
         outputs: slots whose value is quantized right behind this node; every consumer then reads the quantized value.
         kernel: the operator the target is expected to run, None where the node stays in float.
+        accuracy_level: of the kernel MatMulNBits, None for all others; see `onnxq.types.recipe.Recipe`.
         float_type, float_reason: the type in which the node's floats are computed, and why; None where the recipe
             leaves float32 as it is, or the node has no floats.
     """
@@ -66,6 +67,7 @@ class Decision:
     inputs: Mapping[int, str] = field(default_factory=dict)
     outputs: Mapping[int, str] = field(default_factory=dict)
     kernel: str | None = None
+    accuracy_level: int | None = None
     float_type: FloatType | None = None
     float_reason: Reason | None = None
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from onnxq.calibrators import make_calibrator, reads_histograms
@@ -28,6 +29,9 @@ from onnxq.types.statistics import Statistics, TensorStatistics
 
 if TYPE_CHECKING:
     import onnx_ir as ir
+
+_WITH_ACCURACY = "MatMulNBits"
+_ROUNDS_INPUTS = 4  # the accuracy level at which this kernel rounds what it multiplies to 8 bits
 
 
 def observed_tensors(model: ir.Model, recipe: Recipe, target: Target) -> frozenset[str]:
@@ -94,7 +98,8 @@ def make_plan(model: ir.Model, statistics: Statistics, recipe: Recipe, target: T
     calibrator = make_calibrator(recipe.calibrator.name, recipe.calibrator.options)
     examined, inputs, placement, warnings = _placed(model, statistics, recipe, target)
     tensors = Tensors(model, statistics, calibrator, placement, examined, inputs=inputs)
-    decisions = tuple(_decide(entry, placement, tensors, target) for entry in examined)
+    decided = (_decide(entry, placement, tensors, target) for entry in examined)
+    decisions = tuple(_with_accuracy(decision, recipe.accuracy_level) for decision in decided)
     plan = Plan(
         format=recipe.format,
         target=recipe.target,
@@ -102,7 +107,13 @@ def make_plan(model: ir.Model, statistics: Statistics, recipe: Recipe, target: T
         times=target.timing.source,
         decisions=decisions,
         tensors=tensors.planned(),
-        warnings=(*warnings, *tensors.warnings, *few_rows(tensors.shortages.values()), *never_ran(model, examined)),
+        warnings=(
+            *warnings,
+            *tensors.warnings,
+            *few_rows(tensors.shortages.values()),
+            *never_ran(model, examined),
+            *_without_effect(decisions, recipe),
+        ),
     )
     return with_float_types(plan, model, recipe, target)
 
@@ -177,6 +188,23 @@ def _decide(entry: Candidate | Kept, placement: Placement, tensors: Tensors, tar
         outputs=outputs,
         kernel=kernel,
     )
+
+
+def _with_accuracy(decision: Decision, level: int) -> Decision:
+    """Say at which accuracy level a product with weights on codes is computed."""
+    if decision.kernel != _WITH_ACCURACY:
+        return decision
+    reason = decision.reason
+    if level != _ROUNDS_INPUTS:
+        reason = replace(reason, text=f"{reason.text}, its inputs not rounded (accuracy level {level})")
+    return replace(decision, accuracy_level=level, reason=reason)
+
+
+def _without_effect(decisions: Sequence[Decision], recipe: Recipe) -> tuple[str, ...]:
+    if recipe.accuracy_level == _ROUNDS_INPUTS or any(decision.kernel == _WITH_ACCURACY for decision in decisions):
+        return ()
+    text = "no node runs as MatMulNBits (format weight-only, not portable), and no other kernel has it"
+    return (f"`accuracy_level: {recipe.accuracy_level}` has no effect: {text}",)
 
 
 def _cheaper(entry: Candidate, placement: Placement) -> str:

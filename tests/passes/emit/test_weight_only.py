@@ -422,3 +422,30 @@ def test_eight_bits_a_channel_lose_little_to_the_rounding_of_what_they_multiply(
     (expected,) = run_model(with_dequantized_weights(done), {"x": x}).values()
     (actual,) = run_model(done.model, {"x": x}, optimize=True).values()
     assert sqnr(expected, actual) > 36
+
+
+def test_accuracy_level_1_does_not_round_what_it_multiplies():
+    rng = np.random.default_rng(11)
+    weight = rng.normal(size=(64, 24)).astype(np.float32)
+    body = "n (float[8, 64] x) => (float[8, 24] y)\n<float[64, 24] w = {%s}>\n{ y = MatMul (x, w) }"
+    model = model_from_text('<ir_version: 10, opset_import: ["" : 21]>\n' + body % ", ".join(map(str, weight.ravel())))
+    feeds = {"x": rng.normal(size=(8, 64)).astype(np.float32)}
+    found = {}
+    for level in (4, 1):
+        done = quantize_model(model, feeds, format="weight-only", weights="uint4", accuracy_level=level)
+        (decision,) = (entry for entry in done.plan.decisions if entry.op == "MatMul")
+        assert decision.accuracy_level == level
+        (expected,) = run_model(with_dequantized_weights(done), feeds, optimize=False).values()
+        found[level] = [sqnr(expected, run_model(done.model, feeds, optimize=on)["y"]) for on in (False, True)]
+        assert ("not rounded" in decision.reason.text) is (level == 1)
+    assert min(found[1]) > EXACT
+    assert max(found[4]) < EXACT - 30
+
+
+def test_an_accuracy_level_that_nothing_has_is_told():
+    body = "n (float[8, 64] x) => (float[8, 64] y)\n{ y = Relu (x) }"
+    model = model_from_text('<ir_version: 10, opset_import: ["" : 21]>\n' + body)
+    plan = plan_for(model, {"x": np.ones((8, 64), np.float32)}, format="weight-only", accuracy_level=1)
+    assert any("accuracy_level: 1" in warning for warning in plan.warnings)
+    with pytest.raises(RecipeError, match="accuracy_level"):
+        plan_for(model, {"x": np.ones((8, 64), np.float32)}, format="weight-only", accuracy_level=2)
