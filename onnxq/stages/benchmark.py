@@ -18,7 +18,7 @@ from onnxq.runtime.pinning import pinned
 from onnxq.runtime.session import CPU, Session, available_providers, open_session, versions
 from onnxq.runtime.timing import Timing, time_interleaved
 from onnxq.stages.load import file_bytes, load
-from onnxq.stages.progress import Progress, Silent
+from onnxq.stages.progress import Progress, Silent, step
 from onnxq.types.benchmark import Benchmark, Measured, Setting
 
 if TYPE_CHECKING:
@@ -71,8 +71,7 @@ def benchmark(
     feeds = {batch: _inputs(asked, batch, shapes or {}, source) for batch in batches}
     rows: list[Measured] = []
     warnings: list[str] = []
-    progress.start(len(settings), "benchmark")
-    try:
+    with step(progress, len(settings), "benchmark"):
         for setting in settings:
             made, settled = _measure(paths, setting, feeds[setting.batch], seconds)
             rows += made
@@ -80,8 +79,6 @@ def benchmark(
                 where = f"{setting.provider}, {setting.threads} threads, batch {setting.batch}"
                 warnings.append(f"the machine was busy ({where}): the times are uncertain, measure again")
             progress.advance(1)
-    finally:
-        progress.finish()
     return Benchmark(
         rows=tuple(rows),
         data="made-up inputs" if source is None else source.description,

@@ -15,7 +15,7 @@ from onnxq.graph.walk import top_level
 from onnxq.numerics.metrics import Comparison as Sums
 from onnxq.runtime.session import open_session
 from onnxq.runtime.taps import Taps
-from onnxq.stages.progress import Progress, Silent
+from onnxq.stages.progress import Progress, Silent, step
 from onnxq.stages.verify_outputs import output_errors
 from onnxq.types.benchmark import Comparison, Spread, TensorDifference
 
@@ -73,21 +73,15 @@ def compare(
     some = source.head(max_samples)
     expected, plain = (open_session(model, optimize=False, threads=threads) for model in (float_model, quantized))
     served = open_session(quantized, threads=threads)
-    progress.start(some.samples, "compare outputs")
-    try:
+    with step(progress, some.samples, "compare outputs"):
         outputs, samples, warnings = output_errors(expected, plain, served, some, progress)
-    finally:
-        progress.finish()
     del expected, plain, served
     pairs, unmatched = _match(float_model, quantized)
     runner = _Runner(float_model=float_model, quantized=quantized, source=some, threads=threads)
-    progress.start(len(pairs), "compare tensors")
-    try:
+    with step(progress, len(pairs), "compare tensors"):
         for start in range(0, len(pairs), _GROUP):
             runner.add(pairs[start : start + _GROUP])
             progress.advance(len(pairs[start : start + _GROUP]))
-    finally:
-        progress.finish()
     found = sorted((_difference(pair) for pair in pairs if pair.numeric), key=lambda entry: entry.sqnr_plain)
     counted = [
         replace(entry, spread=_spread(pair, runner))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Protocol
 
 
@@ -39,3 +41,13 @@ class Silent:
 
     def finish(self) -> None:
         """Do nothing."""
+
+
+@contextmanager
+def step(progress: Progress, total: int | None, description: str) -> Iterator[None]:
+    """Begin and end work of `total` samples around the block, after failures too."""
+    progress.start(total, description)
+    try:
+        yield
+    finally:
+        progress.finish()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import replace
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
@@ -11,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from onnxq.graph.tensors import total_bytes
 from onnxq.stages.draft import Draft, Make
 from onnxq.stages.guard.quality import Limits
-from onnxq.stages.progress import Progress, Silent
+from onnxq.stages.progress import Progress, Silent, step
 from onnxq.stages.rewrite import simulate
 from onnxq.stages.search.alone import effect_alone, recipe_alone
 from onnxq.stages.search.units import common_units
@@ -50,7 +49,7 @@ def sensitivity(
     base = base_of(draft.recipe, (way,))
     parts = common_units(prepared, (draft.plan,), most=len(draft.plan.decisions) + 1)
     found: list[Effect] = []
-    with _step(progress, len(parts), "layers alone"):
+    with step(progress, len(parts), "layers alone"):
         for part in parts:
             recipe = recipe_alone(base, part, (way,), 0)
             effect = effect_alone(
@@ -63,7 +62,7 @@ def sensitivity(
     score = whole.metric
     single = list(_tensors(draft.plan)) if tensors else []
     rounded: list[TensorEffect] = []
-    with _step(progress, len(single), "tensors alone"):
+    with step(progress, len(single), "tensors alone"):
         for key in single:
             rounded.append(_rounded(draft.plan, key, prepared, statistics, limits, metric=metric))
             progress.advance(1)
@@ -130,12 +129,3 @@ def _rounded(
         outputs=dict(found.outputs),
         metric=None if found.metric is None else found.metric.quantized_value,
     )
-
-
-@contextmanager
-def _step(progress: Progress, total: int, description: str) -> Iterator[None]:
-    progress.start(total, description)
-    try:
-        yield
-    finally:
-        progress.finish()

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from onnxq.data.batch import Batch
 from onnxq.data.source import Source
 from onnxq.runtime.session import Session, open_session
 from onnxq.runtime.timing import time_interleaved
-from onnxq.stages.progress import Progress, Silent
+from onnxq.stages.progress import Progress, Silent, step
 from onnxq.stages.read_kernels import read_kernels
 from onnxq.stages.verify_metric import Metric, accuracy, score
 from onnxq.stages.verify_outputs import output_errors, served_differs
@@ -65,13 +64,13 @@ def verify(
         return Verification(outputs=(), kernels=kernels)
     float_served, quantized_served = (open_session(model, threads=threads) for model in (float_model, quantized))
     some, few = source.head(max_samples), source.head(TENSOR_SAMPLES)
-    with _step(progress, some.samples, "compare outputs"):
+    with step(progress, some.samples, "compare outputs"):
         expected, plain = (open_session(model, optimize=False, threads=threads) for model in (float_model, quantized))
         outputs, samples, warnings = output_errors(expected, plain, quantized_served, some, progress)
         del expected, plain  # their weights, before others are loaded
-    with _step(progress, None, "compare tensors"):
+    with step(progress, None, "compare tensors"):
         tensors = tensor_errors(reference or float_model, quantized, few, plan, threads=threads, progress=progress)
-    with _step(progress, None if metric else source.samples, "score"):
+    with step(progress, None if metric else source.samples, "score"):
         if metric is not None:
             result: MetricResult | None = score(metric, float_served, quantized_served)
         else:
@@ -98,15 +97,6 @@ def _unfused(kernels: Kernels) -> list[str]:
         return []
     named = ", ".join(f"'{node}'" for node in nodes[:3]) + (", ..." if len(nodes) > 3 else "")
     return [f"{len(nodes)} of the nodes planned as integer kernels run in float: {named}; see 'unfused' in the report"]
-
-
-@contextlib.contextmanager
-def _step(progress: Progress, total: int | None, description: str) -> Iterator[None]:
-    progress.start(total, description)
-    try:
-        yield
-    finally:
-        progress.finish()
 
 
 def timed_batch(source: Source) -> Batch:

@@ -13,11 +13,12 @@ from onnxq.errors import RecipeError
 from onnxq.passes.equalize.rescale import Inserted, Rescaling
 from onnxq.stages.equalize.fold import Folded, fold, own_constant
 from onnxq.stages.plan.candidates import Candidate, examine
+from onnxq.stages.plan.storage import with_axis
 from onnxq.targets import Target
 from onnxq.types.equalization import Equalization
 from onnxq.types.format import Format
 from onnxq.types.recipe import Recipe
-from onnxq.types.scheme import PerBlock, PerChannel, PerTensor, PerToken, Scheme
+from onnxq.types.scheme import PerTensor, PerToken, Scheme
 from onnxq.types.statistics import ChannelStatistics
 
 if TYPE_CHECKING:
@@ -188,12 +189,8 @@ def _axis(layer: Candidate) -> int:
 
 
 def _linear(layer: Candidate) -> Linear:
-    weight, axis, scheme = layer.node.inputs[1], _axis(layer), layer.wish.weights
+    weight = layer.node.inputs[1]
     assert weight is not None
     assert weight.const_value is not None
-    grain = scheme.granularity
-    if isinstance(grain, PerChannel) and grain.axis is None:
-        grain = replace(grain, axis=1 - axis)
-    elif isinstance(grain, PerBlock) and grain.axis is None:
-        grain = replace(grain, axis=axis)
-    return Linear(weight=weight.const_value.numpy(), axis=axis, scheme=replace(scheme, granularity=grain))
+    scheme = with_axis(layer.wish.weights, layer.node, layer.fact, 2)
+    return Linear(weight=weight.const_value.numpy(), axis=_axis(layer), scheme=scheme)

@@ -13,23 +13,22 @@ it was measured; the sums only say what to try.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from time import perf_counter
 from typing import TYPE_CHECKING
 
 from onnxq.graph.tensors import total_bytes
-from onnxq.stages.draft import Draft, Make, with_rules
+from onnxq.stages.draft import Draft, Make, keep, with_rules
 from onnxq.stages.guard.quality import Limits
 from onnxq.stages.guard.speed import FLOOR, Measure
-from onnxq.stages.progress import Progress
+from onnxq.stages.progress import Progress, step
 from onnxq.stages.search.alone import effect_alone, recipe_alone
 from onnxq.stages.search.front import Link, Option, front
 from onnxq.stages.search.links import Conversion, links
 from onnxq.stages.search.notebook import Notebook
 from onnxq.stages.search.units import Unit, common_units
-from onnxq.stages.search.ways import Way, base_of, follow, in_float
+from onnxq.stages.search.ways import Way, base_of, follow
 from onnxq.types.plan import Plan
 from onnxq.types.recipe import Recipe
 from onnxq.types.report import MetricResult
@@ -124,7 +123,7 @@ class Search:
     def _carry_out(self) -> list[_Times | None]:
         """Let the whole model go each way, and time it; ways that come to the same plan as another one are dropped."""
         ways, times = [], []
-        with self._step(len(self.ways), "every way alone"):
+        with step(self.progress, len(self.ways), "every way alone"):
             for way in self.ways:
                 draft = self.make(way.recipe)
                 if all(_differ(draft.plan, other) for other in self._plans):
@@ -145,7 +144,7 @@ class Search:
             left += [node for node in unit.nodes if node not in goes]
         rules = [rule for way, nodes in sorted(together.items()) if nodes for rule in follow(self.ways[way], nodes)]
         because = f"the search leaves it in float, for the sake of the budget ({self.limits.budget})"
-        return with_rules(self._base, (*rules, *in_float(left, because)))
+        return with_rules(self._base, (*rules, *keep(left, "error", because)))
 
     def _alone(self, before: _Times | None, forms: Sequence[_Times | None]) -> list[Alone]:
         """Measure every unit alone, each way that it can go."""
@@ -154,7 +153,7 @@ class Search:
         ]
         whole = self._whole = 0.0 if before is None else sum(before.by_node.values())
         found: list[Alone] = []
-        with self._step(len(pairs), "layers alone"):
+        with step(self.progress, len(pairs), "layers alone"):
             for unit, way in pairs:
                 effect = self._effect(unit, way)
                 if effect is not None:
@@ -196,7 +195,7 @@ class Search:
             options[each.unit].append(Option(way=each.way, cost=-self._gain(each), noise=each.noise, codes=static))
         models = front(options, self._links())
         uniform = [tuple(way if unit.by_way[way] else FLOAT for unit in self.units) for way in range(len(self.ways))]
-        with self._step(self.recipe.tries, "whole models"):
+        with step(self.progress, self.recipe.tries, "whole models"):
             for ways in uniform:
                 self._try(ways)
             passing = self._halve(models)
@@ -337,14 +336,6 @@ class Search:
         return (
             f"no quantized model is within the budget ({self.limits.budget}); {count}, the nearest: {_shown(nearest)}"
         )
-
-    @contextmanager
-    def _step(self, total: int, description: str) -> Iterator[None]:
-        self.progress.start(total, description)
-        try:
-            yield
-        finally:
-            self.progress.finish()
 
 
 def _differ(one: Plan, other: Plan) -> bool:

@@ -8,10 +8,10 @@ differ from node to node, and is the searched recipe's own.
 from __future__ import annotations
 
 import glob
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from onnxq.errors import RecipeError
 from onnxq.stages.recipe_file import read_recipe
@@ -92,13 +92,6 @@ def follow(way: Way, nodes: Mapping[str, str]) -> tuple[Rule, ...]:
         if said is not None:
             groups.setdefault(said, []).append(name)
     return tuple(rule.model_copy(update={"match": named(names)}) for rule, names in groups.items())
-
-
-def in_float(
-    nodes: Collection[str], because: str, why: Literal["float", "error", "slower"] = "error"
-) -> tuple[Rule, ...]:
-    """Return the rule that keeps nodes in float, none for no nodes."""
-    return (Rule(match=named(nodes), keep=why, because=because),) if nodes else ()
 
 
 def named(nodes: Iterable[str]) -> Match:
