@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+from onnxq.graph.names import take_name
+
 if TYPE_CHECKING:
     import onnx_ir as ir
 
@@ -58,16 +60,7 @@ def subgraphs(node: ir.Node) -> Iterator[tuple[str, ir.Graph]]:
 
 def _scope(graph: ir.Graph, prefix: str, given: set[str]) -> Iterator[tuple[str, ir.Node]]:
     for index, node in enumerate(graph):
-        path = _unique(f"{prefix}{node.name or f'{node.op_type}_{index}'}", given)
+        path = take_name(f"{prefix}{node.name or f'{node.op_type}_{index}'}", given)
         yield path, node
         for branch, inner in subgraphs(node):
             yield from _scope(inner, f"{path}/{branch}/", given)
-
-
-def _unique(path: str, given: set[str]) -> str:
-    candidate, count = path, 1
-    while candidate in given:
-        count += 1
-        candidate = f"{path}_{count}"
-    given.add(candidate)
-    return candidate

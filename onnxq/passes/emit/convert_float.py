@@ -14,6 +14,7 @@ import onnx_ir as ir
 
 from onnxq.graph.float_slots import float_slots
 from onnxq.graph.marks import mark_unpacking
+from onnxq.graph.names import take_name
 from onnxq.graph.walk import nodes, scopes
 from onnxq.numerics.half import to_float
 from onnxq.passes import register_pass
@@ -181,9 +182,4 @@ class _Writer:
         return self._casts[value, dtype]
 
     def _name(self, wanted: str) -> str:
-        name, number = wanted, 0
-        while name in self._taken:
-            number += 1
-            name = f"{wanted}_{number}"
-        self._taken.add(name)
-        return name
+        return take_name(wanted, self._taken, second=1)

@@ -15,6 +15,7 @@ import onnx_ir as ir
 
 from onnxq.errors import PlanError
 from onnxq.graph.constants import moved_tensor
+from onnxq.graph.names import take_name
 from onnxq.graph.spill import Spill
 from onnxq.graph.walk import bodies, nodes
 from onnxq.numerics.affine import storage_array
@@ -297,12 +298,7 @@ class Editor:
         if len(wanted) > _LONG:
             digest = hashlib.sha256(wanted.encode(errors="replace")).hexdigest()[:8]
             wanted = f"{wanted[: _LONG // 2]}~{digest}{wanted[max(wanted.rfind('/'), len(wanted) - _LONG // 2) :]}"
-        name, number = wanted, 0
-        while name in self._common.taken:
-            number += 1
-            name = f"{wanted}_{number}"
-        self._common.taken.add(name)
-        return name
+        return take_name(wanted, self._common.taken, second=1)
 
     def _linear(self, op: str, inputs: list[ir.Value], output: str, attributes: Mapping[str, Any]) -> ir.Node:
         node = ir.node(op, inputs, attributes, name=self.name(f"{output}/{op}"))

@@ -12,6 +12,7 @@ import onnx_ir as ir
 
 from onnxq.errors import PlanError
 from onnxq.graph.marks import mark_equalizing
+from onnxq.graph.names import take_name
 from onnxq.graph.spill import Spill
 from onnxq.graph.walk import top_level
 from onnxq.passes import register_pass
@@ -98,15 +99,15 @@ def _insert(insert: Inserted, readers: list[ir.Node], taken: set[str]) -> None:
     assert isinstance(graph, ir.Graph)
     factor = np.asarray(insert.factor, value.dtype.numpy())
     constant = ir.Value(
-        name=_new(f"{insert.tensor}/factor", taken),
+        name=take_name(f"{insert.tensor}/factor", taken),
         shape=ir.Shape(factor.shape),
         type=ir.TensorType(value.dtype),
         const_value=ir.tensor(factor),
     )
     graph.register_initializer(constant)
-    node = ir.node(insert.op, [value, constant], name=_new(f"{insert.tensor}/{insert.op}", taken))
+    node = ir.node(insert.op, [value, constant], name=take_name(f"{insert.tensor}/{insert.op}", taken))
     result = node.outputs[0]
-    result.name, result.shape, result.type = _new(f"{insert.tensor}/scaled", taken), value.shape, value.type
+    result.name, result.shape, result.type = take_name(f"{insert.tensor}/scaled", taken), value.shape, value.type
     mark_equalizing(node, insert.method)
     first = next(each for each in graph if each in readers)
     graph.insert_before(first, node)
@@ -121,12 +122,3 @@ def _is(value: ir.Value | None, name: str) -> bool:
 def _names(model: ir.Model) -> set[str]:
     found = {name for name, _ in top_level(model)} | set(model.graph.initializers)
     return found | {value.name or "" for node in model.graph for value in node.outputs}
-
-
-def _new(name: str, taken: set[str]) -> str:
-    candidate, count = name, 1
-    while candidate in taken:
-        count += 1
-        candidate = f"{name}_{count}"
-    taken.add(candidate)
-    return candidate

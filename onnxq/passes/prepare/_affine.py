@@ -9,6 +9,7 @@ import numpy.typing as npt
 import onnx_ir as ir
 
 from onnxq.graph.constants import constant_tensor
+from onnxq.graph.names import take_name
 
 Array = npt.NDArray[Any]
 
@@ -76,16 +77,13 @@ def set_constant(node: ir.Node, slot: int, array: Array) -> None:
     graph, weight = node.graph, node.inputs[1]
     assert isinstance(graph, ir.Graph)
     assert weight is not None
-    value = ir.Value(
-        name=f"{weight.name}_bias",
-        shape=ir.Shape(array.shape),
-        type=ir.TensorType(ir.DataType.from_numpy(array.dtype)),
-        const_value=ir.tensor(array),
-    )
-    count = 1
-    while value.name in graph.initializers:
-        count += 1
-        value.name = f"{weight.name}_bias_{count}"
-    graph.register_initializer(value)
     node.resize_inputs(max(slot + 1, len(node.inputs)))
-    node.replace_input_with(slot, value)
+    node.replace_input_with(slot, add_constant(graph, f"{weight.name}_bias", array))
+
+
+def add_constant(graph: ir.Graph, name: str, array: Array) -> ir.Value:
+    """Return a new initializer of a graph, named so or with a number behind."""
+    name = take_name(name, set(graph.initializers))
+    value = ir.val(name, const_value=ir.tensor(array, name=name))
+    graph.register_initializer(value)
+    return value

@@ -5,6 +5,7 @@ from __future__ import annotations
 import onnx_ir as ir
 from onnx_ir.passes import common
 
+from onnxq.graph.names import take_name
 from onnxq.passes import register_pass
 
 
@@ -67,11 +68,5 @@ def _name_nodes(graph: ir.Graph) -> bool:
         else:
             nameless.append((index, node))
     for index, node in nameless:
-        wanted = name = node.name or f"{node.op_type}_{index}"
-        count = 1
-        while name in taken:
-            count += 1
-            name = f"{wanted}_{count}"
-        node.name = name
-        taken.add(name)
+        node.name = take_name(node.name or f"{node.op_type}_{index}", taken)
     return bool(nameless)

@@ -8,7 +8,7 @@ import onnx_ir as ir
 from onnxq.graph.constants import constant_tensor
 from onnxq.graph.walk import scopes
 from onnxq.passes import register_pass
-from onnxq.passes.prepare._affine import Array, affine, group, has, own_constant, set_constant
+from onnxq.passes.prepare._affine import Array, add_constant, affine, group, has, own_constant, set_constant
 
 
 @register_pass("push-affine", preserves_semantics=True)
@@ -62,7 +62,9 @@ def _push(node: ir.Node) -> bool:
             set_constant(conv, 2, bias)
     if between is not None:
         assert constant is not None
-        _replace_constant(between, result, constant)
+        assert isinstance(node.graph, ir.Graph)
+        named = f"{between.outputs[0].name}_offset"
+        between.replace_input_with(_beside(between, result), add_constant(node.graph, named, constant))
     kept = node.inputs[source]
     assert kept is not None
     assert node.graph is not None
@@ -147,8 +149,7 @@ def _pads(conv: ir.Node) -> bool:
 
 def _divided(between: ir.Node, result: ir.Value, scale: Array) -> Array | None:
     """Return the constant of an offset behind a scale as it is before the scale, None if there is none."""
-    slot = 1 if between.inputs[0] is result else 0
-    tensor = constant_tensor(between.inputs[slot])
+    tensor = constant_tensor(between.inputs[_beside(between, result)])
     if tensor is None or tensor.dtype not in (ir.DataType.FLOAT, ir.DataType.DOUBLE):
         return None
     old = tensor.numpy()
@@ -158,16 +159,6 @@ def _divided(between: ir.Node, result: ir.Value, scale: Array) -> Array | None:
     return found if np.all(np.isfinite(found)) else None
 
 
-def _replace_constant(node: ir.Node, beside: ir.Value, array: Array) -> None:
-    """Give a node a constant of its own in place of the one beside the value."""
-    slot = 1 if node.inputs[0] is beside else 0
-    graph, old = node.graph, node.inputs[slot]
-    assert isinstance(graph, ir.Graph)
-    assert old is not None
-    name, count = f"{node.outputs[0].name}_offset", 1
-    while name in graph.initializers:
-        count += 1
-        name = f"{node.outputs[0].name}_offset_{count}"
-    fresh = ir.Value(name=name, shape=ir.Shape(array.shape), type=old.type, const_value=ir.tensor(array, name=name))
-    graph.register_initializer(fresh)
-    node.replace_input_with(slot, fresh)
+def _beside(node: ir.Node, value: ir.Value) -> int:
+    """Return the slot of a node of two inputs that does not hold the value."""
+    return 1 if node.inputs[0] is value else 0

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from onnxq.graph.names import take_name
 from onnxq.graph.spill import Spill
 from onnxq.graph.walk import bodies
 
@@ -24,12 +25,7 @@ class Writer:
 
     def name(self, wanted: str) -> str:
         """Return `wanted`, or a numbered variant of it that is free; it is then taken."""
-        name, number = wanted, 0
-        while name in self._taken:
-            number += 1
-            name = f"{wanted}_{number}"
-        self._taken.add(name)
-        return name
+        return take_name(wanted, self._taken, second=1)
 
     def step_aside(self, *values: ir.Value | None) -> None:
         """Free the names of constants whose place new ones take."""
