@@ -39,6 +39,7 @@ STANDARD = (
     "normalize-gemm",
     "remove-identities",
     "remove-unused",
+    "close-pairs",
     "infer-shapes",
     "fix-outputs",
     "fix-names",

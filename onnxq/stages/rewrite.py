@@ -50,6 +50,7 @@ def rewrite(
     if plan.constants or any(decision.float_type is not None for decision in plan.decisions):
         names.append("convert-float")
         options["convert-float"] = {"plan": plan}
+    names.append("close-pairs")
     if declared is not None:
         names.append("drop-inferred")
         options["drop-inferred"] = {"declared": declared}

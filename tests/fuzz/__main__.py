@@ -14,6 +14,7 @@ from hypothesis import HealthCheck, Phase, given, seed, settings
 from tests.corpus.forms import FORMS
 from tests.corpus.judge import Judge
 from tests.fuzz.graphs import graphs
+from tests.fuzz.opener import Opener
 
 
 def main() -> None:
@@ -28,6 +29,7 @@ def main() -> None:
     arguments = parser.parse_args()
     counts: Counter[str] = Counter()
     started = time.monotonic()
+    opener = Opener()
 
     @seed(arguments.seed)
     @settings(
@@ -42,6 +44,10 @@ def main() -> None:
         model, feeds = drawn
         onnx.save(model, arguments.last)  # should the process die
         counts["graphs"] += 1
+        if not opener.survives(arguments.last):
+            onnx.save(model, arguments.last.with_name(f"aborts-{counts['graphs']}.onnx"))
+            counts["onnxruntime aborts"] += 1
+            return
         judge = Judge(model, feeds)
         assert not judge.complaint, judge.complaint
         if judge.unserved:

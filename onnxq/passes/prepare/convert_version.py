@@ -9,7 +9,6 @@ from collections.abc import Iterator
 import onnx
 import onnx_ir as ir
 
-from onnxq.graph.constants import constant_tensor
 from onnxq.graph.walk import scopes
 from onnxq.passes import register_pass
 from onnxq.passes.outcome import Outcome
@@ -18,7 +17,6 @@ from onnxq.passes.prepare._resize import FIRST_WITH_MODES, keep_sampling
 from onnxq.passes.verifier import checker_complaint
 
 _FIRST_SCAN_WITHOUT_BATCH = 9
-_FIRST_WITH_OUTPUT_DTYPE = 21  # of QuantizeLinear
 
 
 @register_pass("convert-version", preserves_semantics=True)
@@ -42,7 +40,7 @@ class ConvertVersion(ir.passes.FunctionalPass):
         if found is None or found >= self.opset:
             return Outcome(model.clone(), modified=False)
         converted = model.clone()
-        complaint = checker_complaint(model) or _hindrance(model, found, self.opset) or _convert(converted, self.opset)
+        complaint = checker_complaint(model) or _hindrance(model, found) or _convert(converted, self.opset)
         if complaint is None and found < FIRST_WITH_MODES:
             complaint = keep_sampling(converted, only_enlarges=not _has(model, "Resize"))
         complaint = complaint or _flaw(model, converted)
@@ -52,24 +50,11 @@ class ConvertVersion(ir.passes.FunctionalPass):
         return Outcome(model.clone(), modified=False, warnings=(warning,))
 
 
-def _hindrance(model: ir.Model, found: int, wanted: int) -> str | None:
+def _hindrance(model: ir.Model, found: int) -> str | None:
     """Say what the converter, or the runtime with its result, would get wrong; None if nothing is known."""
     if found < _FIRST_SCAN_WITHOUT_BATCH and _has(model, "Scan"):
         return "a Scan of opset 8 has a batch axis, which later ones have not"
-    if found < _FIRST_WITH_OUTPUT_DTYPE <= wanted and any(map(_dequantizes_int8, _nodes(model))):
-        # It moves the pair behind a Reshape, Transpose ..., and gives the copy a zero point of another type.
-        return "onnxruntime's optimizer fails on int8 activations from opset 21 on"
     return None
-
-
-def _dequantizes_int8(node: ir.Node) -> bool:
-    """Tell whether a node dequantizes int8 values that are computed at run time."""
-    if node.op_type != "DequantizeLinear" or node.domain or len(node.inputs) < 3 or node.inputs[0] is None:
-        return False
-    zero_point = node.inputs[2]
-    stored = constant_tensor(zero_point)  # in a Constant node, say, whose output declares no type
-    kind = stored.dtype if stored is not None else None if zero_point is None else zero_point.dtype
-    return constant_tensor(node.inputs[0]) is None and kind == ir.DataType.INT8
 
 
 def _nodes(model: ir.Model) -> Iterator[ir.Node]:

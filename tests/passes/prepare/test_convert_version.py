@@ -170,20 +170,3 @@ def test_a_scan_with_a_batch_axis_keeps_its_opset(model_of):
     result = convert(model)
     assert not result.modified
     assert "Scan of opset 8 has a batch axis" in result.warnings[0]
-
-
-@pytest.mark.parametrize(("kind", "raised"), [("int8", False), ("uint8", True)])
-@pytest.mark.parametrize("lifted", [True, False])
-def test_int8_activations_keep_their_opset_below_21(same, model_of, kind, raised, lifted):
-    """From opset 21 on the runtime's optimizer gives its copy of the pair behind the Reshape another zero point."""
-    stored, made = (f"{kind} z = {{3}}, ", "") if lifted else ("", f"z = Constant <value = {kind} {{3}}> ()")
-    model = model_of(
-        f"""g (float[1,3] x) => (float[?] y) <float s = {{0.05}}, {stored}int64[1] n = {{3}}>
-            {{ {made} e = Elu (x) q = QuantizeLinear (e, s, z) d = DequantizeLinear (q, s, z)
-               r = Reshape (d, n) y = Elu (r) }}""",
-        opset=17,
-    )
-    result = convert(model, 21)
-    assert result.modified is raised
-    assert bool(result.warnings) is not raised
-    same(model, result.model, X, reference=False)  # it has no such operator before opset 19
