@@ -130,6 +130,8 @@ def quantize(
     else:
         found = job.statistics(statistics, memory=memory, executor=executor)
     make, judging = job.maker(found, dump_after=_for_emit(dump_after, True)), Judging(job, evaluation)
+    if check:
+        judging.samples()  # what cannot be opened is told before the work, not after it
     if job.recipe.search:
         draft, searching, notebook = judging.search(found, make, None if output is None else checkpoint_path(output))
         _judge_search(job, draft, found, searching, picture=target, kept=output is not None)

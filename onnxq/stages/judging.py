@@ -7,7 +7,7 @@ from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
-from onnxq.data import open_source, signature
+from onnxq.data import Source, open_source, signature
 from onnxq.errors import VerificationError
 from onnxq.runtime.session import CPU, available_providers, versions
 from onnxq.runtime.stopwatch import Stopwatch
@@ -41,20 +41,30 @@ class Judging:
     """Judges what a job makes.
 
     Attributes:
-        job: the job, prepared but for `verify`. source: the data to judge models on.
+        job: the job, prepared but for `verify`.
     """
 
     def __init__(self, job: Job, evaluation: Data | None) -> None:
-        """Find the data: what was given, named, or found beside the calibration data, or that."""
-        data: Any = evaluation if evaluation is not None else job.recipe.evaluation
-        near = job.recipe.calibration or job.beside
-        if data is None and near is not None and Path(near).with_name(NEIGHBOUR).is_file():
-            data = Path(near).with_name(NEIGHBOUR)
+        """Take what was given; nothing is opened before it is needed."""
         self.job = job
+        self._evaluation = evaluation
+        self._opened: Source | None = None
         self._limits: Limits | None = None
-        self.source = (
-            job.samples() if data is None else open_source(data, signature(job.model), batch_size=job.recipe.batch_size)
-        )
+
+    def samples(self) -> Source:
+        """Return the data to judge models on: what was given, named, or found beside the calibration data, or that."""
+        if self._opened is None:
+            recipe = self.job.recipe
+            data: Any = self._evaluation if self._evaluation is not None else recipe.evaluation
+            near = recipe.calibration or self.job.beside
+            if data is None and near is not None and Path(near).with_name(NEIGHBOUR).is_file():
+                data = Path(near).with_name(NEIGHBOUR)
+            self._opened = (
+                self.job.samples()
+                if data is None
+                else open_source(data, signature(self.job.model), batch_size=recipe.batch_size)
+            )
+        return self._opened
 
     def guard(self, draft: Draft, make: Make) -> tuple[Draft, Guarding]:
         """Return the best draft between the one given and the float model, and what was done; see `guard`."""
@@ -88,7 +98,7 @@ class Judging:
         told, self.job.progress = self.job.progress, None  # of the search; not of what single drafts take
         with self.job.timed("search"):
             limits = self._limits = self.limits()
-            notebook = Notebook(checkpoint, key_of(self.job.recipe, found, self.source, versions()))
+            notebook = Notebook(checkpoint, key_of(self.job.recipe, found, self.samples(), versions()))
             search = Search(
                 recipe=self.job.recipe,
                 ways=self.job.ways,
@@ -117,7 +127,7 @@ class Judging:
         made = Limits(
             self.job.model,
             self.job.prepared.model,
-            self.source,
+            self.samples(),
             budget=budget,
             metric=self._metric(),
             threads=self.job.recipe.serving[0],
@@ -137,7 +147,7 @@ class Judging:
         if self.job.target.provider not in available_providers():
             return None
         providers = tuple(dict.fromkeys((self.job.target.provider, *CPU)))
-        return Stopwatch(timed_batch(self.source).feeds, names=self.job.prepared.model, providers=providers)
+        return Stopwatch(timed_batch(self.samples()).feeds, names=self.job.prepared.model, providers=providers)
 
     def verify(self, quantized: ir.Model, made: Plan) -> Verification:
         """Compare what was made with the job's model, on the evaluation data."""
@@ -145,7 +155,7 @@ class Judging:
             found = verify(
                 self.job.came,
                 quantized,
-                self.source,
+                self.samples(),
                 made,
                 reference=None if self.job.prepared is None else self.job.prepared.model,
                 threads=self.job.recipe.serving[0],
@@ -159,5 +169,5 @@ class Judging:
 
     def _metric(self) -> Metric | None:
         if self.job.recipe.max_ppl_increase is not None:
-            return Perplexity(self.source, signature(self.job.model))
+            return Perplexity(self.samples(), signature(self.job.model))
         return None if self.job.recipe.metric is None else load_metric(self.job.recipe.metric)
