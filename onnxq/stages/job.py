@@ -238,28 +238,27 @@ class Job:
         if self.imported and self.data is None and self.recipe.calibration is None:
             self.recipe = with_rest_in_float(model, self.recipe, self.target)
         wanted = observed_tensors(model, self.recipe, self.target)
-        if not wanted:  # nothing is quantized by calibration: the data need not be run
-            return Statistics(fingerprint=fingerprint(model))
-        source = self.samples()
+        if not wanted or not self.samples().repeatable:
+            return self.observe_for((self.recipe,), **how)
         with self.timed("calibrate"):
-            if not source.repeatable:
-                found = calibrate(model, wanted, source, **(self._observing(self.recipe) | how))
-            else:
-                found = self.complete(survey(model, wanted, source), self.recipe, **how)
-        self.warnings += (*source.warnings, *findings(found))
-        self.ranges_from = source.description
-        return found
+            found = self.complete(survey(model, wanted, self.samples()), self.recipe, **how)
+        return self._noted(found)
 
     def observe_for(self, recipes: Sequence[Recipe], **how: Any) -> Statistics:
         """Observe once all that plans of any of these recipes may go by, wherever their borders come to lie."""
         assert self.prepared is not None
         model = self.prepared.model
         wanted = frozenset[str]().union(*(observed_tensors(model, recipe, self.target) for recipe in recipes))
-        if not wanted:
+        if not wanted:  # nothing is quantized by calibration: the data need not be run
             return Statistics(fingerprint=fingerprint(model))
         source = self.samples()
         with self.timed("calibrate"):
             found = calibrate(model, wanted, source, **(self._observing(*recipes) | how))
+        return self._noted(found)
+
+    def _noted(self, found: Statistics) -> Statistics:
+        """Return statistics that were observed now, with their source and what it warned of noted."""
+        source = self.samples()
         self.warnings += (*source.warnings, *findings(found))
         self.ranges_from = source.description
         return found
