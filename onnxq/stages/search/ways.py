@@ -90,13 +90,8 @@ def follow(way: Way, nodes: Mapping[str, str]) -> tuple[Rule, ...]:
     for name, op in nodes.items():
         said = _said(way.recipe, op, name)
         if said is not None:
-            groups.setdefault(said, []).append(name)
-    return tuple(rule.model_copy(update={"match": named(names)}) for rule, names in groups.items())
-
-
-def named(nodes: Iterable[str]) -> Match:
-    """Return what matches nodes by their names."""
-    return Match(name=tuple(glob.escape(name) for name in nodes))
+            groups.setdefault(said, []).append(glob.escape(name))
+    return tuple(rule.model_copy(update={"match": Match(name=tuple(names))}) for rule, names in groups.items())
 
 
 def _uniform(name: str, own: Recipe) -> Recipe:
