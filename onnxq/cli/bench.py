@@ -43,8 +43,7 @@ def command(
     from onnxq.api import benchmark
     from onnxq.cli.progress import terminal_progress
     from onnxq.cli.show_benchmark import show_benchmark
-    from onnxq.cli.terminal import show, show_json, warn
-    from onnxq.types.plain import plain
+    from onnxq.cli.terminal import answer
 
     found = benchmark(
         models,
@@ -57,10 +56,4 @@ def command(
         picture=picture,
         progress=terminal_progress(quiet=quiet),
     )
-    if as_json:
-        show_json(plain(found))
-    elif not quiet:
-        show_benchmark(found)
-        if picture is not None:
-            show("", f"drawn in {picture}")
-    warn(found.warnings)
+    answer(found, lambda: show_benchmark(found), as_json=as_json, quiet=quiet, picture=picture)

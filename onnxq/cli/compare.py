@@ -35,8 +35,7 @@ def command(
     from onnxq.api import compare
     from onnxq.cli.progress import terminal_progress
     from onnxq.cli.show_benchmark import show_comparison
-    from onnxq.cli.terminal import show, show_json, warn
-    from onnxq.types.plain import plain
+    from onnxq.cli.terminal import answer
 
     found = compare(
         model,
@@ -48,10 +47,4 @@ def command(
         picture=picture,
         progress=terminal_progress(quiet=quiet),
     )
-    if as_json:
-        show_json(plain(found))
-    elif not quiet:
-        show_comparison(found, worst)
-        if picture is not None:
-            show("", f"drawn in {picture}")
-    warn(found.warnings)
+    answer(found, lambda: show_comparison(found, worst), as_json=as_json, quiet=quiet, picture=picture)

@@ -35,8 +35,7 @@ def command(
     from onnxq.api import sensitivity
     from onnxq.cli.progress import terminal_progress
     from onnxq.cli.show_sensitivity import show_sensitivity
-    from onnxq.cli.terminal import show, show_json, warn
-    from onnxq.types.plain import plain
+    from onnxq.cli.terminal import answer
 
     found = sensitivity(
         model,
@@ -47,10 +46,4 @@ def command(
         picture=picture,
         progress=terminal_progress(quiet=quiet),
     )
-    if as_json:
-        show_json(plain(found))
-    elif not quiet:
-        show_sensitivity(found, worst)
-        if picture is not None:
-            show("", f"drawn in {picture}")
-    warn(found.warnings)
+    answer(found, lambda: show_sensitivity(found, worst), as_json=as_json, quiet=quiet, picture=picture)

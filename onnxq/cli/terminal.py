@@ -9,7 +9,8 @@ import logging
 import os
 import sys
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
 from onnxq.errors import ModelError, OnnxqWarning
@@ -76,6 +77,24 @@ def _let_go() -> None:
 def show_json(data: Any) -> None:
     """Print plain data (`onnxq.types.plain.plain`) as JSON to stdout."""
     show_text(json.dumps(data, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def answer(found: Any, show_found: Callable[[], None], *, as_json: bool, quiet: bool, picture: Path | None) -> None:
+    """Print what a measuring command found, and its warnings.
+
+    Args:
+        found: a data type with `warnings`. show_found: prints it for people.
+        as_json: print it as JSON instead. quiet: print the warnings only. picture: file that it was drawn in.
+    """
+    from onnxq.types.plain import plain
+
+    if as_json:
+        show_json(plain(found))
+    elif not quiet:
+        show_found()
+        if picture is not None:
+            show("", f"drawn in {picture}")
+    warn(found.warnings)
 
 
 def complain(message: str, *, title: str = "error") -> None:
