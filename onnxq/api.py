@@ -16,7 +16,7 @@ from onnxq.stages.calibrate.executors import engine
 from onnxq.stages.compare import compare as run_compare
 from onnxq.stages.doctor import diagnose, holds_codes, look
 from onnxq.stages.draft import Draft, is_empty
-from onnxq.stages.draw import benchmark_picture, check_picture, comparison_picture
+from onnxq.stages.draw import benchmark_picture, check_picture, comparison_picture, write_picture
 from onnxq.stages.draw_search import search_picture, sensitivity_picture
 from onnxq.stages.inspect import inspect as run_inspect
 from onnxq.stages.job import Data, Job
@@ -27,7 +27,7 @@ from onnxq.stages.make_report import make_report, why_empty
 from onnxq.stages.progress import Progress
 from onnxq.stages.report_json import report_to_json
 from onnxq.stages.rewrite import simulate as run_simulate
-from onnxq.stages.save import Written, check_writable, has_data_files, save, to_proto, write_bytes
+from onnxq.stages.save import Written, check_writable, has_data_files, save, to_proto
 from onnxq.stages.sensitivity import sensitivity as run_sensitivity
 from onnxq.types.benchmark import Benchmark, Comparison
 from onnxq.types.diagnosis import Diagnosis
@@ -113,16 +113,14 @@ def quantize(
         RecipeError: an unknown name or an impossible option. ModelError, CalibrationError: input that does not do.
         VerificationError: worse than the recipe's limits allow, or nothing can be quantized; nothing is written.
     """
-    target = None if picture is None else Path(picture)
-    job = Job(model, make_recipe(recipe, calibration=calibration, evaluation=evaluation, **options), progress)
-    if target is not None:
-        check_picture(target)
-        if not job.recipe.search:
-            raise RecipeError("a picture shows the models that a search met, and no search was asked for")
+    asked = make_recipe(recipe, calibration=calibration, evaluation=evaluation, **options)
+    job = Job(model, asked, progress, data=calibration)
+    target = check_picture(picture)
+    if target is not None and not job.recipe.search:
+        raise RecipeError("a picture shows the models that a search met, and no search was asked for")
     if output is not None:
         output = Path(output)
         check_writable(output, force, [report_path(output)])
-    job.data = calibration
     job.prepare(_for_emit(dump_after, False), reproducer_dir, verify_each=verify_each)
     job.equalize(statistics=statistics is not None)
     if job.recipe.search and statistics is None:
@@ -175,8 +173,7 @@ def plan(
     **options: Any,
 ) -> Plan:
     """Decide what would happen to every node, and why; change and write nothing. Arguments as for `quantize`."""
-    job = Job(model, make_recipe(recipe, calibration=calibration, **options), progress)
-    job.data = calibration
+    job = Job(model, make_recipe(recipe, calibration=calibration, **options), progress, data=calibration)
     job.prepare()
     job.equalize(statistics=statistics is not None)
     made = job.planned(job.statistics(statistics))
@@ -202,8 +199,7 @@ def simulate(
     Returns:
         A model of the same kind as `model` (for a path, `onnx_ir.Model`).
     """
-    job = Job(model, make_recipe(recipe, calibration=calibration, **options), progress)
-    job.data = calibration
+    job = Job(model, make_recipe(recipe, calibration=calibration, **options), progress, data=calibration)
     job.prepare()
     job.equalize(statistics=statistics is not None)
     assert job.prepared is not None
@@ -241,8 +237,7 @@ def calibrate(
         checkpoint: file to keep the state in; an interrupted calibration goes on from it.
         force: overwrite `output`. progress: told what is going on.
     """
-    job = Job(model, make_recipe(recipe, calibration=calibration, **options), progress)
-    job.data = calibration
+    job = Job(model, make_recipe(recipe, calibration=calibration, **options), progress, data=calibration)
     if output is not None:
         check_writable(Path(output), force)
     job.prepare()
@@ -312,9 +307,7 @@ def benchmark(
     paths = [Path(path) for path in models]
     if not paths:
         raise RecipeError("nothing to measure; name at least one model")
-    target = None if picture is None else Path(picture)
-    if target is not None:
-        check_picture(target)
+    target = check_picture(picture)
     source = None if data is None else open_source(data, signature(load(paths[0])))
     found = run_benchmark(
         paths,
@@ -326,8 +319,7 @@ def benchmark(
         seconds=seconds,
         progress=progress,
     )
-    if target is not None:
-        write_bytes(target, benchmark_picture(found, target))
+    write_picture(target, benchmark_picture, found)
     return found
 
 
@@ -354,15 +346,12 @@ def compare(
         ModelError: a model that cannot be loaded or run. CalibrationError: data that does not fit.
         MissingDependencyError: a picture without matplotlib.
     """
-    target = None if picture is None else Path(picture)
-    if target is not None:
-        check_picture(target)
+    target = check_picture(picture)
     reference, other = load(model), load(quantized)
     asked = signature(reference)
     source = synthetic(asked) if data is None else open_source(data, asked)
     found = run_compare(reference, other, source, threads=threads, worst=worst, max_samples=samples, progress=progress)
-    if target is not None:
-        write_bytes(target, comparison_picture(found, target))
+    write_picture(target, comparison_picture, found)
     return found
 
 
@@ -392,12 +381,9 @@ def sensitivity(
         RecipeError, ModelError, CalibrationError: as for `quantize`. VerificationError: nothing can be quantized.
         MissingDependencyError: a picture without matplotlib.
     """
-    target = None if picture is None else Path(picture)
-    if target is not None:
-        check_picture(target)
+    target = check_picture(picture)
     asked = make_recipe(recipe, calibration=calibration, evaluation=evaluation, **options)
-    job = Job(model, asked.model_copy(update={"search": (), "guard": False}), progress)
-    job.data = calibration
+    job = Job(model, asked.model_copy(update={"search": (), "guard": False}), progress, data=calibration)
     job.prepare()
     job.equalize(statistics=statistics is not None)
     assert job.prepared is not None
@@ -418,8 +404,7 @@ def sensitivity(
         progress=progress,
     )
     effects = replace(effects, warnings=tuple(job.warnings))
-    if target is not None:
-        write_bytes(target, sensitivity_picture(effects, target))
+    write_picture(target, sensitivity_picture, effects)
     return effects
 
 
@@ -445,8 +430,7 @@ def doctor(
         calibration: representative inputs; without them, ranges of activations are not looked at.
         recipe, options: for what could be quantized, as for `quantize`. progress: told what is going on.
     """
-    job = Job(model, make_recipe(recipe, calibration=calibration, **options), progress)
-    job.data = calibration
+    job = Job(model, make_recipe(recipe, calibration=calibration, **options), progress, data=calibration)
     prepared = job.prepare(as_it_is=True)
     given = calibration is not None or job.recipe.calibration is not None
     found = look(prepared.model, job.recipe, job.target, job.samples(), progress=progress) if given else None
@@ -467,8 +451,7 @@ def _judge_search(
     job: Job, draft: Draft, found: Statistics, searching: Searching, *, picture: Path | None, kept: bool
 ) -> None:
     """Draw what a search met; raise VerificationError if nothing of it is within the budget."""
-    if picture is not None:
-        write_bytes(picture, search_picture(searching, picture))
+    write_picture(picture, search_picture, searching)
     if searching.chosen is None:
         report = make_report(job, draft, found=found, verification=None, guarding=None, searching=searching)
         again = "; what was measured is kept for a search with another budget" if kept else ""

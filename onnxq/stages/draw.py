@@ -4,29 +4,43 @@ from __future__ import annotations
 
 import io
 import math
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from onnxq.errors import MissingDependencyError, ModelError
+from onnxq.stages.save import write_bytes
 from onnxq.types.benchmark import Benchmark, Comparison
+
+T = TypeVar("T")
 
 _KINDS = ("png", "svg", "pdf")
 FLOAT, QUANTIZED = "#777777", "#0b66c2"
 EXACT = 100.0  # dB at which outputs that are equal, or hold no floats, are drawn
 
 
-def check_picture(path: Path) -> None:
-    """Check before any work starts that a picture of this name can be drawn.
+def check_picture(picture: str | Path | None) -> Path | None:
+    """Return the path of a picture, None where none is asked for, once it is sure that it can be drawn.
 
     Raises:
         MissingDependencyError: matplotlib is not installed. ModelError: not a kind of picture, or no such folder.
     """
+    if picture is None:
+        return None
+    path = Path(picture)
     kind = path.suffix.removeprefix(".").lower()
     if kind not in _KINDS:
         raise ModelError(f"'{path}' is no picture; name it .png, .svg or .pdf")
     if not path.parent.is_dir():
         raise ModelError(f"picture folder '{path.parent}' does not exist; create it first")
     figure_of(1, 1)
+    return path
+
+
+def write_picture(path: Path | None, picture_of: Callable[[T, Path], bytes], found: T) -> None:
+    """Draw what was found in a file of this name, if there is one."""
+    if path is not None:
+        write_bytes(path, picture_of(found, path))
 
 
 def benchmark_picture(found: Benchmark, path: Path) -> bytes:

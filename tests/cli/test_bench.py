@@ -14,7 +14,7 @@ def test_bench_prints_a_table_and_draws(folder: Path, capsys: Output) -> None:
     words = ["bench", "net.onnx", "same.onnx", "--batch", "2", "--seconds", "0", "--picture", "p.svg"]
     assert main(words) == 0
     seen = capsys.readouterr().out
-    for word in ("batch 2", "same.onnx", "exact", "made-up inputs", "[2, 3, 16, 16]"):
+    for word in ("batch 2", "same.onnx", "exact", "made-up inputs", "[2, 3, 16, 16]", "drawn in p.svg"):
         assert word in seen
     assert (folder / "p.svg").read_text().startswith("<?xml")
 
@@ -30,7 +30,7 @@ def test_compare_tells_outputs_and_tensors(folder: Path, capsys: Output) -> None
     words = ["compare", "net.onnx", "net.int8.onnx", "--data", "data.npz", "--worst", "1", "--picture", "p.png"]
     assert main(words) == 0
     seen = capsys.readouterr().out
-    for word in ("scores", "Worst of", "dB", "8 samples"):
+    for word in ("scores", "Worst of", "dB", "8 samples", "drawn in p.png"):
         assert word in seen
     assert (folder / "p.png").read_bytes().startswith(b"\x89PNG")
 
