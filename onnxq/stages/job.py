@@ -99,6 +99,7 @@ class Job:
         with self.timed("load"):
             self.model = self.came = load(self.source)
         self.imported: Mapping[str, str] = {}
+        self.left: Mapping[str, str] = {}
         self.prepared: Prepared | None = None
         self.opened: Source | None = None
         self.equalizations: tuple[Equalization, ...] = ()
@@ -178,16 +179,19 @@ class Job:
         except OnnxqError as error:
             self.warnings.append(f"what came quantized cannot be written in format {self.recipe.format}: {error}")
             return False
-        if found is not None:
-            self.model, self.imported = found.model, found.nodes
-            self.warnings.append(found.message)
-        return found is not None
+        if found is None:
+            return False
+        self.imported, self.left = found.nodes, found.left
+        self.warnings.append(found.message)
+        if found.model is not None:
+            self.model = found.model
+        return found.model is not None
 
     def planned(self, found: Statistics, recipe: Recipe | None = None) -> Plan:
         """Return the plan of a recipe (the job's) for the prepared model, with what was done to that before."""
         assert self.prepared is not None
         made = make_plan(self.prepared.model, found, recipe or self.recipe, self.target)
-        return with_imported(replace(made, equalizations=self.equalizations), self.imported)
+        return with_imported(replace(made, equalizations=self.equalizations), self.imported, self.left)
 
     def _needed_opset(self, model: ir.Model) -> int:
         recipes = [way.recipe for way in open_ways(self.recipe, lambda way: None)]

@@ -118,6 +118,8 @@ class _Maker:
         fact = facts.get(op_key(node))
         weight = None if fact.weight not in group.constants else self._params(node.inputs[fact.weight or 0])
         rows = self._target.rows_for(op_key(node), self._form, portable=self._portable)
+        if self._form is Format.WEIGHT_ONLY:
+            rows = tuple(row for row in rows if row.contrib is not self._portable)
         if not rows and self._form is not Format.QDQ:
             return f"{node.op_type} has no kernel in format {self._form}"
         running = [self._params(node.inputs[slot]) for slot in group.activations]
@@ -144,7 +146,7 @@ class _Maker:
     def _mismatch(self, node: ir.Node, group: Group, row: Row) -> str | None:
         """Return what an integer operator does not take of what a node came with, None if it takes everything."""
         if self._form is Format.WEIGHT_ONLY:
-            return None if (row.kernel == "DequantizeLinear") is self._portable else "other kernel"
+            return None
         fact = facts.get(op_key(node))
         if not group.output and row.output is Output.REQUIRED:
             return "its output is not quantized"

@@ -193,8 +193,8 @@ class _Lifting:
         return Group(activations=running, constants=constants, output=False)
 
     def _weight_group(self, node: ir.Node, fact: OpFact, constants: tuple[int, ...]) -> Group | None:
-        """Return the group of a product with a weight in blocks."""
-        if fact.weight is None or fact.macs is None or fact.weight not in constants:
+        """Return the group of a product with a weight in blocks, or of rows looked up in such a table."""
+        if fact.weight is None or (fact.macs is None and not fact.rearranges) or fact.weight not in constants:
             return None
         held = _constant(node.inputs[fact.weight])
         if held is None or not isinstance(held.params.scheme.granularity, PerBlock):

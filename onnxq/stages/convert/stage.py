@@ -2,6 +2,7 @@
 
     QDQ <-> QOperator                              calibrated groups; a float weight behind a pair counts, too
     DequantizeLinear of blocks <-> MatMulNBits     products with weights on codes; by `portable`
+    Gather of codes, DequantizeLinear <-> GatherBlockQuantized      rows looked up on codes; the same
 
 No number is computed anew: scales, zero points and codes stay what they are. What has no form in the new format stays
 in the old one, and so does what the recipe gives another format or keeps.
@@ -10,7 +11,7 @@ in the old one, and so does what the recipe gives another format or keeps.
 from __future__ import annotations
 
 import glob
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -22,9 +23,10 @@ from onnxq.stages.convert.blocks import expand_blocks, holds_block_products
 from onnxq.stages.convert.decide import imported_plan
 from onnxq.stages.convert.expand import expand, holds_integer_operators
 from onnxq.stages.convert.lift import Constant, Imported, holds_dequantized, lift
+from onnxq.stages.convert.lookups import Wanted, expand_lookups, holds_lookups, join_lookups
 from onnxq.stages.convert.writer import drop_unread
 from onnxq.stages.draft import with_rules
-from onnxq.stages.plan.already import IMPORTED
+from onnxq.stages.plan.already import ALREADY, IMPORTED
 from onnxq.stages.plan.candidates import Candidate, examine, is_weighted
 from onnxq.stages.plan.rules import wish_for
 from onnxq.stages.prepare import prepare
@@ -40,56 +42,74 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class Converted:
-    """A model in the format asked for: the plan that it came with, the model, and a sentence about it."""
+    """What became of a model that came quantized in another format than the one asked for.
 
-    plan: Plan
-    model: ir.Model
+    Attributes:
+        model: in the format asked for, None where nothing was written anew.
+        nodes: path name of each node that was written anew -> why. left: of each that has no such form -> why.
+        message: a sentence about it.
+    """
+
+    model: ir.Model | None
+    nodes: Mapping[str, str]
+    left: Mapping[str, str]
     message: str
-
-    @property
-    def nodes(self) -> Mapping[str, str]:
-        """Path name of each node that was written anew -> why."""
-        decisions = (entry for entry in self.plan.decisions if entry.action is Action.QUANTIZE)
-        return {entry.node: entry.reason.text for entry in decisions}
 
 
 def convert(model: ir.Model, prepared: ir.Model, recipe: Recipe, target: Target) -> Converted | None:
-    """Write what came quantized in the recipe's format; None where there is nothing to write anew.
+    """Write what came quantized in the recipe's format; None where there is nothing that has another form.
 
     Args:
         model: as loaded. prepared: the same, prepared. recipe: of a settled format. target: what will run it.
     """
-    started = _started(model, prepared, recipe)
-    if started is None:
+    base = _base(model, prepared, recipe)
+    if base is None:
         return None
-    refused: dict[str, str] = {}
-    wanted = _wanted(recipe, target, refused)
+    left: dict[str, str] = {}
+    wanted = _wanted(recipe, target, left)
     while True:
-        lifted = started.clone()
-        found = lift(lifted, wanted, weights_only=recipe.format is Format.WEIGHT_ONLY)
+        lifted = base.clone()
+        left |= _in_float(lifted, recipe, wanted)
+        found = lift(
+            lifted,
+            lambda name, node: wanted(name, op_key(node), is_weighted(node)),
+            weights_only=recipe.format is Format.WEIGHT_ONLY,
+        )
         drop_unread(lifted)
         if not _worthwhile(lifted, found, recipe.format):
-            return None
+            return Converted(model=None, nodes={}, left=left, message=_stay(left, recipe)) if left else None
         plan, reasons = imported_plan(lifted, found, recipe.format, target, portable=recipe.portable)
         if not reasons:
             break
-        refused |= reasons
+        left |= reasons
     written, _ = rewrite(lifted, plan, chosen=_Codes(plan, found), declared=declared_values(model))
-    some = "; ".join(f"'{name}': {why}" for name, why in list(refused.items())[:3])
-    kept = f"; {len(refused)} have no such form and stay as they came ({some})" if refused else ""
-    message = f"{len(found.groups)} nodes came quantized and are written in format {recipe.format} with {_THEIRS}{kept}"
-    return Converted(plan=plan, model=written, message=message)
+    message = f"{len(found.groups)} nodes came quantized and are written in format {recipe.format} with {_THEIRS}"
+    decisions = {entry.node: entry.reason.text for entry in plan.decisions if entry.action is Action.QUANTIZE}
+    return Converted(
+        model=written,
+        nodes=decisions,
+        left=left,
+        message="; ".join([message, *([_stay(left, recipe)] if left else [])]),
+    )
 
 
-def with_imported(plan: Plan, written: Mapping[str, str]) -> Plan:
-    """Return the plan of a converted model, which says of the nodes that were written anew where they come from."""
+def with_imported(plan: Plan, written: Mapping[str, str], left: Mapping[str, str]) -> Plan:
+    """Return the plan of a model that went through `convert`, which says what became of what came quantized.
+
+    Args:
+        plan: of the model as it is now. written, left: nodes written anew, and those that have no such form.
+    """
 
     def renamed(decision: Decision) -> Decision:
-        if decision.action is Action.QUANTIZE or decision.node not in written:
+        if decision.action is Action.QUANTIZE:
             return decision
-        return replace(decision, reason=Reason(code=IMPORTED, text=written[decision.node]))
+        if decision.node in written:
+            return replace(decision, reason=Reason(code=IMPORTED, text=written[decision.node]))
+        if decision.node in left:
+            return replace(decision, reason=Reason(code=ALREADY, text=f"stays as it came: {left[decision.node]}"))
+        return decision
 
-    return replace(plan, decisions=tuple(map(renamed, plan.decisions))) if written else plan
+    return replace(plan, decisions=tuple(map(renamed, plan.decisions))) if written or left else plan
 
 
 def with_rest_in_float(model: ir.Model, recipe: Recipe, target: Target) -> Recipe:
@@ -112,30 +132,41 @@ def with_rest_in_float(model: ir.Model, recipe: Recipe, target: Target) -> Recip
 _THEIRS = "the scales, zero points and codes that they came with"
 
 
-def _started(model: ir.Model, prepared: ir.Model, recipe: Recipe) -> ir.Model | None:
-    """Return the prepared model with all quantized parts as Q/DQ, None where nothing in it can be of another format."""
+def _base(model: ir.Model, prepared: ir.Model, recipe: Recipe) -> ir.Model | None:
+    """Return the prepared model, of an opset that has the new form; None where nothing in it can be of another."""
+    opset = prepared.opset_imports.get("", 1)
     match recipe.format:
         case Format.QDQ:
-            if not holds_integer_operators(prepared) or prepared.opset_imports.get("", 1) < _PER_CHANNEL:
-                return None
-            started = prepared.clone()
-            expand(started)
-        case Format.QOPERATOR if holds_dequantized(prepared):
-            started = prepared.clone()
+            return prepared if holds_integer_operators(prepared) and opset >= _PER_CHANNEL else None
+        case Format.QOPERATOR:
+            return prepared if holds_dequantized(prepared) else None
         case Format.WEIGHT_ONLY if recipe.portable:
-            bits = holds_block_products(prepared)
-            if not bits:
+            bits, lookups = holds_block_products(prepared), holds_lookups(prepared)
+            if not bits and not lookups:
                 return None
-            opset = _TWO_BITS if 2 in bits else _BLOCKS
-            started = prepare(model, opset=opset).model.clone()
-            if started.opset_imports.get("", 1) < opset:
-                return None
-            expand_blocks(started)
-        case Format.WEIGHT_ONLY if holds_dequantized(prepared):
-            started = prepared.clone()
-        case _:
-            return None
-    return started
+            needed = _TWO_BITS if 2 in bits else _BLOCKS
+            base = prepare(model, opset=needed).model
+            return base if base.opset_imports.get("", 1) >= needed else None
+        case Format.WEIGHT_ONLY:
+            return prepared if holds_dequantized(prepared) else None
+    return None
+
+
+def _in_float(model: ir.Model, recipe: Recipe, wanted: Wanted) -> dict[str, str]:
+    """Write quantized parts as float operators of what is dequantized, in place; return why not, by path name."""
+    if recipe.format is Format.QDQ:
+        expand(model)
+    elif recipe.format is Format.WEIGHT_ONLY and recipe.portable:
+        expand_blocks(model)
+        return expand_lookups(model, wanted)
+    elif recipe.format is Format.WEIGHT_ONLY:
+        join_lookups(model, wanted)
+    return {}
+
+
+def _stay(left: Mapping[str, str], recipe: Recipe) -> str:
+    some = "; ".join(f"'{name}': {why}" for name, why in list(left.items())[:3])
+    return f"{len(left)} nodes have no form in format {recipe.format} and stay as they came ({some})"
 
 
 _PER_CHANNEL, _BLOCKS, _TWO_BITS = 13, 21, 25  # opsets from which DequantizeLinear takes such
@@ -155,11 +186,13 @@ def _worthwhile(model: ir.Model, found: Imported, form: Format) -> bool:
     )
 
 
-def _wanted(recipe: Recipe, target: Target, refused: Mapping[str, str]) -> Callable[[str, ir.Node], bool]:
-    def wanted(name: str, node: ir.Node) -> bool:
-        if name in refused:
-            return False
-        wish = wish_for(recipe, target, op_key(node), name, weighted=is_weighted(node))
+def _wanted(recipe: Recipe, target: Target, left: Mapping[str, str]) -> Wanted:
+    weights_only = recipe.format is Format.WEIGHT_ONLY
+
+    def wanted(name: str, op: str, weighted: bool = True) -> bool:
+        if name in left or (weights_only and not any(row.contrib for row in target.rows_for(op, recipe.format))):
+            return False  # an operator whose weights are unpacked in either form
+        wish = wish_for(recipe, target, op, name, weighted=weighted)
         return wish.keep is None and wish.format is recipe.format
 
     return wanted

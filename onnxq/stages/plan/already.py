@@ -27,7 +27,12 @@ def is_quantized(node: ir.Node) -> str | None:
     """Return why a node counts as quantized already, None if it does not: it works on codes itself."""
     if is_unpacking(node):
         return "unpacks a constant that is stored in fewer bits already"
-    return "works on codes already" if _QUANTIZED.fullmatch(op_key(node)) else None
+    if _QUANTIZED.fullmatch(op_key(node)):
+        return "works on codes already"
+    uses = [use for output in node.outputs for use in output.uses()]
+    if uses and all(op_key(use.node) in _DEQUANTIZE and use.idx > 0 for use in uses):
+        return "picks the scales of codes that are dequantized behind it"
+    return None
 
 
 def is_between(node: ir.Node, *, weight: int | None = None) -> str | None:
