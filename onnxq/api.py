@@ -14,8 +14,8 @@ from onnxq.stages.benchmark import benchmark as run_benchmark
 from onnxq.stages.budget import Budget
 from onnxq.stages.calibrate.executors import engine
 from onnxq.stages.compare import compare as run_compare
-from onnxq.stages.doctor import diagnose, holds_codes, look
-from onnxq.stages.draft import Draft, is_empty
+from onnxq.stages.doctor import diagnose, look
+from onnxq.stages.draft import is_empty
 from onnxq.stages.draw import benchmark_picture, check_picture, comparison_picture, write_picture
 from onnxq.stages.draw_search import search_picture, sensitivity_picture
 from onnxq.stages.inspect import inspect as run_inspect
@@ -23,11 +23,14 @@ from onnxq.stages.job import Data, Job
 from onnxq.stages.judging import Judging
 from onnxq.stages.load import load
 from onnxq.stages.make_recipe import make_recipe
-from onnxq.stages.make_report import make_report, why_empty
+from onnxq.stages.make_report import make_report
 from onnxq.stages.progress import Progress
-from onnxq.stages.report_json import report_to_json
+from onnxq.stages.refuse import refuse_empty, refuse_none_found, refuse_worse, why_empty
+from onnxq.stages.rewrite import is_of_rewrite
 from onnxq.stages.rewrite import simulate as run_simulate
-from onnxq.stages.save import Written, check_writable, has_data_files, save, to_proto
+from onnxq.stages.save import check_writable, has_data_files, to_proto
+from onnxq.stages.save_report import report_path, save_with_report
+from onnxq.stages.search.notebook import checkpoint_path
 from onnxq.stages.sensitivity import sensitivity as run_sensitivity
 from onnxq.types.benchmark import Benchmark, Comparison
 from onnxq.types.diagnosis import Diagnosis
@@ -35,7 +38,6 @@ from onnxq.types.inspection import Inspection
 from onnxq.types.plan import Plan
 from onnxq.types.recipe import Recipe
 from onnxq.types.report import Report, Verification
-from onnxq.types.searching import Searching
 from onnxq.types.sensitivity import Sensitivity
 from onnxq.types.statistics import Statistics
 
@@ -46,8 +48,6 @@ if TYPE_CHECKING:
     import onnx_ir as ir
 
     Model = str | Path | onnx.ModelProto | ir.Model
-
-_BEHIND = ("convert-float", "drop-inferred")
 
 __all__ = [
     "benchmark",
@@ -121,43 +121,31 @@ def quantize(
     if output is not None:
         output = Path(output)
         check_writable(output, force, [report_path(output)])
-    job.prepare(_for_emit(dump_after, False), reproducer_dir, verify_each=verify_each)
+    of_rewrite = dump_after is not None and is_of_rewrite(dump_after[0])
+    job.prepare(None if of_rewrite else dump_after, reproducer_dir, verify_each=verify_each)
     job.equalize(statistics=statistics is not None)
     if job.recipe.search and statistics is None:
         found = job.observe_for([way.recipe for way in job.ways], memory=memory, executor=executor)
     else:
         found = job.statistics(statistics, memory=memory, executor=executor)
-    make, judging = job.maker(found, dump_after=_for_emit(dump_after, True)), Judging(job, evaluation)
+    make, judging = job.maker(found, dump_after=dump_after if of_rewrite else None), Judging(job, evaluation)
     if check:
         judging.samples()  # what cannot be opened is told before the work, not after it
     if job.recipe.search:
         draft, searching, notebook = judging.search(found, make, None if output is None else checkpoint_path(output))
-        _judge_search(job, draft, found, searching, picture=target, kept=output is not None)
+        write_picture(target, search_picture, searching)
+        refuse_none_found(job, draft, found, searching, kept=output is not None)
     else:
         draft, searching, notebook = make(job.recipe), None, None
-    guarding = None
-    by_request = any(rule.keep is not None for rule in job.recipe.rules)
-    if not (allow_empty or by_request or holds_codes(draft.model)) and is_empty(draft.plan):
-        report = make_report(job, draft, found=found, verification=None, guarding=None)
-        raise VerificationError(f"{why_empty(draft.plan)}; nothing was written (--allow-empty writes it)", report)
-    if check and job.recipe.guard:
-        draft, guarding = judging.guard(draft, make)
-    quantized = draft.model
-    verification = judging.verify(quantized, draft.plan) if check else None
+    if not allow_empty:
+        refuse_empty(job, draft, found)
+    draft, guarding = judging.guard(draft, make) if check and job.recipe.guard else (draft, None)
+    verification = judging.verify(draft.model, draft.plan) if check else None
     report = make_report(job, draft, found=found, verification=verification, guarding=guarding, searching=searching)
-    _enforce(report, Budget.of(job.recipe))
+    refuse_worse(report, Budget.of(job.recipe))
     if output is None:
-        return replace(report, model=_like(model, quantized))
-    saved = replace(report, output=str(output))
-
-    def finished(written: Written) -> bytes:
-        nonlocal saved
-        hashes = {**report.hashes, "output": written.sha256}
-        saved = replace(saved, quantized_bytes=written.size, hashes=hashes)
-        return report_to_json(saved).encode()
-
-    companions = {report_path(output): finished}
-    save(quantized, output, force=force, companions=companions, streamed=has_data_files(job.came))
+        return replace(report, model=_like(model, draft.model))
+    saved = save_with_report(draft.model, output, report, force=force, streamed=has_data_files(job.came))
     if notebook is not None:
         notebook.close()
     return saved
@@ -437,43 +425,7 @@ def doctor(
     return diagnose(job.model, prepared.model, job.recipe, job.target, statistics=found, warnings=job.warnings)
 
 
-def report_path(output: Path) -> Path:
-    """Return where the report of a quantized model goes: `model.int8.onnx` -> `model.int8.report.json`."""
-    return output.parent / f"{output.stem}.report.json"
-
-
-def checkpoint_path(output: Path) -> Path:
-    """Return where a search keeps what it has measured until it is done: `model.int8.onnx` -> `.model.int8.search`."""
-    return output.parent / f".{output.stem}.search"
-
-
-def _judge_search(
-    job: Job, draft: Draft, found: Statistics, searching: Searching, *, picture: Path | None, kept: bool
-) -> None:
-    """Draw what a search met; raise VerificationError if nothing of it is within the budget."""
-    write_picture(picture, search_picture, searching)
-    if searching.chosen is None:
-        report = make_report(job, draft, found=found, verification=None, guarding=None, searching=searching)
-        again = "; what was measured is kept for a search with another budget" if kept else ""
-        raise VerificationError(f"{searching.message}; no model was written{again}", report)
-
-
-def _enforce(report: Report, budget: Budget) -> None:
-    """Raise VerificationError if an output or the metric is worse than the recipe allows."""
-    if report.verification is None or not budget:
-        return
-    served = {output.name: output.sqnr_served for output in report.verification.outputs}
-    worse = budget.shortfall(served, report.verification.metric)
-    if worse is not None:
-        raise VerificationError(f"{worse}; nothing was written", report)
-
-
 def _like(given: object, quantized: ir.Model) -> Any:
     import onnx
 
     return to_proto(quantized) if isinstance(given, onnx.ModelProto) else quantized
-
-
-def _for_emit(dump: tuple[str, Path] | None, emit: bool) -> tuple[str, Path] | None:
-    """Return the dump request if it names an emitter (or, with emit False, any other pass)."""
-    return dump if dump is not None and (dump[0].startswith("emit-") or dump[0] in _BEHIND) is emit else None

@@ -80,12 +80,13 @@ def command(
     picture: Front = None,
 ) -> None:
     """Quantize a model, compare it with the original as it will be served, and write it with a report."""
-    from onnxq.api import checkpoint_path, quantize
+    from onnxq.api import quantize
     from onnxq.cli.progress import terminal_progress
     from onnxq.cli.terminal import complain, show_text
     from onnxq.errors import VerificationError
     from onnxq.stages.make_recipe import make_recipe
     from onnxq.stages.recipe_file import dump_recipe as recipe_text
+    from onnxq.stages.search.notebook import checkpoint_path
 
     if dump_recipe:
         show_text(recipe_text(make_recipe(**options)))

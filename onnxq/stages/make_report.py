@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-from collections import Counter
 from dataclasses import asdict
 from pathlib import Path
 
@@ -14,7 +13,6 @@ from onnxq.stages.draft import Draft, is_empty
 from onnxq.stages.job import Job
 from onnxq.stages.load import file_bytes
 from onnxq.types.guarding import Guarding
-from onnxq.types.plan import Plan
 from onnxq.types.report import Report, Verification
 from onnxq.types.searching import Searching
 from onnxq.types.statistics import Statistics
@@ -70,19 +68,6 @@ def make_report(
         search=searching,
         coverage=planned(made, job.prepared.model, found),
     )
-
-
-def why_empty(plan: Plan) -> str:
-    """Return in words why nothing is quantized: each reason with the operators it is about, most frequent first."""
-    operators: dict[str, dict[str, None]] = {}
-    for decision in plan.decisions:
-        operators.setdefault(decision.reason.code, {})[decision.op] = None
-    counts = Counter(decision.reason.code for decision in plan.decisions).most_common()
-    parts = [
-        f"{code} {count} ({', '.join(list(operators[code])[:3])}{', ...' if len(operators[code]) > 3 else ''})"
-        for code, count in counts
-    ]
-    return f"nothing can be quantized: {'; '.join(parts) or 'the model has no nodes'}"
 
 
 def _sha256(path: Path) -> str:

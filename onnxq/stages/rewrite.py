@@ -16,6 +16,13 @@ if TYPE_CHECKING:
     import onnx_ir as ir
 
 _EMIT = "emit-"
+# Passes behind the emitters.
+_CONVERT, _DROP = "convert-float", "drop-inferred"
+
+
+def is_of_rewrite(name: str) -> bool:
+    """Tell whether a pass is one of those that carry out a plan; others prepare."""
+    return name.startswith(_EMIT) or name in (_CONVERT, _DROP)
 
 
 def rewrite(
@@ -48,12 +55,12 @@ def rewrite(
         name: {"plan": plan, "statistics": statistics, "chosen": chosen} for name in names
     }
     if plan.constants or any(decision.float_type is not None for decision in plan.decisions):
-        names.append("convert-float")
-        options["convert-float"] = {"plan": plan}
+        names.append(_CONVERT)
+        options[_CONVERT] = {"plan": plan}
     names.append("close-pairs")
     if declared is not None:
-        names.append("drop-inferred")
-        options["drop-inferred"] = {"declared": declared}
+        names.append(_DROP)
+        options[_DROP] = {"declared": declared}
     return run_pipeline(model, names, options=options, dump_after=dump_after, verify_each=verify_each)
 
 

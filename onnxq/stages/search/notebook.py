@@ -56,6 +56,11 @@ class Notebook:
             remove([self._path])
 
 
+def checkpoint_path(output: Path) -> Path:
+    """Return where a search keeps what it has measured until it is done: `model.int8.onnx` -> `.model.int8.search`."""
+    return output.parent / f".{output.stem}.search"
+
+
 def key_of(recipe: Recipe, statistics: Statistics, source: Source, versions: dict[str, str]) -> str:
     """Return what tells measurements apart: the model, the ways, the data, and the runtime, whatever the budget is.
 

@@ -1,0 +1,60 @@
+"""Refuse: what is not written though it was made; each a VerificationError with the report of how far it came."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+from onnxq.errors import VerificationError
+from onnxq.stages.budget import Budget
+from onnxq.stages.doctor import holds_codes
+from onnxq.stages.draft import Draft, is_empty
+from onnxq.stages.job import Job
+from onnxq.stages.make_report import make_report
+from onnxq.types.plan import Plan
+from onnxq.types.report import Report
+from onnxq.types.searching import Searching
+from onnxq.types.statistics import Statistics
+
+
+def refuse_none_found(job: Job, draft: Draft, found: Statistics, searching: Searching, *, kept: bool) -> None:
+    """Raise VerificationError if a search met no model within the budget.
+
+    Args:
+        job: of the search. draft: the nearest. found: the statistics that it is based on. searching: what was met.
+        kept: whether the measurements are in a file.
+    """
+    if searching.chosen is None:
+        report = make_report(job, draft, found=found, verification=None, guarding=None, searching=searching)
+        again = "; what was measured is kept for a search with another budget" if kept else ""
+        raise VerificationError(f"{searching.message}; no model was written{again}", report)
+
+
+def refuse_empty(job: Job, draft: Draft, found: Statistics) -> None:
+    """Raise VerificationError if nothing is quantized, was before, or is in float because rules say so."""
+    by_request = any(rule.keep is not None for rule in job.recipe.rules)
+    if is_empty(draft.plan) and not (by_request or holds_codes(draft.model)):
+        report = make_report(job, draft, found=found, verification=None, guarding=None)
+        raise VerificationError(f"{why_empty(draft.plan)}; nothing was written (--allow-empty writes it)", report)
+
+
+def refuse_worse(report: Report, budget: Budget) -> None:
+    """Raise VerificationError if an output or the metric is worse than the budget allows."""
+    if report.verification is None or not budget:
+        return
+    served = {output.name: output.sqnr_served for output in report.verification.outputs}
+    worse = budget.shortfall(served, report.verification.metric)
+    if worse is not None:
+        raise VerificationError(f"{worse}; nothing was written", report)
+
+
+def why_empty(plan: Plan) -> str:
+    """Return in words why nothing is quantized: each reason with the operators it is about, most frequent first."""
+    operators: dict[str, dict[str, None]] = {}
+    for decision in plan.decisions:
+        operators.setdefault(decision.reason.code, {})[decision.op] = None
+    counts = Counter(decision.reason.code for decision in plan.decisions).most_common()
+    parts = [
+        f"{code} {count} ({', '.join(list(operators[code])[:3])}{', ...' if len(operators[code]) > 3 else ''})"
+        for code, count in counts
+    ]
+    return f"nothing can be quantized: {'; '.join(parts) or 'the model has no nodes'}"
