@@ -7,11 +7,12 @@ callable without arguments that does). There is no list to edit.
 
 from __future__ import annotations
 
+import dataclasses
 import importlib
 import importlib.metadata
 import pkgutil
-from collections.abc import Callable, Iterator
-from typing import Generic, TypeVar
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any, Generic, TypeVar
 
 from onnxq.errors import RecipeError, nearest
 
@@ -84,6 +85,34 @@ class Registry(Generic[T]):
         if name not in self._entries:
             raise RecipeError(f"unknown {self.kind} '{name}'{nearest(name, self._entries)}")
         return self._entries[name]
+
+    def make(self, name: str, options: Mapping[str, Any]) -> Any:
+        """Return the entry called `name`, a dataclass, with values for its fields; the others keep their defaults.
+
+        Raises:
+            RecipeError: an unknown name or option, with the nearest right spelling, or a value of the wrong type.
+        """
+        self.check_options(name, options)
+        entry: Any = self.get(name)
+        if not options:
+            return entry()
+        from pydantic import TypeAdapter, ValidationError
+
+        try:
+            return TypeAdapter(entry).validate_python(dict(options))
+        except ValidationError as error:
+            first = error.errors()[0]
+            message = f"{self.kind} '{name}': option '{first['loc'][0]}': {first['msg']}, found {first['input']!r}"
+            raise RecipeError(message) from None
+
+    def check_options(self, name: str, options: Iterable[str]) -> None:
+        """Raise RecipeError, with the nearest right spelling, for an option that is no field of the entry `name`."""
+        entry: Any = self.get(name)
+        known = [field.name for field in dataclasses.fields(entry)] if dataclasses.is_dataclass(entry) else []
+        for option in options:
+            if option not in known:
+                hint = nearest(option, known) if known else "; it has no options"
+                raise RecipeError(f"{self.kind} '{name}' has no option '{option}'{hint}")
 
     def names(self) -> list[str]:
         """Return all names, sorted."""

@@ -14,11 +14,9 @@ RecipeError in `__post_init__`. One that reads extremes and no histograms says s
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping
 from typing import Any, Protocol
 
-from onnxq.errors import RecipeError, nearest
 from onnxq.registry import Registry
 from onnxq.types.scheme import Range, Scheme
 from onnxq.types.statistics import TensorStatistics
@@ -54,10 +52,5 @@ def make_calibrator(name: str, options: Mapping[str, Any]) -> Calibrator:
     Raises:
         RecipeError: an unknown name or option, with the nearest right spelling, or a value out of range.
     """
-    kind = calibrators.get(name)
-    known: list[str] = [field.name for field in dataclasses.fields(kind)] if dataclasses.is_dataclass(kind) else []
-    for option in options:
-        if option not in known:
-            hint = nearest(option, known) if known else "; it has no options"
-            raise RecipeError(f"calibrator '{name}' has no option '{option}'{hint}")
-    return kind(**options)
+    calibrators.check_options(name, options)
+    return calibrators.get(name)(**options)

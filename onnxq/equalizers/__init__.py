@@ -17,9 +17,8 @@ that makes sense: what follows must not undo what came before.
 
 from __future__ import annotations
 
-import dataclasses
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, ClassVar, Protocol, cast
@@ -27,7 +26,7 @@ from typing import Any, ClassVar, Protocol, cast
 import numpy as np
 import numpy.typing as npt
 
-from onnxq.errors import RecipeError, nearest
+from onnxq.errors import RecipeError
 from onnxq.registry import Registry
 from onnxq.types.recipe import EqualizerChoice
 from onnxq.types.scheme import Scheme
@@ -162,7 +161,7 @@ def make_equalizer(choice: EqualizerChoice) -> Equalizer:
     Raises:
         RecipeError: an unknown name or option, with the nearest right spelling, or a value of the wrong type.
     """
-    return _made(choice.name, choice.options)
+    return cast(Equalizer, equalizers.make(choice.name, choice.options))
 
 
 def make_equalizers(choices: Sequence[EqualizerChoice]) -> tuple[Equalizer, ...]:
@@ -180,20 +179,3 @@ def make_equalizers(choices: Sequence[EqualizerChoice]) -> tuple[Equalizer, ...]
         if first.rank > second.rank:
             raise RecipeError(f"equalize: '{two}' must come before '{one}', or it would undo what that has found")
     return found
-
-
-def _made(name: str, options: Mapping[str, Any]) -> Equalizer:
-    kind: Any = equalizers.get(name)
-    known = [field.name for field in dataclasses.fields(kind)]
-    for option in options:
-        if option not in known:
-            hint = nearest(option, known) if known else "; it has no options"
-            raise RecipeError(f"equalizer '{name}' has no option '{option}'{hint}")
-    from pydantic import TypeAdapter, ValidationError
-
-    try:
-        return cast(Equalizer, TypeAdapter(kind).validate_python(dict(options)))
-    except ValidationError as error:
-        first = error.errors()[0]
-        message = f"equalizer '{name}': option '{first['loc'][0]}': {first['msg']}, found {first['input']!r}"
-        raise RecipeError(message) from None

@@ -18,14 +18,13 @@ computes them, see onnxq.stages.sequential).
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping
 from typing import Any, Protocol, cast
 
 import numpy as np
 import numpy.typing as npt
 
-from onnxq.errors import RecipeError, nearest
+from onnxq.errors import RecipeError
 from onnxq.registry import Registry
 from onnxq.types import shorthand
 from onnxq.types.inputs import Inputs, Needs
@@ -83,20 +82,4 @@ def make_weight_method(name: str, options: Mapping[str, Any] | None = None) -> W
         short: Any = shorthand.calibrator(name)
     except ValueError as error:
         raise RecipeError(f"weight method: {error}") from None
-    name, options = short["name"], {**short["options"], **(options or {})}
-    kind: Any = weight_methods.get(name)
-    known = [field.name for field in dataclasses.fields(kind)] if dataclasses.is_dataclass(kind) else []
-    for option in options:
-        if option not in known:
-            hint = nearest(option, known) if known else "; it has no options"
-            raise RecipeError(f"weight method '{name}' has no option '{option}'{hint}")
-    if not options:
-        return cast(WeightMethod, kind())
-    from pydantic import TypeAdapter, ValidationError
-
-    try:
-        return cast(WeightMethod, TypeAdapter(kind).validate_python(options))
-    except ValidationError as error:
-        first = error.errors()[0]
-        message = f"weight method '{name}': option '{first['loc'][0]}': {first['msg']}, found {first['input']!r}"
-        raise RecipeError(message) from None
+    return cast(WeightMethod, weight_methods.make(short["name"], {**short["options"], **(options or {})}))
