@@ -1,6 +1,16 @@
-"""Names that nothing in a graph has yet."""
+"""Names: those that values have, and those that nothing in a graph has yet."""
 
 from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
+
+
+def name_of(value: ir.Value | None) -> str:
+    """Return a value's name, "" for one without, and for an input that is left out."""
+    return "" if value is None or value.name is None else value.name
 
 
 def take_name(wanted: str, taken: set[str], *, second: int = 2) -> str:

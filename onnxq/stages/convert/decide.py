@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from onnxq.graph.constants import constant_tensor
 from onnxq.graph.fingerprint import fingerprint
+from onnxq.graph.names import name_of
 from onnxq.graph.walk import nodes
 from onnxq.ops import facts, op_key
 from onnxq.passes.emit.kernels import KERNELS
@@ -217,7 +218,7 @@ class _Maker:
         return bool(np.allclose(bias.scale, product, rtol=1e-5, atol=0))
 
     def _activation(self, value: ir.Value | None) -> str:
-        name = "" if value is None or value.name is None else value.name
+        name = name_of(value)
         params = self._found.activations[name]
         self.tensors.setdefault(
             name,
@@ -233,7 +234,7 @@ class _Maker:
         return name
 
     def _constant(self, value: ir.Value | None) -> str:
-        name = "" if value is None or value.name is None else value.name
+        name = name_of(value)
         self.tensors.setdefault(
             name,
             TensorPlan(
@@ -247,6 +248,6 @@ class _Maker:
         return name
 
     def _params(self, value: ir.Value | None) -> QuantParams:
-        name = "" if value is None or value.name is None else value.name
+        name = name_of(value)
         constant = self._found.constants.get(name)
         return self._found.activations[name] if constant is None else constant.params

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
 
 from onnxq.graph.constants import constant_tensor, moved_tensor
+from onnxq.graph.names import name_of
 from onnxq.graph.walk import nodes
 from onnxq.ops import OpFact, facts, op_key
 from onnxq.stages.plan.already import ALREADY, IMPORTED, is_quantized
@@ -150,7 +151,7 @@ def _root(value: ir.Value | None) -> str:
     node = None if value is None else value.producer()
     if node is not None and node.inputs and constant_tensor(value) is None:
         return _root(node.inputs[0])
-    return "" if value is None else value.name or ""
+    return name_of(value)
 
 
 def _reads_codes(node: ir.Node, weights: Iterable[int]) -> bool:

@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from onnxq.graph.constants import constant_array, moved_tensor
+from onnxq.graph.names import name_of
 from onnxq.graph.tensors import drop_pages
 from onnxq.graph.walk import nodes
 from onnxq.numerics.pair_safe import breaks, pair_limit
@@ -89,7 +90,7 @@ def weight_hazards(prepared: ir.Model, examined: Iterable[Candidate | Kept]) -> 
 def _look_at_weight(entry: Candidate, slot: int, found: _Findings) -> None:
     value = entry.node.inputs[slot]
     tensor = moved_tensor(value)
-    name = "" if value is None else value.name or ""
+    name = name_of(value)
     if tensor is None or tensor.size == 0:
         return
     weight = tensor.numpy()

@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from onnxq.equalizers import LowestEqualizer
 from onnxq.graph.constants import constant_array
+from onnxq.graph.names import name_of
 from onnxq.graph.walk import top_level
 from onnxq.passes.equalize.rescale import Rescaling
 from onnxq.stages.equalize.fold import own_constant
@@ -60,7 +61,7 @@ def _absorbing(name: str, node: ir.Node, relu: ir.Node) -> Absorbing:
         return Absorbing(name=name, tensor=tensor, why=why)
 
     value, source = relu.outputs[0], relu.inputs[0]
-    tensor = "" if source is None or source.name is None else source.name
+    tensor = name_of(source)
     other = next((each for each in value.consumers() if each is not node), None)
     if other is not None or value.is_graph_output():
         return refused(f"'{value.name}' is read by '{'the caller' if other is None else other.name}' too")

@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from onnxq.equalizers import RangeEqualizer
+from onnxq.graph.names import name_of
 from onnxq.graph.walk import top_level
 from onnxq.passes.equalize.rescale import Rescaling
 from onnxq.stages.equalize.fold import Folded, fold, own_constant
@@ -71,7 +72,7 @@ def pairs(model: ir.Model) -> tuple[Pair | Alone, ...]:
 
 def _pair(name: str, node: ir.Node) -> Pair | Alone:
     value, weight = node.inputs[0], node.inputs[1]
-    tensor = "" if value is None or value.name is None else value.name
+    tensor = name_of(value)
     axis = 1 if node.op_type == "Conv" else -1
     channels = None if value is None or value.shape is None else value.shape[axis]
     if value is None or value.shape is None or not isinstance(channels, int):

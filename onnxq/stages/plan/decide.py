@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from onnxq.calibrators import make_calibrator, reads_histograms
 from onnxq.graph.fingerprint import fingerprint
+from onnxq.graph.names import name_of
 from onnxq.ops import known_operators
 from onnxq.stages.plan.candidates import Candidate, Kept, examine
 from onnxq.stages.plan.few_rows import few_rows
@@ -45,10 +46,10 @@ def observed_tensors(model: ir.Model, recipe: Recipe, target: Target) -> frozens
     names = set(WeightInputs(examined).features)
     for entry in examined:
         if isinstance(entry, Candidate) and entry.wish.format.static:
-            names.update(_name(entry.node.inputs[slot]) for slot in entry.activations)
-            names.update(_name(entry.node.outputs[slot]) for slot in entry.fact.output_slots(entry.node))
+            names.update(name_of(entry.node.inputs[slot]) for slot in entry.activations)
+            names.update(name_of(entry.node.outputs[slot]) for slot in entry.fact.output_slots(entry.node))
         elif isinstance(entry, Kept) and entry.clamp:
-            names.add(_name(entry.node.outputs[0]))
+            names.add(name_of(entry.node.outputs[0]))
     return frozenset(names)
 
 
@@ -217,7 +218,3 @@ def _cheaper(entry: Candidate, placement: Placement) -> str:
         f"{entry.row.kernel} would save about {(in_float - on_codes) / 1e3:.3g} us, "
         "less than the QuantizeLinear and DequantizeLinear nodes it needs around it"
     )
-
-
-def _name(value: ir.Value | None) -> str:
-    return "" if value is None or value.name is None else value.name

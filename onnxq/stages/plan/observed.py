@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
+from onnxq.graph.names import name_of
 from onnxq.graph.walk import bodies, subgraphs
 from onnxq.stages.plan.candidates import Candidate, Kept
 from onnxq.targets import Output
@@ -47,7 +48,7 @@ def _against(entry: Candidate | Kept, statistics: Statistics) -> Reason | None:
 
 
 def _unfit(value: ir.Value | None, statistics: Statistics) -> Reason | None:
-    name = "" if value is None or value.name is None else value.name
+    name = name_of(value)
     seen = statistics.tensors.get(name)
     if seen is not None and only_surveyed(seen):
         return None
@@ -108,7 +109,7 @@ def _lost(read: list[ir.Value | None], written: list[ir.Value], statistics: Stat
         return None
     step = (max(whole.maximum, 0.0) - min(whole.minimum, 0.0)) / 255
     for value in read:
-        name = "" if value is None or value.name is None else value.name
+        name = name_of(value)
         part = statistics.tensors[name]
         extent = max(part.maximum, 0.0) - min(part.minimum, 0.0)
         if 0 < extent < _FEWEST_LEVELS * step:

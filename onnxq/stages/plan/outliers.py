@@ -12,6 +12,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from onnxq.graph.constants import moved_tensor
+from onnxq.graph.names import name_of
 from onnxq.stages.plan.candidates import Candidate
 from onnxq.types.plan import FloatFeatures
 from onnxq.types.statistics import Statistics
@@ -37,7 +38,7 @@ def outliers(entry: Candidate, statistics: Statistics) -> Outliers | None:
     if not entry.wish.splits or threshold is None or not entry.activations or not entry.weights:
         return None
     value = entry.node.inputs[entry.activations[0]]
-    seen = statistics.tensors.get("" if value is None or value.name is None else value.name)
+    seen = statistics.tensors.get(name_of(value))
     channels = None if seen is None else seen.channels
     if channels is None or not channels.count.any():
         return Outliers(features=None, text="no feature was observed, none stays in float")
