@@ -161,9 +161,7 @@ def _coverage(coverage: Coverage) -> Text:
 
 def _equalized(entries: Iterable[Equalization]) -> RenderableType:
     """Count by method what was done; `onnxq plan` tells of each tensor."""
-    table = Table.grid(padding=(0, 2))
-    table.add_column(justify="right", no_wrap=True)
-    table.add_column(overflow="fold")
+    table = _figures()
     methods: dict[str, list[Equalization]] = {}
     for entry in entries:
         methods.setdefault(entry.method, []).append(entry)
@@ -177,9 +175,7 @@ def _equalized(entries: Iterable[Equalization]) -> RenderableType:
 
 
 def _guard(guard: Guarding) -> RenderableType:
-    table = Table.grid(padding=(0, 2))
-    table.add_column(justify="right", no_wrap=True)
-    table.add_column(overflow="fold")
+    table = _figures()
     for step in guard.steps:
         if step.taken:
             table.add_row(Text(_count(len(step.nodes), "node")), f"back in float, {step.why}: {step.text}")
@@ -212,9 +208,7 @@ def _why(group: list[Decision], *, explain: bool) -> RenderableType:
 
 
 def _worst(tensors: Iterable[TensorError]) -> Table:
-    table = Table.grid(padding=(0, 2))
-    table.add_column(justify="right", no_wrap=True)
-    table.add_column(overflow="fold")
+    table = _figures()
     for tensor in sorted(tensors, key=lambda tensor: tensor.sqnr)[:_WORST]:
         table.add_row(_db(tensor.sqnr), tensor.node)
     return table
@@ -225,9 +219,7 @@ def _kernels(kernels: Kernels, decisions: Iterable[Decision]) -> RenderableType:
     if not kernels.unfused:
         return operators
     planned = {decision.node: decision.kernel for decision in decisions}
-    table = Table.grid(padding=(0, 2))
-    table.add_column(overflow="fold")
-    table.add_column(overflow="fold")
+    table = _grid(left=2, right=0)
     for node, found in list(kernels.unfused.items())[:_WORST]:
         table.add_row(node, f"{found.rpartition('::')[2]}, planned {planned.get(node)}")
     count = len(kernels.unfused)
@@ -275,6 +267,14 @@ def _grid(*, left: int, right: int) -> Table:
         table.add_column(overflow="fold")
     for _ in range(right):
         table.add_column(justify="right", no_wrap=True)
+    return table
+
+
+def _figures() -> Table:
+    """Return a grid of rows that begin with a figure and tell what it is."""
+    table = Table.grid(padding=(0, 2))
+    table.add_column(justify="right", no_wrap=True)
+    table.add_column(overflow="fold")
     return table
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import datetime
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -21,7 +21,7 @@ from onnxq.runtime.profile import NodeTime, profile_nodes
 from onnxq.runtime.session import CPU, versions
 from onnxq.stages.plan import make_plan, observed_tensors
 from onnxq.stages.rewrite import rewrite
-from onnxq.targets import Row, Target, targets
+from onnxq.targets import Row, Target, Timing, targets
 from onnxq.targets.processor import this_processor
 from onnxq.types.costs import Costs, CostTable, KernelTime
 from onnxq.types.format import Format
@@ -234,23 +234,7 @@ def _slopes(points: Sequence[tuple[Sequence[float], float]]) -> list[float]:
 
 def with_costs(target: Target, costs: Costs) -> Target:
     """Return a target whose plans go by measured costs."""
-    timing = replace(
-        target.timing,
-        **{
-            name: getattr(costs, name)
-            for name in (
-                "quantize",
-                "dequantize",
-                "float_mac",
-                "quantized_mac",
-                "quantized_output",
-                "run_time_quantize",
-                "run_time_output",
-                "run_time_node",
-                "source",
-            )
-        },
-    )
+    timing = Timing(**{field.name: getattr(costs, field.name) for field in fields(Timing)})
 
     def timed(row: Row) -> Row:
         if row.op not in costs.operators or not (row.float_ns or row.quantized_ns):
