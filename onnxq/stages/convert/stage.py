@@ -1,7 +1,7 @@
 """A model that is quantized in another format than the one asked for is written in that one, with what it came with.
 
     QDQ <-> QOperator                              calibrated groups; a float weight behind a pair counts, too
-    DequantizeLinear of blocks <-> MatMulNBits     products with weights on codes; by `portable`
+    DequantizeLinear of blocks <-> MatMulNBits     products with weights on codes, however moved; by `portable`
     Gather of codes, DequantizeLinear <-> GatherBlockQuantized      rows looked up on codes; the same
 
 No number is computed anew: scales, zero points and codes stay what they are. What has no form in the new format stays
@@ -22,7 +22,8 @@ from onnxq.passes.emit.drop_inferred import declared_values
 from onnxq.stages.convert.blocks import expand_blocks, holds_block_products
 from onnxq.stages.convert.decide import imported_plan
 from onnxq.stages.convert.expand import expand, holds_integer_operators
-from onnxq.stages.convert.lift import Constant, Imported, holds_dequantized, lift
+from onnxq.stages.convert.held import Constant
+from onnxq.stages.convert.lift import Imported, holds_dequantized, lift
 from onnxq.stages.convert.lookups import Wanted, expand_lookups, holds_lookups, join_lookups
 from onnxq.stages.convert.writer import drop_unread
 from onnxq.stages.draft import with_rules
@@ -75,6 +76,7 @@ def convert(model: ir.Model, prepared: ir.Model, recipe: Recipe, target: Target)
             lambda name, node: wanted(name, op_key(node), is_weighted(node)),
             weights_only=recipe.format is Format.WEIGHT_ONLY,
         )
+        left |= found.left
         drop_unread(lifted)
         if not _worthwhile(lifted, found, recipe.format):
             return Converted(model=None, nodes={}, left=left, message=_stay(left, recipe)) if left else None
