@@ -28,7 +28,7 @@ CHUNK = _LANES * ((1 << 16) - 64)
 # No finer bins than these, so that 2^-k is a finite float64; float32 never gets here.
 _FINEST = -1000
 # Between these levels float32 arithmetic is exact: 2^-k is representable, and nothing underflows when multiplied by it.
-_EXACT_FLOAT32 = range(-126, 1)
+EXACT_FLOAT32 = range(-126, 1)
 
 
 def binade(magnitude: float) -> int:
@@ -98,7 +98,7 @@ def count_bins(counts: Counts, values: npt.NDArray[Any], level: int, *, negative
         level: the grid's level.
         negative: whether some values are below zero; False spares rounding them down.
     """
-    single = values.dtype == np.float32 and level in _EXACT_FLOAT32
+    single = values.dtype == np.float32 and level in EXACT_FLOAT32
     kind = np.float32 if single else np.float64
     scratch = _scratch()
     scaled: npt.NDArray[Any] = (scratch.float32 if single else scratch.float64)[: values.size]

@@ -47,3 +47,8 @@ def pieces(rows: Rows) -> Iterator[tuple[slice, Rows]]:
     for first in range(0, samples, step):
         for start in range(0, size, CHUNK):
             yield slice(first, first + step), rows[first : first + step, start : start + CHUNK]
+
+
+def each(rows: Rows) -> Iterator[tuple[slice, Rows]]:
+    """Yield (sample, its values), one sample at a time."""
+    return ((slice(index, index + 1), rows[index : index + 1]) for index in range(rows.shape[0]))

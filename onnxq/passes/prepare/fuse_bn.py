@@ -25,13 +25,6 @@ class FuseBatchNorm(ir.passes.InPlacePass):
 
     def call(self, model: ir.Model) -> ir.passes.PassResult:
         """Fuse in all scopes."""
-        from onnxscript.rewriter import RewritePass
-        from onnxscript.rewriter.rules.common import (
-            fuse_batchnorm_into_conv_rule,
-            fuse_batchnorm_into_conv_transpose_rule,
-            fuse_batchnorm_into_gemm_rule,
-        )
-
         names: dict[str, str] = {}
         kept: list[ir.Node] = []
         for scope in scopes(model):
@@ -46,6 +39,13 @@ class FuseBatchNorm(ir.passes.InPlacePass):
                     _drop_empty_bias(before)
         if not names:
             return ir.passes.PassResult(model, modified=False)
+        from onnxscript.rewriter import RewritePass
+        from onnxscript.rewriter.rules.common import (
+            fuse_batchnorm_into_conv_rule,
+            fuse_batchnorm_into_conv_transpose_rule,
+            fuse_batchnorm_into_gemm_rule,
+        )
+
         rules = (
             fuse_batchnorm_into_conv_rule,
             fuse_batchnorm_into_conv_transpose_rule,

@@ -23,10 +23,6 @@ class FuseGemm(ir.passes.InPlacePass):
 
     def call(self, model: ir.Model) -> ir.passes.PassResult:
         """Fuse in all scopes."""
-        from onnxscript.rewriter import RewritePass
-        from onnxscript.rewriter.pattern import RewriteRuleSet
-        from onnxscript.rewriter.rules.common import matmul_add_to_gemm_rule
-
         names: dict[str, str] = {}
         kept: list[ir.Node] = []
         for scope in scopes(model):
@@ -40,6 +36,10 @@ class FuseGemm(ir.passes.InPlacePass):
                     names[node.outputs[0].name or ""] = product.name or ""
         if not names:
             return ir.passes.PassResult(model, modified=False)
+        from onnxscript.rewriter import RewritePass
+        from onnxscript.rewriter.pattern import RewriteRuleSet
+        from onnxscript.rewriter.rules.common import matmul_add_to_gemm_rule
+
         with parked(kept):
             result = RewritePass(RewriteRuleSet([matmul_add_to_gemm_rule], commute=True))(model)
         for scope in scopes(model):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -12,6 +13,7 @@ import numpy.typing as npt
 from onnxq.data.batch import Batch
 from onnxq.errors import CalibrationError, ModelError
 from onnxq.numerics.accumulator import Shapes, merge_shapes
+from onnxq.numerics.counting import kernel
 from onnxq.numerics.histogram import Accumulator
 from onnxq.runtime.taps import Taps
 from onnxq.stages.calibrate.room import Room
@@ -19,9 +21,16 @@ from onnxq.types.statistics import TensorStatistics
 
 Seen = dict[str, TensorStatistics]
 
-# Threads that count at once hand the interpreter's lock to and fro thousands of times a second, which takes longer than
-# counting in turns. The model runs without that lock: while one thread counts, the others run.
 _counting = threading.Lock()
+
+
+def _turn() -> contextlib.AbstractContextManager[object]:
+    """Return what a thread holds while it counts.
+
+    Threads that count at once by numpy hand the interpreter's lock to and fro thousands of times a second, which takes
+    longer than counting in turns. The model, and the compiled kernel, run without that lock.
+    """
+    return _counting if kernel() is None else contextlib.nullcontext()
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -102,7 +111,7 @@ def _observe_run(taps: Taps, batch: Batch, seen: dict[str, Observed], room: Room
     room.enter(taken)
     try:
         arrays = taps.run(batch.feeds)
-        with _counting:
+        with _turn():
             while arrays:  # each array is given up as soon as it was looked at
                 name, each = arrays.popitem()
                 while each:
