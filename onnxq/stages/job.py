@@ -281,16 +281,19 @@ class Job:
         tried: set[str] = set()
         while lacking := self._lacking(found, recipe) - tried:
             tried |= lacking
-            if self.opened is None and (self.data is not None or self.recipe.calibration is not None):
-                self.samples()
-            if self.opened is None or not self.opened.repeatable:
+            if self._only_statistics or not self.samples().repeatable:
                 shown = ", ".join(f"'{name}'" for name in sorted(lacking)[:3])
                 message = f"the statistics lack {len(lacking)} tensors ({shown}, ...)"
                 raise CalibrationError(f"{message}; calibrate with the same recipe")
             observing = self._observing(recipe) | how
-            more = calibrate(self.prepared.model, lacking, self.opened, surveyed=found, **observing)
+            more = calibrate(self.prepared.model, lacking, self.samples(), surveyed=found, **observing)
             found = replace(more, tensors={**found.tensors, **more.tensors})
         return found
+
+    @property
+    def _only_statistics(self) -> bool:
+        """Whether statistics were given without the data: made-up inputs must not be mixed with them."""
+        return self.replayed and self.data is None and self.recipe.calibration is None
 
     def _observing(self, *recipes: Recipe) -> dict[str, Any]:
         """Return the keyword arguments of the calibrate stage that recipes ask for together."""
@@ -355,7 +358,7 @@ class Job:
 
     def _again(self, what: str, option: str) -> Source:
         """Return the calibration data for a second run."""
-        if self.replayed and self.data is None and self.recipe.calibration is None:
+        if self._only_statistics:
             message = f"{what} runs the calibration data again, and only statistics were given"
             raise CalibrationError(f"{message}; give the data too (`calibration`), or take {option} out")
         return self.samples()

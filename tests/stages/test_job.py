@@ -6,6 +6,8 @@ import pytest
 from onnxq import calibrate, quantize
 from onnxq.errors import CalibrationError
 from onnxq.graph.text import model_from_text
+from onnxq.stages.job import Job
+from onnxq.types.recipe import Recipe
 from tests.quantizing import text
 
 MODEL = text(
@@ -41,3 +43,19 @@ def test_statistics_without_the_features_that_a_method_goes_by_are_refused(model
     with pytest.raises(CalibrationError, match=r"lack 2 tensors that this recipe goes by \('t', 'x', ...\)"):
         quantize(model, statistics=found, **WEIGHED)
     assert quantize(model, statistics=found, check=False, format="qdq").model is not None
+
+
+def test_made_up_inputs_are_not_mixed_with_statistics_that_were_given(model, data):
+    """A judge without data of its own opens made-up inputs; ranges for another draft must not come from them."""
+    found = calibrate(model, calibration=data, format="qdq")
+    job = Job(model, Recipe(format="qdq"), None)
+    job.prepare()
+    job.statistics(found)
+    job.samples()
+    weighed = Recipe.model_validate(WEIGHED)
+    with pytest.raises(CalibrationError, match="statistics lack"):
+        job.complete(found, weighed)
+    job = Job(model, Recipe(format="qdq"), None, data=data)
+    job.prepare()
+    job.statistics(found)
+    assert job.complete(found, weighed).tensors["x"].channels is not None
