@@ -23,7 +23,7 @@ from onnxq.graph.walk import bodies, nodes
 from onnxq.numerics.packing import unpack
 from onnxq.ops import op_key
 from onnxq.stages.convert.expand import filled, float_type, plain
-from onnxq.stages.convert.writer import Writer, replace
+from onnxq.stages.convert.writer import Writer, drop_dead, replace
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -224,11 +224,4 @@ def _write(
     )
     graph.insert_before(behind, [dequantize, rows])
     replace(old, rows.outputs[0])
-    dead = [behind]
-    while dead:
-        node = dead.pop()
-        if node.graph is not graph or any(value.uses() or value.is_graph_output() for value in node.outputs):
-            continue
-        before = [value.producer() for value in node.inputs if value is not None]
-        graph.remove(node, safe=True)
-        dead += [each for each in before if each is not None]
+    drop_dead(behind)

@@ -3,6 +3,7 @@
     QDQ <-> QOperator                              calibrated groups; a float weight behind a pair counts, too
     DequantizeLinear of blocks <-> MatMulNBits     products with weights on codes, however moved; by `portable`
     Gather of codes, DequantizeLinear <-> GatherBlockQuantized      rows looked up on codes; the same
+    products that quantize at run time -> either form of weights on codes
 
 No number is computed anew: scales, zero points and codes stay what they are. What has no form in the new format stays
 in the old one, and so does what the recipe gives another format or keeps.
@@ -21,6 +22,7 @@ from onnxq.passes.emit.constants import Chosen
 from onnxq.passes.emit.drop_inferred import declared_values
 from onnxq.stages.convert.blocks import expand_blocks, holds_block_products
 from onnxq.stages.convert.decide import imported_plan
+from onnxq.stages.convert.dynamic import Expanded, expand_dynamic, holds_dynamic
 from onnxq.stages.convert.expand import expand, holds_integer_operators
 from onnxq.stages.convert.held import Constant
 from onnxq.stages.convert.lift import Imported, holds_dequantized, lift
@@ -67,26 +69,42 @@ def convert(model: ir.Model, prepared: ir.Model, recipe: Recipe, target: Target)
     if base is None:
         return None
     left: dict[str, str] = {}
-    wanted = _wanted(recipe, target, left)
+    wanted, weights_only = _wanted(recipe, target, left), recipe.format is Format.WEIGHT_ONLY
+
+    def has_kernel(op: str) -> bool:  # and no weights that are unpacked in either form
+        return not weights_only or any(row.contrib for row in target.rows_for(op, recipe.format))
+
     while True:
         lifted = base.clone()
-        left |= _in_float(lifted, recipe, wanted)
+        expanded = _in_float(lifted, recipe, wanted)
+        left |= expanded.left
+
         found = lift(
             lifted,
-            lambda name, node: wanted(name, op_key(node), is_weighted(node)),
-            weights_only=recipe.format is Format.WEIGHT_ONLY,
+            lambda name, node: has_kernel(op_key(node)) and wanted(name, op_key(node), is_weighted(node)),
+            weights_only=weights_only,
         )
         left |= found.left
         drop_unread(lifted)
-        if not _worthwhile(lifted, found, recipe.format):
+        unpacked = {name: op for name, op in expanded.nodes.items() if name not in found.groups}
+        stuck = [name for name, op in unpacked.items() if not recipe.portable and has_kernel(op)]
+        if stuck:
+            left |= {name: "what it reads or writes is calibrated" for name in stuck if name not in left}
+            continue
+        if not unpacked and not _worthwhile(lifted, found, recipe.format):
             return Converted(model=None, nodes={}, left=left, message=_stay(left, recipe)) if left else None
         plan, reasons = imported_plan(lifted, found, recipe.format, target, portable=recipe.portable)
         if not reasons:
             break
         left |= reasons
     written, _ = rewrite(lifted, plan, chosen=_Codes(plan, found), declared=declared_values(model))
-    message = f"{len(found.groups)} nodes came quantized and are written in format {recipe.format} with {_THEIRS}"
+    count = len(found.groups) + len(unpacked)
+    message = f"{count} nodes came quantized and are written in format {recipe.format} with {_THEIRS}"
     decisions = {entry.node: entry.reason.text for entry in plan.decisions if entry.action is Action.QUANTIZE}
+    decisions |= {
+        name: f"came quantized at run time; DequantizeLinear unpacks its weights before {op} runs in float"
+        for name, op in unpacked.items()
+    }
     return Converted(
         model=written,
         nodes=decisions,
@@ -144,26 +162,31 @@ def _base(model: ir.Model, prepared: ir.Model, recipe: Recipe) -> ir.Model | Non
             return prepared if holds_dequantized(prepared) else None
         case Format.WEIGHT_ONLY if recipe.portable:
             bits, lookups = holds_block_products(prepared), holds_lookups(prepared)
-            if not bits and not lookups:
+            if not bits and not lookups and not holds_dynamic(prepared):
                 return None
-            needed = _TWO_BITS if 2 in bits else _BLOCKS
-            base = prepare(model, opset=needed).model
+            needed = _TWO_BITS if 2 in bits else _BLOCKS if bits or lookups else _PER_CHANNEL
+            base = prepared if needed <= opset else prepare(model, opset=needed).model
             return base if base.opset_imports.get("", 1) >= needed else None
         case Format.WEIGHT_ONLY:
-            return prepared if holds_dequantized(prepared) else None
+            return prepared if holds_dequantized(prepared) or holds_dynamic(prepared) else None
     return None
 
 
-def _in_float(model: ir.Model, recipe: Recipe, wanted: Wanted) -> dict[str, str]:
-    """Write quantized parts as float operators of what is dequantized, in place; return why not, by path name."""
+def _in_float(model: ir.Model, recipe: Recipe, wanted: Wanted) -> Expanded:
+    """Write quantized parts as float operators of what is dequantized, in place; tell which, and why not others."""
     if recipe.format is Format.QDQ:
         expand(model)
-    elif recipe.format is Format.WEIGHT_ONLY and recipe.portable:
+        return Expanded()
+    if recipe.format is not Format.WEIGHT_ONLY:
+        return Expanded()
+    per_channel = model.opset_imports.get("", 1) >= _PER_CHANNEL
+    found = expand_dynamic(model, wanted) if per_channel else Expanded()
+    if recipe.portable:
         expand_blocks(model)
-        return expand_lookups(model, wanted)
-    elif recipe.format is Format.WEIGHT_ONLY:
+        found.left |= expand_lookups(model, wanted)
+    else:
         join_lookups(model, wanted)
-    return {}
+    return found
 
 
 def _stay(left: Mapping[str, str], recipe: Recipe) -> str:
@@ -189,11 +212,9 @@ def _worthwhile(model: ir.Model, found: Imported, form: Format) -> bool:
 
 
 def _wanted(recipe: Recipe, target: Target, left: Mapping[str, str]) -> Wanted:
-    weights_only = recipe.format is Format.WEIGHT_ONLY
-
     def wanted(name: str, op: str, weighted: bool = True) -> bool:
-        if name in left or (weights_only and not any(row.contrib for row in target.rows_for(op, recipe.format))):
-            return False  # an operator whose weights are unpacked in either form
+        if name in left:
+            return False
         wish = wish_for(recipe, target, op, name, weighted=weighted)
         return wish.keep is None and wish.format is recipe.format
 

@@ -80,6 +80,19 @@ def drop_unread(model: ir.Model) -> None:
                 del graph.initializers[name]
 
 
+def drop_dead(node: ir.Node) -> None:
+    """Take out a node whose outputs nothing reads any more, and what only it read."""
+    graph, dead = node.graph, [node]
+    assert graph is not None
+    while dead:
+        each = dead.pop()
+        if each.graph is not graph or any(value.uses() or value.is_graph_output() for value in each.outputs):
+            continue
+        before = [value.producer() for value in each.inputs if value is not None]
+        graph.remove(each, safe=True)
+        dead += [source for source in before if source is not None]
+
+
 def replace(value: ir.Value, result: ir.Value) -> None:
     """Let `result` be read in the place of `value`, and be the graph's output under its name where that is one."""
     graph = value.graph

@@ -1,0 +1,216 @@
+"""Products whose activation is quantized at run time, written as the float operator with the weight's codes before it.
+
+    DynamicQuantizeLinear (x) -> MatMulInteger (codes) -> Cast -> Mul (scale of x times scale of the weight)
+    DynamicQuantizeLinear (x) -> ConvInteger (codes)   -> Cast -> Mul (the same)
+    DynamicQuantizeMatMul (x, codes, scale), MatMulIntegerToFloat (codes of x, codes, both scales)
+        become      x -> MatMul or Conv <- DequantizeLinear <- codes
+
+Codes, scales and zero points of weights stay what they are; those of x are found no more. Operators: ONNX specification
+of MatMulInteger and ConvInteger, opset 10, and DynamicQuantizeLinear, opset 11; for the others
+https://github.com/microsoft/onnxruntime/blob/main/docs/ContribOperators.md.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+
+from onnxq.graph.constants import constant_array, moved_tensor
+from onnxq.graph.walk import bodies, nodes
+from onnxq.ops import op_key
+from onnxq.stages.convert.expand import filled, float_type, plain
+from onnxq.stages.convert.lookups import Wanted
+from onnxq.stages.convert.writer import Writer, drop_dead, replace
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
+
+_MS = "com.microsoft::"
+_FLOAT = {
+    "MatMulInteger": "MatMul",
+    "ConvInteger": "Conv",
+    f"{_MS}DynamicQuantizeMatMul": "MatMul",
+    f"{_MS}MatMulIntegerToFloat": "MatMul",
+    f"{_MS}DynamicQuantizeLSTM": "LSTM",
+}
+"""The float operator that each stands for."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class _Product:
+    """What a product reads: x in float, codes, scale and zero point of its weight, what is added; and its last node."""
+
+    x: ir.Value
+    codes: ir.Value
+    scale: npt.NDArray[np.float32]
+    zero_point: ir.Value | None
+    end: ir.Node
+    bias: ir.Value | None = None
+
+
+@dataclass(kw_only=True, slots=True)
+class Expanded:
+    """Path names of the nodes that were written as float ones, with their operator; why others were not."""
+
+    nodes: dict[str, str] = field(default_factory=dict)
+    left: dict[str, str] = field(default_factory=dict)
+
+
+def holds_dynamic(model: ir.Model) -> bool:
+    """Tell whether there may be something to expand."""
+    return any(op_key(node) in _FLOAT for graph in bodies(model) for node in graph)
+
+
+def expand_dynamic(model: ir.Model, wanted: Wanted) -> Expanded:
+    """Write products that quantize at run time as float ones behind DequantizeLinear, in place."""
+    found, writer = Expanded(), Writer(model)
+    for name, node in list(nodes(model)):
+        op = _FLOAT.get(op_key(node))
+        if op is None or not wanted(name, op):
+            continue
+        product = _product(node)
+        why = product if isinstance(product, str) else _expand(node, op, product, writer)
+        if why is None:
+            found.nodes[name] = op
+        elif why:
+            found.left[name] = why
+    return found
+
+
+def _product(node: ir.Node) -> _Product | str:
+    """Return what a product on codes stands for, or why that cannot be told; "" for one that is calibrated."""
+    if node.op_type == "DynamicQuantizeLSTM":
+        return "its weights lie in a layout of onnxruntime's own"
+    given = [filled(node, slot) for slot in range(7)]
+    if node.op_type == "DynamicQuantizeMatMul":
+        return _checked(given[0], given[1], constant_array(given[2]), given[3], node, bias=given[4])
+    if node.op_type == "MatMulIntegerToFloat":
+        if constant_array(given[2]) is not None:
+            return ""
+        x = _rounded(given[0], given[2], given[4])
+        return _checked(x, given[1], constant_array(given[3]), given[5], node, bias=given[6])
+    end = _only_reader(node.outputs[0], "Cast")
+    if end is None or end.outputs[0].dtype != float_type():
+        return "its sums are read by other operators than Cast to float"
+    scales: list[ir.Value] = []
+    scale: npt.NDArray[np.float32] | None = None
+    while end is not None and not (scales and scale is not None):
+        before, end = end, _only_reader(end.outputs[0], "Mul")
+        for factor in _factors(end, before):
+            array = constant_array(factor)
+            if array is None:
+                scales.append(factor)
+            else:
+                scale = array if scale is None else scale * array
+    if end is None or len(scales) != 1:
+        return "its sums are not multiplied by the scale of its input and that of its weight"
+    return _checked(_rounded(filled(node, 0), scales[0], filled(node, 2)), filled(node, 1), scale, filled(node, 3), end)
+
+
+def _factors(node: ir.Node | None, before: ir.Node) -> list[ir.Value]:
+    """Return what a Mul behind a node multiplies its output by: a value, or the two that make it up."""
+    if node is None:
+        return []
+    (factor,) = (value for value in node.inputs if value is not before.outputs[0] and value is not None)
+    made = factor.producer()
+    if made is not None and op_key(made) == "Mul":
+        return [value for value in made.inputs if value is not None]
+    return [factor]
+
+
+def _only_reader(value: ir.Value, op: str) -> ir.Node | None:
+    """Return the node that alone reads a value, once, None if there is none or it is of another type."""
+    uses = list(value.uses())
+    found = len(uses) == 1 and not value.is_graph_output() and op_key(uses[0].node) == op
+    return uses[0].node if found else None
+
+
+def _rounded(codes: ir.Value | None, scale: ir.Value | None, zero_point: ir.Value | None) -> ir.Value | None:
+    """Return the float value that codes, with a scale and zero point found at run time, stand for; None if none."""
+    node = None if codes is None else codes.producer()
+    if node is None or scale is None:
+        return None
+    if op_key(node) == "DynamicQuantizeLinear":
+        return node.inputs[0] if scale is node.outputs[1] and zero_point is node.outputs[2] else None
+    if op_key(node) != "QuantizeLinear" or filled(node, 1) is not scale:
+        return None
+    own = filled(node, 2)
+    zero = constant_array(own)
+    same = zero_point is own or (zero_point is None and zero is not None and not zero.any())
+    return node.inputs[0] if same else None
+
+
+def _checked(
+    x: ir.Value | None,
+    codes: ir.Value | None,
+    scale: npt.NDArray[np.float32] | None,
+    zero_point: ir.Value | None,
+    end: ir.Node,
+    *,
+    bias: ir.Value | None = None,
+) -> _Product | str:
+    if x is None:
+        return "its input is not rounded by one scale for the whole tensor, found at run time"
+    if codes is None or moved_tensor(codes) is None or (zero_point is not None and moved_tensor(zero_point) is None):
+        return "the codes or zero points of its weight are computed"
+    if scale is None or scale.dtype != np.float32:
+        return "the scales of its weight are no float32 constants"
+    return _Product(x=x, codes=codes, scale=scale, zero_point=zero_point, end=end, bias=bias)
+
+
+def _expand(node: ir.Node, op: str, product: _Product, writer: Writer) -> str | None:
+    """Write one product as a float operator; return why DequantizeLinear cannot stand for its weight."""
+    import onnx_ir as ir
+
+    codes, graph = moved_tensor(product.codes), node.graph
+    assert codes is not None
+    assert isinstance(graph, ir.Graph)
+    shape = tuple(codes.shape.numpy())
+    axis = 0 if op == "Conv" else len(shape) - 1
+    count = shape[axis]
+    zeros = moved_tensor(product.zero_point)
+    zero = np.zeros((), codes.dtype.numpy()) if zeros is None else zeros.numpy()
+    per_channel = product.scale.size > 1 or zero.size > 1
+    place = len(shape) - 1 if op == "Conv" else 1  # of the outputs among the axes of the result, from behind
+    fits = product.scale.size == 1 or (product.scale.ndim >= place and product.scale.shape[-place] == count)
+    if not fits or any(array.size not in (1, count) for array in (product.scale, zero)) or len(shape) < 2:
+        return f"its scales and zero points are not one for each of {count} outputs"
+    flat = (-1,) if per_channel else ()
+    scale, zero = (
+        np.broadcast_to(array.reshape(-1), (count,)) if per_channel else array.reshape(())
+        for array in (product.scale, zero)
+    )
+    stem = plain(product.codes.name)
+    inputs: list[ir.Value | None] = [product.codes, writer.constant(graph, f"{stem}/scale", np.array(scale))]
+    if zero.any():
+        inputs.append(writer.constant(graph, f"{stem}/zero_point", np.array(zero).reshape(flat)))
+    dequantize = writer.node(
+        "DequantizeLinear",
+        inputs,
+        f"{stem}/dequantized",
+        attributes={"axis": axis} if per_channel else {},
+        dtype=float_type(),
+        shape=ir.Shape(shape),
+    )
+    old = product.end.outputs[0]
+    kept = list(node.attributes.values()) if op == "Conv" else []
+    result = writer.node(
+        op,
+        [product.x, dequantize.outputs[0]],
+        f"{old.name}/float",
+        attributes=kept,
+        name=node.name,
+        dtype=float_type(),
+        shape=old.shape,
+    )
+    steps = [dequantize, result]
+    if product.bias is not None:
+        added = [result.outputs[0], product.bias]
+        steps.append(writer.node("Add", added, f"{old.name}/sum", dtype=float_type(), shape=old.shape))
+    graph.insert_before(product.end, steps)
+    replace(old, steps[-1].outputs[0])
+    drop_dead(product.end)
+    return None

@@ -1,0 +1,239 @@
+"""Products that quantize their input at run time, written in other formats with the codes of their weights.
+
+They come from onnxq, from onnxruntime's quantizer, and as onnxruntime fuses them, from text.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+import onnx_ir as ir
+import onnxq
+import pytest
+from onnx import numpy_helper
+from onnxq.graph.text import model_from_text
+from onnxq.runtime.session import run_model
+
+NET = """
+<ir_version: 9, opset_import: ["" : 17]>
+net (float[2,3,8,8] image) => (float[2,6] y)
+<float[8,3,3,3] w0, float[8] b0, float[512,32] w1, float[32] b1, float[32,6] w2>
+{
+  c = Conv <pads = [1,1,1,1]> (image, w0, b0) r = Relu (c) f = Flatten (r)
+  g = MatMul (f, w1) h = Add (g, b1) s = Tanh (h) y = MatMul (s, w2)
+}
+"""
+IMAGES = [{"image": np.random.default_rng(seed).standard_normal((2, 3, 8, 8)).astype(np.float32)} for seed in range(4)]
+OURS = [{}, {"weights": "uint8,asymmetric,per-tensor"}, {"activations": "int8,symmetric"}, {"activations": "symmetric"}]
+
+
+def proto(text: str) -> onnx.ModelProto:
+    return ir.to_proto(model_from_text(text))
+
+
+def written(model: onnx.ModelProto, **options: Any) -> onnx.ModelProto:
+    report = onnxq.quantize(model, check=False, **options)
+    onnx.checker.check_model(report.model, full_check=True)
+    return report.model
+
+
+def ops(model: onnx.ModelProto) -> Counter[str]:
+    return Counter(node.op_type for node in model.graph.node)
+
+
+def arrays(model: onnx.ModelProto) -> dict[str, npt.NDArray[Any]]:
+    return {tensor.name: numpy_helper.to_array(tensor) for tensor in model.graph.initializer}
+
+
+def weights(model: onnx.ModelProto) -> list[npt.NDArray[np.float64]]:
+    """Return what the codes of all weights stand for, as each operator's specification says; products as [K, N]."""
+    found, held = [], arrays(model)
+    producers = {name: node for node in model.graph.node for name in node.output}
+    for node in model.graph.node:
+        given = {attribute.name: attribute.i for attribute in node.attribute}
+        if node.op_type == "MatMulNBits":
+            blocks = -(-given["K"] // given["block_size"])
+            codes = held[node.input[1]].reshape(given["N"], blocks, -1).astype(int)
+            zeros = held[node.input[3]].reshape(given["N"], blocks, 1).astype(int) if len(node.input) > 3 else 128
+            values = (codes - zeros) * held[node.input[2]].reshape(given["N"], blocks, 1).astype(float)
+            found.append(values.reshape(given["N"], -1)[:, : given["K"]].T)
+        elif node.op_type == "DequantizeLinear" and held.get(node.input[0], np.empty(0)).ndim > 1:
+            codes = held[node.input[0]].astype(int)
+            beside = [1] * codes.ndim
+            if held[node.input[1]].size > 1:
+                beside[given.get("axis", 1)] = -1
+            zero = held[node.input[2]].astype(int).reshape(beside) if len(node.input) > 2 else 0
+            found.append((codes - zero) * held[node.input[1]].astype(float).reshape(beside))
+        elif node.op_type in ("MatMulInteger", "ConvInteger"):
+            codes, zero = held[node.input[1]].astype(int), 0
+            if len(node.input) > 3:
+                zero = held[node.input[3]].astype(int)
+            (cast,) = (each for each in model.graph.node if node.output[0] in each.input)
+            (mul,) = (each for each in model.graph.node if cast.output[0] in each.input)
+            (factor,) = (producers[name] for name in mul.input if name != cast.output[0])
+            (scale,) = (held[name] for name in factor.input if name in held)
+            if node.op_type == "ConvInteger":
+                scale = scale.reshape(-1, 1, 1, 1)
+            found.append((codes - zero) * scale.astype(float))
+    return sorted(found, key=lambda array: array.size)
+
+
+def assert_same_weights(one: onnx.ModelProto, two: onnx.ModelProto, count: int = 3) -> None:
+    first, second = weights(one), weights(two)
+    assert len(first) == len(second) == count
+    for ours, theirs in zip(first, second, strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+
+
+def largest_difference(one: onnx.ModelProto, two: onnx.ModelProto, *, optimize: bool) -> float:
+    """Return the largest difference of outputs, as a share of the largest value."""
+    name = one.graph.output[0].name
+    first, second = (run_model(model, IMAGES[0], optimize=optimize)[name] for model in (one, two))
+    return float(np.abs(first - second).max() / np.abs(first).max())
+
+
+def of_onnxq(options: dict[str, Any]) -> onnx.ModelProto:
+    options = {"format": "dynamic", "placement": "everywhere"} | options
+    model = written(proto(NET), calibration=IMAGES, **options)
+    assert ops(model)["MatMulInteger"] == 2
+    assert ops(model)["ConvInteger"] == 1
+    return model
+
+
+def of_onnxruntime(path: Path, **options: Any) -> onnx.ModelProto:
+    from onnxruntime.quantization import quantize_dynamic
+
+    onnx.save(proto(NET), path / "net.onnx")
+    quantize_dynamic(path / "net.onnx", path / "theirs.onnx", **options)
+    model = onnx.load(path / "theirs.onnx")
+    assert ops(model)["MatMulInteger"] == 2
+    return model
+
+
+def check_weight_only(model: onnx.ModelProto) -> None:
+    """Check both forms with weights on codes: the same weights bit for bit, the same outputs but for rounding."""
+    contrib = written(model, format="weight-only")
+    standard = written(model, format="weight-only", portable=True)
+    assert ops(contrib)["MatMulNBits"] == 2
+    assert ops(standard)["DequantizeLinear"] == 3
+    for found in (contrib, standard):
+        assert not {"DynamicQuantizeLinear", "MatMulInteger", "ConvInteger"} & set(ops(found))
+        assert_same_weights(found, model)
+        for optimize in (False, True):
+            assert largest_difference(model, found, optimize=optimize) < 0.05  # inputs lose no, or less, by rounding
+        assert largest_difference(contrib, found, optimize=False) < 0.03
+
+
+@pytest.mark.parametrize("options", OURS, ids=str)
+def test_weights_alone_of_onnxq(options: dict[str, Any]) -> None:
+    check_weight_only(of_onnxq(options))
+
+
+@pytest.mark.parametrize("per_channel", [False, True])
+@pytest.mark.parametrize("kind", ["QInt8", "QUInt8"])
+def test_weights_alone_of_another_quantizer(kind: str, per_channel: bool, tmp_path: Path) -> None:
+    from onnxruntime.quantization import QuantType
+
+    options = {"weight_type": getattr(QuantType, kind), "per_channel": per_channel}
+    check_weight_only(of_onnxruntime(tmp_path, **options))
+
+
+def test_what_was_written_anew_says_so_and_a_second_time_changes_nothing() -> None:
+    report = onnxq.quantize(of_onnxq({}), format="weight-only", check=False)
+    reasons = {entry.op: entry.reason for entry in report.plan.decisions}
+    assert reasons["com.microsoft::MatMulNBits"].code == reasons["Conv"].code == "imported"
+    assert "came quantized at run time" in reasons["Conv"].text
+    assert any("3 nodes came quantized" in warning for warning in report.warnings)
+    again = written(report.model, format="weight-only")
+    assert again.SerializeToString(deterministic=True) == report.model.SerializeToString(deterministic=True)
+
+
+def test_rules_keep_what_they_name() -> None:
+    found = ops(written(of_onnxq({}), format="weight-only", keep=["MatMul"]))
+    assert found["MatMulInteger"] == 2
+    assert found["Conv"] == 1
+
+
+FUSED = {
+    "DynamicQuantizeMatMul": "y = com.microsoft.DynamicQuantizeMatMul (x, c, s, z, b)",
+    "MatMulIntegerToFloat": """xc, xs, xz = DynamicQuantizeLinear (x)
+                               y = com.microsoft.MatMulIntegerToFloat (xc, c, xs, s, xz, z, b)""",
+}
+
+
+def fused(op: str) -> tuple[onnx.ModelProto, npt.NDArray[np.float64], npt.NDArray[np.float32]]:
+    """Return a model of one operator as onnxruntime fuses it, what its weight stands for, and its bias."""
+    rng = np.random.default_rng(0)
+    model = onnx.parser.parse_model(f"""
+    <ir_version: 9, opset_import: ["" : 17, "com.microsoft" : 1]>
+    net (float[2,48] image) => (float[2,16] y) {{ x = Identity (image) {FUSED[op]} }}""")
+    held = {
+        "c": rng.integers(0, 256, (48, 16)).astype(np.uint8),
+        "s": rng.uniform(0.01, 0.1, 16).astype(np.float32),
+        "z": rng.integers(100, 150, 16).astype(np.uint8),
+        "b": rng.standard_normal(16).astype(np.float32),
+    }
+    model.graph.initializer.extend(numpy_helper.from_array(array, name) for name, array in held.items())
+    return model, (held["c"].astype(int) - held["z"]) * held["s"].astype(float), held["b"]
+
+
+@pytest.mark.parametrize("op", FUSED)
+def test_weights_alone_of_what_onnxruntime_fuses(op: str) -> None:
+    model, weight, bias = fused(op)
+    feeds = {"image": np.random.default_rng(1).standard_normal((2, 48)).astype(np.float32)}
+    exact = feeds["image"].astype(float) @ weight + bias
+    for portable in (False, True):
+        found = written(model, format="weight-only", portable=portable)
+        assert op not in ops(found)
+        (held,) = weights(found)
+        np.testing.assert_array_equal(held, weight)
+        off, served = (run_model(found, feeds, optimize=optimize)["y"] for optimize in (False, True))
+        for result in (off, served):
+            assert np.abs(result - exact).max() < 0.02 * np.abs(exact).max()
+
+
+@pytest.mark.parametrize(
+    ("body", "reason"),
+    [
+        (
+            "q, s, z = DynamicQuantizeLinear (x) m = MatMulInteger (q, c, z) y = Cast <to = 1> (m)",
+            "not multiplied by the scale",
+        ),
+        (
+            """q, s, z = DynamicQuantizeLinear (x) m = MatMulInteger (q, c, z) f = Cast <to = 1> (m)
+               k = Mul (s, w) y = Mul (f, k) n = Cast <to = 1> (m)""",
+            "read by other operators",
+        ),
+        (
+            """q, s, z = DynamicQuantizeLinear (x) o = Add (x, x) p, t, v = DynamicQuantizeLinear (o)
+               m = MatMulInteger (q, c, z) f = Cast <to = 1> (m) k = Mul (t, w) y = Mul (f, k)""",
+            "not rounded by one scale",
+        ),
+    ],
+    ids=["unscaled", "two readers", "another scale"],
+)
+def test_what_stands_for_no_product_stays_and_says_why(body: str, reason: str) -> None:
+    outputs = "float[2,16] y" + (", float[2,16] n" if "n = " in body else "")
+    model = onnx.parser.parse_model(f"""
+    <ir_version: 9, opset_import: ["" : 17]>
+    net (float[2,48] x) => ({outputs}) <float w = {{0.5}}> {{ {body} }}""")
+    codes = np.random.default_rng(0).integers(-127, 128, (48, 16)).astype(np.int8)
+    model.graph.initializer.append(numpy_helper.from_array(codes, "c"))
+    report = onnxq.quantize(model, format="weight-only", check=False)
+    (decision,) = (entry for entry in report.plan.decisions if entry.op == "MatMulInteger")
+    assert decision.reason.code == "already-quantized"
+    assert reason in decision.reason.text
+    assert ops(report.model) == ops(model)
+
+
+def test_one_scale_a_row_stays_and_says_why() -> None:
+    model = written(proto(NET), calibration=IMAGES, format="dynamic", activations="per-token", placement="everywhere")
+    report = onnxq.quantize(model, format="weight-only", check=False)
+    reasons = [entry.reason.text for entry in report.plan.decisions if entry.op == "MatMulInteger"]
+    assert reasons
+    assert all("stays as it came" in text for text in reasons)
