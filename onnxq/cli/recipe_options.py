@@ -72,7 +72,7 @@ OPTIONS: dict[str, Any] = {
         _CHOICES,
         "1|4",
         "Of products in format weight-only: 4 (default) rounds what they multiply to 8 bits inside the kernel, 1 does "
-        "not, and takes several times as long.",
+        "not, and takes several times as long. MatMulNBits that came with the model keep theirs unless it is given.",
     ),
     "calibrator": _option(
         str, _CHOICES, "NAME[:OPTIONS]", "How ranges follow from what was seen: minmax, percentile:percentile=99.9 ..."

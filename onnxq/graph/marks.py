@@ -9,6 +9,7 @@ if TYPE_CHECKING:
 
 _UNPACKS = "onnxq.unpacks"
 _EQUALIZES = "onnxq.equalizes"
+_ACCURACY = "onnxq.accuracy_level"
 
 
 def mark_unpacking(node: ir.Node) -> None:
@@ -29,3 +30,14 @@ def mark_equalizing(node: ir.Node, method: str) -> None:
 def equalizing(node: ir.Node) -> str | None:
     """Return the method that put a node there to scale a tensor, None for other nodes."""
     return node.metadata_props.get(_EQUALIZES)
+
+
+def mark_accuracy(node: ir.Node, level: int) -> None:
+    """Note the accuracy level of the MatMulNBits that a node is written in the place of."""
+    node.metadata_props[_ACCURACY] = str(level)
+
+
+def marked_accuracy(node: ir.Node) -> int | None:
+    """Return the accuracy level noted at a node, 0 to 4; None if none is."""
+    text = node.metadata_props.get(_ACCURACY, "")
+    return int(text) if text in ("0", "1", "2", "3", "4") else None

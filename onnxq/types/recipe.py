@@ -244,7 +244,8 @@ class Recipe(_Model):
             machine (`onnxq targets --measure`), if there are any; "none": the target's own.
         prefer: "speed": what takes longer goes back to float; "size": it stays, and a warning says what it costs.
         accuracy_level: of MatMulNBits, in onnxruntime's numbers. 4: what it multiplies is rounded to 8 bits inside,
-            block by block; 1: it is not, sums are of float32, which takes several times as long.
+            block by block; 1: it is not, sums are of float32, which takes several times as long. None: 4, and what a
+            model came with stays.
         opset: of ONNX, that the model is brought to if it is older; what is quantized may need a later one.
         search: ways to quantize a layer, among which the fastest or smallest model within the limits is looked for:
             names of built-in recipes, paths, `FORMAT:SCHEME`; "auto" for those that suit `prefer`. (): no search.
@@ -276,7 +277,7 @@ class Recipe(_Model):
     guard: bool = True
     costs: Costs | Literal["auto", "none"] = "auto"
     prefer: Literal["speed", "size"] = "speed"
-    accuracy_level: Literal[1, 4] = 4
+    accuracy_level: Literal[1, 4] | None = None
     opset: int | None = Field(default=None, ge=1)
     search: tuple[str, ...] = ()
     tries: int = Field(default=24, ge=1)

@@ -29,7 +29,7 @@ from onnxq.types.plan import Decision
 # Of nodes whose decision names none. Activations are rounded to 8 bits inside the kernel, block by block, about 40 dB
 # below them: less than 4-bit weights lose, and with small blocks (see `matrices`) 2 dB for 8-bit ones. The other levels
 # do not round, and take 10 times as long for one row of a transformer encoder with 8 bits, 3 times as long as float.
-_ACCURACY_LEVEL = 4
+ACCURACY_LEVEL = 4
 
 
 @register_pass("emit-weight-only", preserves_semantics=False)
@@ -94,7 +94,7 @@ class _Writer:
             "N": matrix.rows,
             "bits": matrix.bits,
             "block_size": matrix.block,
-            "accuracy_level": decision.accuracy_level or _ACCURACY_LEVEL,
+            "accuracy_level": ACCURACY_LEVEL if decision.accuracy_level is None else decision.accuracy_level,
         }
         steps = self._steps(node)
         given = [*inputs, None, addend] if inside else inputs

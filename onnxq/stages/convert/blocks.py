@@ -12,10 +12,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from onnxq.graph.constants import constant_array
-from onnxq.graph.walk import bodies
+from onnxq.graph.marks import mark_accuracy
+from onnxq.graph.walk import bodies, nodes
 from onnxq.numerics.packing import unpack
 from onnxq.ops import op_key
+from onnxq.passes.emit.weight_only import ACCURACY_LEVEL
 from onnxq.stages.convert.expand import filled, float_type, plain
+from onnxq.stages.convert.lookups import Wanted
 from onnxq.stages.convert.writer import Writer, replace
 
 if TYPE_CHECKING:
@@ -38,6 +41,20 @@ def expand_blocks(model: ir.Model) -> frozenset[str]:
 def holds_block_products(model: ir.Model) -> frozenset[int]:
     """Return the bits of the codes that MatMulNBits nodes multiply."""
     return frozenset(node.attributes.get_int("bits", 4) for graph in bodies(model) for node in _products(graph))
+
+
+def set_accuracy(model: ir.Model, level: int, wanted: Wanted) -> frozenset[str]:
+    """Give every MatMulNBits an accuracy level, in place; return the path names of those that had another."""
+    import onnx_ir as ir
+
+    changed = set()
+    for name, node in nodes(model):
+        if op_key(node) != _MATMUL_NBITS or not wanted(name, "MatMul"):
+            continue
+        if node.attributes.get_int("accuracy_level", 0) != level:
+            node.attributes["accuracy_level"] = ir.AttrInt64("accuracy_level", level)
+            changed.add(name)
+    return frozenset(changed)
 
 
 def _products(graph: ir.Graph) -> Iterator[ir.Node]:
@@ -93,6 +110,9 @@ def _unpacked(graph: ir.Graph, node: ir.Node, writer: Writer) -> bool:
     product = writer.node(
         "Gemm" if inside else "MatMul", factors, name, name=node.name, dtype=float_type(), shape=old.shape
     )
+    level = node.attributes.get_int("accuracy_level", 0)
+    if level != ACCURACY_LEVEL:
+        mark_accuracy(product, level)
     steps = [dequantize, product]
     if bias is not None and not inside:
         added = [product.outputs[0], bias]

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from onnxq.graph.constants import constant_tensor
 from onnxq.graph.fingerprint import fingerprint
+from onnxq.graph.marks import marked_accuracy
 from onnxq.graph.names import name_of
 from onnxq.graph.walk import nodes
 from onnxq.ops import facts, op_key
@@ -18,24 +19,23 @@ from onnxq.stages.plan.rules import Wish
 from onnxq.targets import Output, Row, Target
 from onnxq.types.format import Format
 from onnxq.types.plan import Action, Decision, Plan, Reason, Role, TensorPlan
+from onnxq.types.recipe import Recipe
 from onnxq.types.scheme import PerChannel, PerTensor, QuantParams, QuantType, Scheme
 
 if TYPE_CHECKING:
     import onnx_ir as ir
 
 
-def imported_plan(
-    model: ir.Model, found: Imported, form: Format, target: Target, *, portable: bool
-) -> tuple[Plan, Mapping[str, str]]:
+def imported_plan(model: ir.Model, found: Imported, recipe: Recipe, target: Target) -> tuple[Plan, Mapping[str, str]]:
     """Return a plan that writes what a model came with in a format, and the nodes for which there is no such form.
 
     Args:
-        model: lifted. found: what it came with. form: to write. target, portable: what may run it.
+        model: lifted. found: what it came with. recipe: names the format to write. target: what will run it.
 
     Returns:
         The plan, and by path name of a node why it cannot be written so; the plan holds only where there is none.
     """
-    maker = _Maker(found, form, target, portable)
+    maker = _Maker(found, recipe, target)
     decisions, refused = [], {}
     clamps = {group.clamp: name for name, group in found.groups.items() if group.clamp is not None}
     for name, node in nodes(model):
@@ -51,7 +51,7 @@ def imported_plan(
             else:
                 decisions.append(made)
     plan = Plan(
-        format=form,
+        format=recipe.format,
         target=target.name,
         fingerprint=fingerprint(model),
         decisions=tuple(decisions),
@@ -63,12 +63,13 @@ def imported_plan(
 class _Maker:
     """Makes decisions, and the tensors that they name."""
 
-    def __init__(self, found: Imported, form: Format, target: Target, portable: bool) -> None:
+    def __init__(self, found: Imported, recipe: Recipe, target: Target) -> None:
         self.tensors: dict[str, TensorPlan] = {}
         self._found = found
-        self._form = form
+        self._form = recipe.format
         self._target = target
-        self._portable = portable
+        self._portable = recipe.portable
+        self._accuracy = recipe.accuracy_level
 
     def absorbed(self, name: str, node: ir.Node, producer: str) -> Decision:
         """Return the decision on a clamp whose work quantization does."""
@@ -112,7 +113,12 @@ class _Maker:
             inputs=dict(sorted(inputs.items())),
             outputs=outputs,
             kernel=kernel,
+            accuracy_level=self._level(node) if kernel == "MatMulNBits" else None,
         )
+
+    def _level(self, node: ir.Node) -> int | None:
+        """Return the accuracy level of a product: that asked for, else the one that it came with."""
+        return marked_accuracy(node) if self._accuracy is None else self._accuracy
 
     def _row(self, node: ir.Node, group: Group) -> Row | str | None:
         """Return the target's row for a node, None where Q and DQ do without, or why there is none."""

@@ -53,9 +53,13 @@ class _Product:
 
 @dataclass(kw_only=True, slots=True)
 class Expanded:
-    """Path names of the nodes that were written as float ones, with their operator; why others were not."""
+    """Path names of the nodes that were written as float ones, with their operator; why others were not.
+
+    `settled`: those that were changed and stay as they are now.
+    """
 
     nodes: dict[str, str] = field(default_factory=dict)
+    settled: frozenset[str] = frozenset()
     left: dict[str, str] = field(default_factory=dict)
 
 

@@ -20,7 +20,7 @@ from onnxq.graph.walk import nodes
 from onnxq.ops import facts, op_key
 from onnxq.passes.emit.constants import Chosen
 from onnxq.passes.emit.drop_inferred import declared_values
-from onnxq.stages.convert.blocks import expand_blocks, holds_block_products
+from onnxq.stages.convert.blocks import expand_blocks, holds_block_products, set_accuracy
 from onnxq.stages.convert.decide import imported_plan
 from onnxq.stages.convert.dynamic import Expanded, expand_dynamic, holds_dynamic
 from onnxq.stages.convert.expand import expand, holds_integer_operators
@@ -91,25 +91,31 @@ def convert(model: ir.Model, prepared: ir.Model, recipe: Recipe, target: Target)
         if stuck:
             left |= {name: "what it reads or writes is calibrated" for name in stuck if name not in left}
             continue
-        if not unpacked and not _worthwhile(lifted, found, recipe.format):
+        if not unpacked and not expanded.settled and not _worthwhile(lifted, found, recipe.format):
             return Converted(model=None, nodes={}, left=left, message=_stay(left, recipe)) if left else None
-        plan, reasons = imported_plan(lifted, found, recipe.format, target, portable=recipe.portable)
+        plan, reasons = imported_plan(lifted, found, recipe, target)
         if not reasons:
             break
         left |= reasons
     written, _ = rewrite(lifted, plan, chosen=_Codes(plan, found), declared=declared_values(model))
     count = len(found.groups) + len(unpacked)
-    message = f"{count} nodes came quantized and are written in format {recipe.format} with {_THEIRS}"
+    messages = [f"{count} nodes came quantized and are written in format {recipe.format} with {_THEIRS}"] * (count > 0)
+    if expanded.settled:
+        level = f"accuracy level {recipe.accuracy_level}"
+        messages.append(f"{len(expanded.settled)} MatMulNBits nodes came with another than {level}, and get that")
     decisions = {entry.node: entry.reason.text for entry in plan.decisions if entry.action is Action.QUANTIZE}
     decisions |= {
         name: f"came quantized at run time; DequantizeLinear unpacks its weights before {op} runs in float"
         for name, op in unpacked.items()
     }
+    decisions |= dict.fromkeys(
+        expanded.settled, f"works on codes already, now at accuracy level {recipe.accuracy_level}"
+    )
     return Converted(
         model=written,
         nodes=decisions,
         left=left,
-        message="; ".join([message, *([_stay(left, recipe)] if left else [])]),
+        message="; ".join([*messages, *([_stay(left, recipe)] if left else [])]),
     )
 
 
@@ -168,7 +174,8 @@ def _base(model: ir.Model, prepared: ir.Model, recipe: Recipe) -> ir.Model | Non
             base = prepared if needed <= opset else prepare(model, opset=needed).model
             return base if base.opset_imports.get("", 1) >= needed else None
         case Format.WEIGHT_ONLY:
-            return prepared if holds_dequantized(prepared) or holds_dynamic(prepared) else None
+            settles = recipe.accuracy_level is not None and bool(holds_block_products(prepared))
+            return prepared if settles or holds_dequantized(prepared) or holds_dynamic(prepared) else None
     return None
 
 
@@ -186,6 +193,8 @@ def _in_float(model: ir.Model, recipe: Recipe, wanted: Wanted) -> Expanded:
         found.left |= expand_lookups(model, wanted)
     else:
         join_lookups(model, wanted)
+        if recipe.accuracy_level is not None:
+            found.settled = set_accuracy(model, recipe.accuracy_level, wanted)
     return found
 
 

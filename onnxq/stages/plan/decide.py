@@ -100,7 +100,7 @@ def make_plan(model: ir.Model, statistics: Statistics, recipe: Recipe, target: T
     examined, inputs, placement, warnings = _placed(model, statistics, recipe, target)
     tensors = Tensors(model, statistics, calibrator, placement, examined, inputs=inputs)
     decided = (_decide(entry, placement, tensors, target) for entry in examined)
-    decisions = tuple(_with_accuracy(decision, recipe.accuracy_level) for decision in decided)
+    decisions = tuple(_with_accuracy(decision, recipe.accuracy_level or _ROUNDS_INPUTS) for decision in decided)
     plan = Plan(
         format=recipe.format,
         target=recipe.target,
@@ -202,7 +202,8 @@ def _with_accuracy(decision: Decision, level: int) -> Decision:
 
 
 def _without_effect(decisions: Sequence[Decision], recipe: Recipe) -> tuple[str, ...]:
-    if recipe.accuracy_level == _ROUNDS_INPUTS or any(decision.kernel == _WITH_ACCURACY for decision in decisions):
+    has_one = any(_WITH_ACCURACY in (decision.kernel, decision.op.rpartition("::")[2]) for decision in decisions)
+    if recipe.accuracy_level in (None, _ROUNDS_INPUTS) or has_one:
         return ()
     text = "no node runs as MatMulNBits (format weight-only, not portable), and no other kernel has it"
     return (f"`accuracy_level: {recipe.accuracy_level}` has no effect: {text}",)
