@@ -22,6 +22,7 @@ from benchmarks.networks import plain, resnet50
 
 Measured = dict[str, float]
 SECTION = "calibration"
+COUNTERS = ("numba", "numpy")  # with the extra `fast`, and without
 THEIRS = ("minmax", "entropy", "percentile")
 NAMES = {"1": "1 thread", "all": "all cores"}
 RATIOS = {
@@ -41,9 +42,9 @@ COLUMNS = {
 }
 
 
-def case(*arguments: object) -> Measured | str:
+def case(*arguments: object, counter: str = "numba") -> Measured | str:
     """Run one case in a fresh process; a failure is its last line."""
-    command = [sys.executable, "-m", "benchmarks.calibration_cases", *map(str, arguments)]
+    command = [sys.executable, "-m", "benchmarks.calibration_cases", counter, *map(str, arguments)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
         lines = done.stderr.strip().splitlines()
@@ -58,13 +59,14 @@ def memory(network: Path, *, quick: bool) -> str:
     counts = sorted({*ours, *theirs})
     rows: list[Sequence[str]] = []
 
-    def row(title: str, wanted: tuple[int, ...], tool: str, *options: str) -> None:
-        found = {count: case(tool, network, count, *options) for count in wanted}
+    def row(title: str, wanted: tuple[int, ...], tool: str, *options: str, counter: str = "numpy") -> None:
+        found = {count: case(tool, network, count, *options, counter=counter) for count in wanted}
         rows.append([title, *(_shown(found.get(count), "peak_mb") for count in counts)])
 
     row("float inference", ours, "float")
     for calibrator in CALIBRATORS:
         row(f"onnxq {calibrator}", ours, "onnxq", calibrator)
+    row("onnxq mse, numba", ours, "onnxq", "mse", counter="numba")
     for calibrator in THEIRS:
         row(f"onnxruntime {calibrator}", theirs, "onnxruntime", calibrator)
     title = "Peak memory of the process in MB, 18 convolutions at 224x224 by number of samples:"
@@ -75,19 +77,17 @@ def times(network: Path, *, quick: bool) -> str:
     """Return the tables of the time of calibration beside that of float inference."""
     count, often, repeats = (8, 1, 1) if quick else (128, 6, 1)
     names = ("ResNet-50 shape", "minilm", "ppocr-rec")
-    found = [
-        case("time-network", network, count, repeats),
-        case("time-zoo", "minilm", often, repeats),
-        case("time-zoo", "ppocr-rec", often, repeats),
-    ]
+    cases = (("time-network", network, count, repeats), *(("time-zoo", name, often, repeats) for name in names[1:]))
+    found = [case(*each, counter=counter) for each in cases for counter in COUNTERS]
     rows = [[title, *(_shown(each, key) for each in found)] for key, title in COLUMNS.items()]
-    ours = _table("Time of calibration beside float inference of the same samples:", ["", *names], rows)
+    head = ["", *(f"{name}, {counter}" for name in names for counter in COUNTERS)]
+    ours = _table("Time of calibration beside float inference of the same samples:", head, rows)
 
     few = 4 if quick else 16  # it keeps every activation
     rows = []
     for calibrator in THEIRS:
-        cases = [case("time-onnxruntime", each, few, calibrator) for each in (network, "minilm", "ppocr-rec")]
-        rows.append([calibrator, *(_shown(each, "ratio") for each in cases)])
+        ratios = [case("time-onnxruntime", each, few, calibrator) for each in (network, *names[1:])]
+        rows.append([calibrator, *(_shown(each, "ratio") for each in ratios)])
     theirs = _table(
         f"onnxruntime's own calibration / float inference on 1 thread ({few} samples of the ResNet-50 shape):",
         ["", *names],
@@ -116,7 +116,7 @@ def main() -> None:
     parser.add_argument("--only", choices=("memory", "time"), help="one part")
     parser.add_argument("--markdown", type=Path, help="page in which to write the tables, in their own section")
     options = parser.parse_args()
-    where = environment(("onnxq", "onnxruntime", "numpy"))
+    where = environment(("onnxq", "onnxruntime", "numpy", "numba"))
     versions = ", ".join(f"{name} {version}" for name, version in where.versions.items())
     parts = ["## Calibration", f"{where.date}, {where.processor} ({', '.join(where.features)}): {versions}."]
     with tempfile.TemporaryDirectory() as folder:

@@ -1,8 +1,9 @@
 """One case of `benchmarks.calibration`, run in a process of its own: prints what it measured as JSON.
 
-    python -m benchmarks.calibration_cases float plain.onnx 8
+    python -m benchmarks.calibration_cases numba float plain.onnx 8
 
-Imports stay inside the functions: what a case does not need must not count in its memory.
+The first word tells what counts values: numba or numpy. Imports stay inside the functions: what a case does not need
+must not count in its memory.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from onnxq.numerics import counting
 
 Feeds = dict[str, Any]
 CALIBRATORS = ("minmax", "moving-average", "percentile", "entropy", "mse")
@@ -186,7 +188,9 @@ CASES: dict[str, Callable[..., dict[str, float]]] = {
 
 def main() -> None:
     """Run the case that the command line names."""
-    case, *arguments = sys.argv[1:]
+    counter, case, *arguments = sys.argv[1:]
+    if counter == "numpy":
+        counting.PAYS = sys.maxsize
     result = CASES[case](*(int(each) if each.isdecimal() else each for each in arguments))
     print(json.dumps(result | {"peak_mb": peak_mb()}))
 
