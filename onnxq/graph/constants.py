@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from onnxq.graph.names import names, take_name
+
 if TYPE_CHECKING:
     import numpy.typing as npt
     import onnx_ir as ir
@@ -33,6 +35,16 @@ def constant_array(value: ir.Value | None) -> npt.NDArray[Any] | None:
     """Return the constant that `value` holds as an array of its own dtype and shape (read-only), None if it is none."""
     tensor = constant_tensor(value)
     return None if tensor is None else tensor.numpy()
+
+
+def add_constant(graph: ir.Graph, name: str, array: npt.NDArray[Any]) -> ir.Value:
+    """Return a new initializer of a graph, named so or with a number behind."""
+    import onnx_ir as ir
+
+    name = take_name(name, names(graph))
+    value = ir.val(name, const_value=ir.tensor(array, name=name))
+    graph.register_initializer(value)
+    return value
 
 
 def moved_tensor(value: ir.Value | None) -> ir.TensorProtocol | None:

@@ -57,7 +57,8 @@ def rewrite(
     if plan.constants or any(decision.float_type is not None for decision in plan.decisions):
         names.append(_CONVERT)
         options[_CONVERT] = {"plan": plan}
-    names.append("close-pairs")
+    names += ["shield-float", "close-pairs"]
+    options["shield-float"] = {"plan": plan}
     if declared is not None:
         names.append(_DROP)
         options[_DROP] = {"declared": declared}

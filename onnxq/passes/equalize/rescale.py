@@ -12,7 +12,7 @@ import onnx_ir as ir
 
 from onnxq.errors import PlanError
 from onnxq.graph.marks import mark_equalizing
-from onnxq.graph.names import take_name
+from onnxq.graph.names import names, take_name
 from onnxq.graph.spill import Spill
 from onnxq.graph.walk import top_level
 from onnxq.passes import register_pass
@@ -83,7 +83,7 @@ class Rescale(ir.passes.InPlacePass):
                 raise PlanError(f"scaling '{name}' leaves what its type can hold; leave the equalization out")
             value.const_value = ir.tensor(spill.keep(scaled), name=name)
         nodes = dict(top_level(model))
-        taken = _names(model)
+        taken = names(model.graph)
         for insert in self.rescaling.inserted:
             _insert(insert, [nodes[name] for name in insert.nodes], taken)
         changed = bool(changes.factors or changes.left or changes.right or changes.addends or changes.inserted)
@@ -117,8 +117,3 @@ def _insert(insert: Inserted, readers: list[ir.Node], taken: set[str]) -> None:
 
 def _is(value: ir.Value | None, name: str) -> bool:
     return value is not None and value.name == name
-
-
-def _names(model: ir.Model) -> set[str]:
-    found = {name for name, _ in top_level(model)} | set(model.graph.initializers)
-    return found | {value.name or "" for node in model.graph for value in node.outputs}

@@ -8,8 +8,7 @@ import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
-from onnxq.graph.constants import constant_tensor
-from onnxq.graph.names import take_name
+from onnxq.graph.constants import add_constant, constant_tensor
 
 Array = npt.NDArray[Any]
 
@@ -79,11 +78,3 @@ def set_constant(node: ir.Node, slot: int, array: Array) -> None:
     assert weight is not None
     node.resize_inputs(max(slot + 1, len(node.inputs)))
     node.replace_input_with(slot, add_constant(graph, f"{weight.name}_bias", array))
-
-
-def add_constant(graph: ir.Graph, name: str, array: Array) -> ir.Value:
-    """Return a new initializer of a graph, named so or with a number behind."""
-    name = take_name(name, set(graph.initializers))
-    value = ir.val(name, const_value=ir.tensor(array, name=name))
-    graph.register_initializer(value)
-    return value

@@ -5,8 +5,8 @@ from __future__ import annotations
 import onnx_ir as ir
 
 from onnxq.graph.constants import constant_tensor
-from onnxq.graph.names import take_name
-from onnxq.graph.walk import bodies, scopes
+from onnxq.graph.names import names, take_name
+from onnxq.graph.walk import scopes
 from onnxq.passes import register_pass
 
 _FIRST_WITH_OUTPUT_DTYPE = 21  # of QuantizeLinear
@@ -32,7 +32,7 @@ class ClosePairs(ir.passes.InPlacePass):
                 for node in scope:
                     if _gives_int8(node):
                         for mover in [use.node for use in node.outputs[0].uses() if _moved_on(*use)]:
-                            taken = taken or _names(model)
+                            taken = taken or names(model.graph)
                             _close(node, mover, taken)
                             modified = True
         return ir.passes.PassResult(model, modified=modified)
@@ -83,13 +83,3 @@ def _close(pair: ir.Node, mover: ir.Node, taken: set[str]) -> None:
     quantize.replace_input_with(0, moved)
     moved.name = take_name(f"{name}/moved", taken)
     graph.insert_after(mover, [quantize, again])
-
-
-def _names(model: ir.Model) -> set[str]:
-    """Return the names of all values and nodes."""
-    found: set[str] = set()
-    for body in bodies(model):
-        found |= {value.name or "" for value in body.inputs} | set(body.initializers)
-        for node in body:
-            found |= {node.name or "", *(value.name or "" for value in node.outputs)}
-    return found

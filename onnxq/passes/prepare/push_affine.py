@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 
-from onnxq.graph.constants import constant_tensor
+from onnxq.graph.constants import add_constant, constant_tensor
 from onnxq.graph.walk import scopes
 from onnxq.passes import register_pass
-from onnxq.passes.prepare._affine import Array, add_constant, affine, group, has, own_constant, set_constant
+from onnxq.passes.prepare._affine import Array, affine, group, has, own_constant, set_constant
 
 
 @register_pass("push-affine", preserves_semantics=True)
