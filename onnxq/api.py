@@ -114,7 +114,7 @@ def quantize(
         VerificationError: worse than the recipe's limits allow, or nothing can be quantized; nothing is written.
     """
     asked = make_recipe(recipe, calibration=calibration, evaluation=evaluation, **options)
-    job = Job(model, asked, progress, data=calibration)
+    job = Job(model, asked, progress, data=calibration, replayed=statistics is not None)
     target = check_picture(picture)
     if target is not None and not job.recipe.search:
         raise RecipeError("a picture shows the models that a search met, and no search was asked for")
@@ -161,7 +161,13 @@ def plan(
     **options: Any,
 ) -> Plan:
     """Decide what would happen to every node, and why; change and write nothing. Arguments as for `quantize`."""
-    job = Job(model, make_recipe(recipe, calibration=calibration, **options), progress, data=calibration)
+    job = Job(
+        model,
+        make_recipe(recipe, calibration=calibration, **options),
+        progress,
+        data=calibration,
+        replayed=statistics is not None,
+    )
     job.prepare()
     job.equalize(statistics=statistics is not None)
     made = job.planned(job.statistics(statistics))
@@ -187,7 +193,13 @@ def simulate(
     Returns:
         A model of the same kind as `model` (for a path, `onnx_ir.Model`).
     """
-    job = Job(model, make_recipe(recipe, calibration=calibration, **options), progress, data=calibration)
+    job = Job(
+        model,
+        make_recipe(recipe, calibration=calibration, **options),
+        progress,
+        data=calibration,
+        replayed=statistics is not None,
+    )
     job.prepare()
     job.equalize(statistics=statistics is not None)
     assert job.prepared is not None
@@ -371,7 +383,13 @@ def sensitivity(
     """
     target = check_picture(picture)
     asked = make_recipe(recipe, calibration=calibration, evaluation=evaluation, **options)
-    job = Job(model, asked.model_copy(update={"search": (), "guard": False}), progress, data=calibration)
+    job = Job(
+        model,
+        asked.model_copy(update={"search": (), "guard": False}),
+        progress,
+        data=calibration,
+        replayed=statistics is not None,
+    )
     job.prepare()
     job.equalize(statistics=statistics is not None)
     assert job.prepared is not None

@@ -21,7 +21,16 @@ from onnxq.passes.verifier import Verifier
 from onnxq.runtime.session import run_model
 from onnxq.stages.budget import Budget
 from onnxq.stages.calibrate import calibrate, findings, survey
-from onnxq.stages.convert import convert, with_imported, with_rest_in_float
+from onnxq.stages.convert import (
+    Codes,
+    Known,
+    convert_and_prepare,
+    is_as_it_came,
+    with_imported,
+    with_known,
+    with_rest_in_float,
+    with_rules_for,
+)
 from onnxq.stages.correct_biases import with_corrected_biases
 from onnxq.stages.cost_file import load_costs
 from onnxq.stages.draft import Draft, Make, is_empty
@@ -100,6 +109,7 @@ class Job:
             self.model = self.came = load(self.source)
         self.imported: Mapping[str, str] = {}
         self.left: Mapping[str, str] = {}
+        self.known = Known()
         self.prepared: Prepared | None = None
         self.opened: Source | None = None
         self.equalizations: tuple[Equalization, ...] = ()
@@ -138,8 +148,8 @@ class Job:
                 chosen, why = choose_format(prepared.model, self.target)
                 self.recipe = self.recipe.model_copy(update={"format": chosen})
                 self.warnings.append(why)
-            if not as_it_is and self._converted(prepared.model):
-                prepared = prepare(self.model, **options)
+            if not as_it_is:
+                prepared = self._converted(prepared, options)
             needed = self._needed_opset(prepared.model)
             if self.recipe.passes is None and needed > prepared.model.opset_imports.get("", needed):
                 prepared = prepare(self.model, opset=needed, **options)
@@ -172,26 +182,29 @@ class Job:
         self.equalizations = found.entries
         self.prepared = replace(self.prepared, model=found.model, records=(*self.prepared.records, *found.records))
 
-    def _converted(self, prepared: ir.Model) -> bool:
-        """Write what came quantized in the recipe's format; tell whether anything was."""
+    def _converted(self, prepared: Prepared, options: Mapping[str, Any]) -> Prepared:
+        """Write what came quantized in the recipe's format; return the model prepared again, if anything was."""
+        ranges = self.data is not None or self.recipe.calibration is not None or self.replayed
         try:
-            found = convert(self.model, prepared, self.recipe, self.target)
+            found, again = convert_and_prepare(
+                self.model, prepared, self.recipe, self.target, ranges=ranges, options=options
+            )
         except OnnxqError as error:
             self.warnings.append(f"what came quantized cannot be written in format {self.recipe.format}: {error}")
-            return False
-        if found is None:
-            return False
-        self.imported, self.left = found.nodes, found.left
-        self.warnings.append(found.message)
-        if found.model is not None:
-            self.model = found.model
-        return found.model is not None
+            return prepared
+        if found is not None:
+            self.imported, self.left, self.known = found.nodes, found.left, found.known
+            self.warnings.append(found.message)
+            self.model = self.model if found.model is None else found.model
+            self.recipe = with_rules_for(self.recipe, found.known)
+        return again
 
     def planned(self, found: Statistics, recipe: Recipe | None = None) -> Plan:
         """Return the plan of a recipe (the job's) for the prepared model, with what was done to that before."""
         assert self.prepared is not None
         made = make_plan(self.prepared.model, found, recipe or self.recipe, self.target)
-        return with_imported(replace(made, equalizations=self.equalizations), self.imported, self.left)
+        made = with_known(replace(made, equalizations=self.equalizations), self.prepared.model, self.known)
+        return with_imported(made, self.imported, self.left)
 
     def _needed_opset(self, model: ir.Model) -> int:
         recipes = [way.recipe for way in open_ways(self.recipe, lambda way: None)]
@@ -321,19 +334,21 @@ class Job:
         needed = needed_tensors(model, found, recipe, self.target)
         return frozenset(name for name in needed if missing(features, name, found.tensors.get(name)))
 
-    def chosen(self, made: Plan, found: Statistics) -> Mapping[str, Chosen] | None:
-        """Return the codes that sequential weight methods choose while the model runs, None where there are none.
+    def chosen(self, made: Plan, found: Statistics) -> Mapping[str, Chosen]:
+        """Return the codes that weights came with, or that sequential methods choose while the model runs.
 
         Raises:
             CalibrationError: statistics were given in place of the data, which has to be run again for that.
         """
+        came = Codes(made, self.known.constants)
         if not wants_data(made):
-            return None
+            return came
         assert self.prepared is not None
         source = self._again("a sequential weight method", "the option `sequential`")
-        return choose_in_order(
+        chosen = choose_in_order(
             self.prepared.model, made, found, source, threads=self.recipe.serving[0], progress=self.progress
         )
+        return Codes(made, self.known.constants, chosen)
 
     def with_corrected_biases(
         self, recipe: Recipe, made: Plan, found: Statistics, chosen: Mapping[str, Chosen] | None
@@ -387,7 +402,9 @@ class Job:
                     declared=declared,
                     dump_after=dump_after,
                 )
-            if is_empty(made) and recipe.passes is None:
+            if recipe.passes is None and not self.imported and is_as_it_came(made, self.known):
+                quantized = self.came
+            elif recipe.passes is None and is_empty(made):
                 quantized = self.model  # as it came: quantizing a second time gives the same bytes
             return Draft(recipe=recipe, plan=made, model=quantized, records=records)
 

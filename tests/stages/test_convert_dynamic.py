@@ -237,3 +237,191 @@ def test_one_scale_a_row_stays_and_says_why() -> None:
     reasons = [entry.reason.text for entry in report.plan.decisions if entry.op == "MatMulInteger"]
     assert reasons
     assert all("stays as it came" in text for text in reasons)
+
+
+def calibrated(model: onnx.ModelProto, **options: Any) -> onnxq.Report:
+    report = onnxq.quantize(model, check=False, calibration=IMAGES, placement="everywhere", **options)
+    onnx.checker.check_model(report.model, full_check=True)
+    return report
+
+
+def stored_codes(model: onnx.ModelProto) -> Counter[tuple[tuple[int, ...], bytes]]:
+    """Return shape and bytes of what is stored on 8 bits."""
+    return Counter(
+        (array.shape, array.tobytes())
+        for array in arrays(model).values()
+        if array.dtype in (np.int8, np.uint8) and array.size > 32
+    )
+
+
+def integer(model: onnx.ModelProto) -> set[str]:
+    return {"DynamicQuantizeLinear", "MatMulInteger", "ConvInteger"} & set(ops(model))
+
+
+@pytest.mark.parametrize("form", ["qdq", "qoperator"])
+@pytest.mark.parametrize("options", OURS, ids=str)
+def test_calibrated_of_onnxq(options: dict[str, Any], form: str) -> None:
+    model = of_onnxq(options)
+    report = calibrated(model, format=form)
+    assert not integer(report.model)
+    assert stored_codes(report.model) == stored_codes(model)
+    if form == "qdq":
+        assert_same_weights(report.model, model)
+    else:
+        assert {"QLinearConv", "QLinearMatMul"} <= set(ops(report.model)) or "QGemm" in ops(report.model)
+    for optimize in (False, True):
+        assert largest_difference(model, report.model, optimize=optimize) < 0.08
+    imported = [entry for entry in report.plan.decisions if entry.reason.code == "imported"]
+    assert len(imported) == 3
+    assert all("came quantized at run time" in entry.reason.text for entry in imported)
+    came = [tensor for tensor in report.plan.tensors.values() if tensor.reason == "came with the model"]
+    assert len(came) == 3
+    assert any("3 nodes came quantized at run time and are calibrated" in warning for warning in report.warnings)
+
+
+@pytest.mark.parametrize("per_channel", [False, True])
+@pytest.mark.parametrize("kind", ["QInt8", "QUInt8"])
+def test_calibrated_of_another_quantizer(kind: str, per_channel: bool, tmp_path: Path) -> None:
+    from onnxruntime.quantization import QuantType
+
+    model = of_onnxruntime(tmp_path, weight_type=getattr(QuantType, kind), per_channel=per_channel)
+    report = calibrated(model, format="qdq")
+    assert stored_codes(report.model) == stored_codes(model)
+    written = [entry for entry in report.plan.decisions if entry.reason.code == "imported"]
+    assert written
+    assert_same_weights(report.model, model)
+    for optimize in (False, True):
+        assert largest_difference(model, report.model, optimize=optimize) < 0.08
+
+
+@pytest.mark.parametrize("op", FUSED)
+def test_calibrated_of_what_onnxruntime_fuses(op: str) -> None:
+    model, weight, bias = fused(op)
+    rng = np.random.default_rng(1)
+    data = [{"image": rng.standard_normal((2, 48)).astype(np.float32)} for _ in range(4)]
+    found = onnxq.quantize(model, check=False, format="qdq", placement="everywhere", calibration=data).model
+    assert op not in ops(found)
+    (held,) = weights(found)
+    np.testing.assert_array_equal(held, weight)
+    exact = data[0]["image"].astype(float) @ weight + bias
+    for optimize in (False, True):
+        result = run_model(found, data[0], optimize=optimize)["y"]
+        assert np.abs(result - exact).max() < 0.03 * np.abs(exact).max()
+
+
+def test_without_data_it_stays_as_it_came_and_says_what_would_do() -> None:
+    model = of_onnxq({})
+    report = onnxq.quantize(model, check=False, format="qdq", allow_empty=True)
+    reasons = [entry.reason.text for entry in report.plan.decisions if entry.op.endswith("Integer")]
+    assert len(reasons) == 3
+    assert all("give calibration data to write it in format qdq" in text for text in reasons)
+    assert stored_codes(report.model) == stored_codes(model)
+
+
+def test_what_the_plan_leaves_in_float_quantizes_at_run_time_as_it_came() -> None:
+    """No weight ever becomes float: what is cheaper in float than on calibrated codes keeps its form."""
+    model = of_onnxq({"activations": "symmetric"})
+    hidden = ["Conv_0"]
+    rules = [{"match": {"name": hidden}, "keep": "slower", "because": "measured"}]
+    report = calibrated(model, format="qdq", rules=rules)
+    (decision,) = (entry for entry in report.plan.decisions if entry.node == hidden[0])
+    assert decision.reason.code == "already-quantized"
+    assert "stays as it came, quantized at run time: measured" in decision.reason.text
+    assert ops(report.model)["ConvInteger"] == 1
+    assert ops(report.model)["MatMulInteger"] == 0
+    assert stored_codes(report.model) == stored_codes(model)
+    assert_same_weights(report.model, model)
+    again = calibrated(model, recipe=report.recipe)
+    assert again.model.SerializeToString(deterministic=True) == report.model.SerializeToString(deterministic=True)
+
+
+@pytest.mark.parametrize("options", [{"keep": ["Conv_0"]}, {"placement": "fastest"}], ids=str)
+def test_calibrated_a_second_time_nothing_changes(options: dict[str, Any], tmp_path: Path) -> None:
+    onnx.save(of_onnxq({}), tmp_path / "came.onnx")
+    options = {"placement": "everywhere", "check": False, "calibration": IMAGES, "format": "qdq"} | options
+    for source, target in (("came", "once"), ("once", "twice")):
+        onnxq.quantize(tmp_path / f"{source}.onnx", tmp_path / f"{target}.onnx", **options)
+    assert (tmp_path / "once.onnx").read_bytes() == (tmp_path / "twice.onnx").read_bytes()
+    assert (tmp_path / "once.onnx").read_bytes() != (tmp_path / "came.onnx").read_bytes()
+
+
+CHANNELS = """
+<ir_version: 9, opset_import: ["" : 17]>
+net (float[2,3,8,8] image) => (float[2,4,8,8] y) <float w = {0.01}, float[4,1,1] f = {0.5, 2.0, 3.0, 0.1}>
+{
+  q, s, z = DynamicQuantizeLinear (image) m = ConvInteger <pads = [1,1,1,1]> (q, c, z)
+  i = Cast <to = 1> (m) k = Mul (s, w) v = Mul (i, k) y = Mul (v, f)
+}
+"""
+
+
+def with_codes(text: str, low: int, *, negative: bool = False) -> onnx.ModelProto:
+    """Return a model of one convolution with int8 codes from `low` on, and factors behind it."""
+    model = onnx.parser.parse_model(text)
+    codes = np.random.default_rng(0).integers(-127, 128, (4, 3, 3, 3)).astype(np.int8)
+    codes[0, 0, 0, 0] = low
+    model.graph.initializer.append(numpy_helper.from_array(codes, "c"))
+    if negative:
+        (factor,) = (tensor for tensor in model.graph.initializer if tensor.name == "f")
+        factor.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(factor) * np.float32(-1), "f"))
+    return model
+
+
+@pytest.mark.parametrize("negative", [False, True])
+def test_factors_behind_a_convolution_go_into_its_scales(negative: bool) -> None:
+    """As BatchNormalization does, which quantizers leave behind convolutions that quantize at run time."""
+    model = with_codes(CHANNELS, -127, negative=negative)
+    found = calibrated(model, format="qdq").model
+    assert not {"ConvInteger", "Mul"} & set(ops(found))
+    held, came = arrays(found), arrays(model)
+    (name,) = (name for name, array in held.items() if array.dtype == np.int8 and array.ndim == 4)
+    np.testing.assert_array_equal(held[name], -came["c"] if negative else came["c"])
+    (scale,) = (held[node.input[1]] for node in found.graph.node if node.input[0] == name)
+    np.testing.assert_allclose(scale, np.abs(came["f"].reshape(-1)) * np.float32(0.01), rtol=1e-6)
+    for optimize in (False, True):
+        assert largest_difference(model, found, optimize=optimize) < 0.02
+
+
+def test_a_weight_that_preparing_changes_otherwise_stays_as_it_came_and_says_so() -> None:
+    """The negative of -128 is no code of int8."""
+    report = calibrated(with_codes(CHANNELS, -128, negative=True), format="qdq")
+    (decision,) = (entry for entry in report.plan.decisions if entry.op == "ConvInteger")
+    assert "preparing the model changes its weight" in decision.reason.text
+    assert ops(report.model)["ConvInteger"] == 1
+
+
+def test_a_model_whose_products_all_stay_is_written_as_it_came() -> None:
+    model = of_onnxq({})
+    rules = [{"match": {"op": ["Conv", "MatMul", "Gemm"]}, "keep": "slower"}]
+    rest = {"match": {"op": ["Relu", "Tanh", "Flatten"]}, "keep": "float"}
+    report = calibrated(model, format="qdq", rules=[*rules, rest], passes=None)
+    assert report.model.SerializeToString(deterministic=True) == model.SerializeToString(deterministic=True)
+
+
+def test_statistics_in_the_place_of_data(tmp_path: Path) -> None:
+    model = of_onnxq({})
+    statistics = onnxq.calibrate(model, calibration=IMAGES, format="qdq", placement="everywhere")
+    options = {"check": False, "format": "qdq", "placement": "everywhere"}
+    one = onnxq.quantize(model, statistics=statistics, **options).model
+    two = onnxq.quantize(model, calibration=IMAGES, **options).model
+    assert not integer(one)
+    assert one.SerializeToString(deterministic=True) == two.SerializeToString(deterministic=True)
+
+
+def test_the_guard_measures_a_calibrated_model_and_a_report_rebuilds_it(tmp_path: Path) -> None:
+    onnx.save(of_onnxq({}), tmp_path / "came.onnx")
+    np.savez(tmp_path / "data.npz", image=np.concatenate([each["image"] for each in IMAGES]))
+    options = {"calibration": str(tmp_path / "data.npz"), "batch_size": 2, "format": "qdq"}
+    report = onnxq.quantize(tmp_path / "came.onnx", tmp_path / "one.onnx", **options)
+    assert report.verification is not None
+    assert min(entry.sqnr_served for entry in report.verification.outputs) > 20
+    onnxq.quantize(tmp_path / "came.onnx", tmp_path / "two.onnx", recipe=tmp_path / "one.report.json", check=False)
+    assert (tmp_path / "one.onnx").read_bytes() == (tmp_path / "two.onnx").read_bytes()
+
+
+@pytest.mark.parametrize("options", [{"equalize": ["cross-layer"]}, {"search": ["auto"], "min_sqnr": 1.0}], ids=str)
+def test_what_would_change_weights_leaves_them_and_says_so(options: dict[str, Any]) -> None:
+    report = onnxq.plan(of_onnxq({}), calibration=IMAGES, format="qdq", **options)
+    reasons = [entry.reason.text for entry in report.decisions if entry.op.endswith("Integer")]
+    assert len(reasons) == 3
+    assert all("it is on codes" in text for text in reasons)

@@ -2,6 +2,17 @@
 
 from __future__ import annotations
 
-from onnxq.stages.convert.stage import Converted, convert, with_imported, with_rest_in_float
+from onnxq.stages.convert.known import Codes, Known, is_as_it_came, with_known, with_rules_for
+from onnxq.stages.convert.stage import Converted, convert_and_prepare, with_imported, with_rest_in_float
 
-__all__ = ["Converted", "convert", "with_imported", "with_rest_in_float"]
+__all__ = [
+    "Codes",
+    "Converted",
+    "Known",
+    "convert_and_prepare",
+    "is_as_it_came",
+    "with_imported",
+    "with_known",
+    "with_rest_in_float",
+    "with_rules_for",
+]

@@ -24,6 +24,7 @@ from onnxq.ops import op_key
 from onnxq.stages.convert.expand import filled, float_type, plain
 from onnxq.stages.convert.lookups import Wanted
 from onnxq.stages.convert.writer import Writer, drop_dead, replace
+from onnxq.types.scheme import QuantType, Scheme
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -38,12 +39,18 @@ _FLOAT = {
 }
 """The float operator that each stands for."""
 
+_UINT8 = Scheme(dtype=QuantType.UINT8, symmetric=False)
+
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class _Product:
-    """What a product reads: x in float, codes, scale and zero point of its weight, what is added; and its last node."""
+    """What a product reads: x in float, codes, scale and zero point of its weight, what is added; and its last node.
+
+    `activation`: how x was quantized.
+    """
 
     x: ir.Value
+    activation: Scheme
     codes: ir.Value
     scale: npt.NDArray[np.float32]
     zero_point: ir.Value | None
@@ -55,10 +62,11 @@ class _Product:
 class Expanded:
     """Path names of the nodes that were written as float ones, with their operator; why others were not.
 
-    `settled`: those that were changed and stay as they are now.
+    `activations`: how their inputs were quantized. `settled`: those that were changed and stay as they are now.
     """
 
     nodes: dict[str, str] = field(default_factory=dict)
+    activations: dict[str, Scheme] = field(default_factory=dict)
     settled: frozenset[str] = frozenset()
     left: dict[str, str] = field(default_factory=dict)
 
@@ -77,8 +85,8 @@ def expand_dynamic(model: ir.Model, wanted: Wanted) -> Expanded:
             continue
         product = _product(node)
         why = product if isinstance(product, str) else _expand(node, op, product, writer)
-        if why is None:
-            found.nodes[name] = op
+        if why is None and isinstance(product, _Product):
+            found.nodes[name], found.activations[name] = op, product.activation
         elif why:
             found.left[name] = why
     return found
@@ -90,7 +98,8 @@ def _product(node: ir.Node) -> _Product | str:
         return "its weights lie in a layout of onnxruntime's own"
     given = [filled(node, slot) for slot in range(7)]
     if node.op_type == "DynamicQuantizeMatMul":
-        return _checked(given[0], given[1], constant_array(given[2]), given[3], node, bias=given[4])
+        x = None if given[0] is None else (given[0], _UINT8)
+        return _checked(x, given[1], constant_array(given[2]), given[3], node, bias=given[4])
     if node.op_type == "MatMulIntegerToFloat":
         if constant_array(given[2]) is not None:
             return ""
@@ -132,23 +141,27 @@ def _only_reader(value: ir.Value, op: str) -> ir.Node | None:
     return uses[0].node if found else None
 
 
-def _rounded(codes: ir.Value | None, scale: ir.Value | None, zero_point: ir.Value | None) -> ir.Value | None:
-    """Return the float value that codes, with a scale and zero point found at run time, stand for; None if none."""
+def _rounded(
+    codes: ir.Value | None, scale: ir.Value | None, zero_point: ir.Value | None
+) -> tuple[ir.Value, Scheme] | None:
+    """Return the float value that codes, with a scale found at run time, stand for, and how they do; None if none."""
     node = None if codes is None else codes.producer()
-    if node is None or scale is None:
+    x = None if node is None else node.inputs[0]
+    if node is None or x is None or scale is None or codes is None or codes.dtype is None:
         return None
     if op_key(node) == "DynamicQuantizeLinear":
-        return node.inputs[0] if scale is node.outputs[1] and zero_point is node.outputs[2] else None
-    if op_key(node) != "QuantizeLinear" or filled(node, 1) is not scale:
+        return (x, _UINT8) if scale is node.outputs[1] and zero_point is node.outputs[2] else None
+    if op_key(node) != "QuantizeLinear" or filled(node, 1) is not scale or codes.dtype.name not in ("INT8", "UINT8"):
         return None
     own = filled(node, 2)
     zero = constant_array(own)
-    same = zero_point is own or (zero_point is None and zero is not None and not zero.any())
-    return node.inputs[0] if same else None
+    if zero_point is not own and not (zero_point is None and zero is not None and not zero.any()):
+        return None
+    return x, Scheme(dtype=QuantType(codes.dtype.name.lower()), symmetric=own is None or zero is not None)
 
 
 def _checked(
-    x: ir.Value | None,
+    x: tuple[ir.Value, Scheme] | None,
     codes: ir.Value | None,
     scale: npt.NDArray[np.float32] | None,
     zero_point: ir.Value | None,
@@ -162,7 +175,7 @@ def _checked(
         return "the codes or zero points of its weight are computed"
     if scale is None or scale.dtype != np.float32:
         return "the scales of its weight are no float32 constants"
-    return _Product(x=x, codes=codes, scale=scale, zero_point=zero_point, end=end, bias=bias)
+    return _Product(x=x[0], activation=x[1], codes=codes, scale=scale, zero_point=zero_point, end=end, bias=bias)
 
 
 def _expand(node: ir.Node, op: str, product: _Product, writer: Writer) -> str | None:

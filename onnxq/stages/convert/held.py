@@ -94,6 +94,43 @@ def constant(value: ir.Value | None, blocks: int | None = None) -> Constant | st
     return _moved(held, list(reversed(between)), blocks) if between else held
 
 
+def rescaled(held: Constant, values: npt.NDArray[np.float32]) -> Constant | None:
+    """Return a constant whose scales, one for each index of the first axis, make it a scaled one.
+
+    Args:
+        held: the constant. values: float32 [channels, ...], what its codes stand for times a factor for each channel.
+
+    Returns:
+        The same codes on other scales, negated where a factor is negative; None where `values` are no such.
+    """
+    import onnx_ir as ir
+
+    came, codes, scheme = held.values().astype(np.float64), held.codes(), held.params.scheme
+    on_channels = isinstance(scheme.granularity, PerTensor) or scheme.granularity == PerChannel(axis=0)
+    if came.shape != values.shape or not on_channels or not came.size:
+        return None
+    rows, wanted = came.reshape(len(came), -1), values.reshape(len(came), -1)
+    place = np.abs(rows).argmax(axis=1)[:, None]
+    largest, there = np.take_along_axis(rows, place, 1), np.take_along_axis(wanted, place, 1)
+    factor = np.divide(there, largest, out=np.ones_like(largest), where=largest != 0)
+    if not (np.isfinite(factor).all() and factor.all() and np.allclose(wanted, rows * factor, rtol=1e-5, atol=0)):
+        return None
+    negative = factor[:, 0] < 0
+    if negative.any() and not (scheme.dtype is QuantType.INT8 and scheme.symmetric and codes.min() > -128):
+        return None
+    beside = (-1, *[1] * (codes.ndim - 1))
+    signs, dtype = np.where(negative, -1, 1).reshape(beside), ir.DataType.from_numpy(np.dtype(scheme.dtype.value))
+    params = QuantParams(
+        scheme=replace_fields(scheme, granularity=PerChannel(axis=0)),
+        scale=np.asarray(np.abs(factor[:, 0]) * held.params.scale, np.float32),
+        zero_point=np.broadcast_to(held.params.zero_point, len(came)).astype(np.int32),
+    )
+    tensor = ir.LazyTensor(
+        lambda: ir.tensor((held.codes() * signs).astype(scheme.dtype.value)), dtype=dtype, shape=ir.Shape(codes.shape)
+    )
+    return replace_fields(held, tensor=tensor, params=params, moves=())
+
+
 def params_of(node: ir.Node, value: ir.Value) -> QuantParams | None:
     """Return the parameters of a QuantizeLinear or DequantizeLinear of `value`; None where they are not of our kind."""
     scale, zero_point = constant_array(filled(node, 1)), filled(node, 2)

@@ -3,7 +3,7 @@
     QDQ <-> QOperator                              calibrated groups; a float weight behind a pair counts, too
     DequantizeLinear of blocks <-> MatMulNBits     products with weights on codes, however moved; by `portable`
     Gather of codes, DequantizeLinear <-> GatherBlockQuantized      rows looked up on codes; the same
-    products that quantize at run time -> either form of weights on codes
+    products that quantize at run time -> either form of weights on codes; calibrated ones, see `known`
 
 No number is computed anew: scales, zero points and codes stay what they are. What has no form in the new format stays
 in the old one, and so does what the recipe gives another format or keeps.
@@ -12,19 +12,19 @@ in the old one, and so does what the recipe gives another format or keeps.
 from __future__ import annotations
 
 import glob
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
 
+from onnxq.graph.fingerprint import fingerprint
 from onnxq.graph.walk import nodes
 from onnxq.ops import facts, op_key
-from onnxq.passes.emit.constants import Chosen
 from onnxq.passes.emit.drop_inferred import declared_values
 from onnxq.stages.convert.blocks import expand_blocks, holds_block_products, set_accuracy
 from onnxq.stages.convert.decide import imported_plan
 from onnxq.stages.convert.dynamic import Expanded, expand_dynamic, holds_dynamic
 from onnxq.stages.convert.expand import expand, holds_integer_operators
-from onnxq.stages.convert.held import Constant
+from onnxq.stages.convert.known import Codes, Known, lift_known, settled
 from onnxq.stages.convert.lift import Imported, holds_dequantized, lift
 from onnxq.stages.convert.lookups import Wanted, expand_lookups, holds_lookups, join_lookups
 from onnxq.stages.convert.writer import drop_unread
@@ -32,11 +32,11 @@ from onnxq.stages.draft import with_rules
 from onnxq.stages.plan.already import ALREADY, IMPORTED
 from onnxq.stages.plan.candidates import Candidate, examine, is_weighted
 from onnxq.stages.plan.rules import wish_for
-from onnxq.stages.prepare import prepare
+from onnxq.stages.prepare import Prepared, prepare
 from onnxq.stages.rewrite import rewrite
 from onnxq.targets import Target
 from onnxq.types.format import Format
-from onnxq.types.plan import Action, Decision, Plan, Reason, Role
+from onnxq.types.plan import Action, Decision, Plan, Reason
 from onnxq.types.recipe import Match, Recipe, Rule
 
 if TYPE_CHECKING:
@@ -50,21 +50,94 @@ class Converted:
     Attributes:
         model: in the format asked for, None where nothing was written anew.
         nodes: path name of each node that was written anew -> why. left: of each that has no such form -> why.
-        message: a sentence about it.
+        message: a sentence about it. known: weights on codes of products that are now float ones, to be planned.
     """
 
     model: ir.Model | None
     nodes: Mapping[str, str]
     left: Mapping[str, str]
     message: str
+    known: Known = field(default_factory=Known)
 
 
-def convert(model: ir.Model, prepared: ir.Model, recipe: Recipe, target: Target) -> Converted | None:
+def convert(
+    model: ir.Model,
+    prepared: ir.Model,
+    recipe: Recipe,
+    target: Target,
+    *,
+    ranges: bool = False,
+    unfit: Mapping[str, str] | None = None,
+) -> Converted | None:
     """Write what came quantized in the recipe's format; None where there is nothing that has another form.
 
     Args:
         model: as loaded. prepared: the same, prepared. recipe: of a settled format. target: what will run it.
+        ranges: whether calibration can tell those of activations.
+        unfit: path names of products that stay as they came, and why.
     """
+    if not recipe.format.static or not holds_dynamic(prepared):
+        return _rewritten(model, prepared, recipe, target)
+    left = dict(unfit or {})
+    # What a guard put back in float goes back to how it came, when it is replayed, too.
+    lifted, known, why = lift_known(prepared, _wanted(recipe, target, left, guarded=True))
+    left |= why
+    hindrance = _hindrance(recipe, ranges=ranges)
+    if known.weights and hindrance is not None:
+        left |= dict.fromkeys(known.weights, hindrance)
+        lifted, known = prepared, Known()
+    found = _rewritten(model, lifted, recipe, target)
+    if found is not None:
+        left |= found.left
+    messages = [] if found is None or found.model is None else [found.message]
+    if known.weights:
+        messages.append(f"{len(known.weights)} nodes came quantized at run time and are calibrated, on {_THEIRS}")
+    if left:
+        messages.append(_stay(left, recipe))
+    if known.weights and (found is None or found.model is None):
+        nothing = Plan(
+            format=recipe.format, target=target.name, fingerprint=fingerprint(lifted), decisions=(), tensors={}
+        )
+        written, _ = rewrite(lifted, nothing, declared=declared_values(model))
+    else:
+        written = None if found is None else found.model  # type: ignore[assignment]
+    if written is None and not left:
+        return None
+    nodes = {} if found is None else found.nodes
+    return Converted(model=written, nodes=nodes, left=left, message="; ".join(messages), known=known)
+
+
+def convert_and_prepare(
+    model: ir.Model, prepared: Prepared, recipe: Recipe, target: Target, *, ranges: bool, options: Mapping[str, Any]
+) -> tuple[Converted | None, Prepared]:
+    """Write what came quantized in the recipe's format, and prepare the result, which must not change any codes.
+
+    Args:
+        model, recipe, target, ranges: as for `convert`. prepared: the model, prepared. options: of preparing.
+    """
+    unfit: dict[str, str] = {}
+    while True:
+        found = convert(model, prepared.model, recipe, target, ranges=ranges, unfit=unfit)
+        if found is None or found.model is None:
+            return found, prepared
+        again = prepare(found.model, **options)
+        known, lost = settled(found.known, again.model)
+        if not lost:
+            return replace(found, known=known), again
+        unfit |= dict.fromkeys(lost, "preparing the model changes its weight")
+
+
+def _hindrance(recipe: Recipe, *, ranges: bool) -> str | None:
+    """Return why products that quantize at run time are not calibrated, None if they are."""
+    if recipe.equalize:
+        return "it is on codes, and equalizing moves scales into weights; take `equalize` out"
+    if recipe.search:
+        return "it is on codes, and a search looks for others; take `search` out"
+    return None if ranges else f"give calibration data to write it in format {recipe.format}"
+
+
+def _rewritten(model: ir.Model, prepared: ir.Model, recipe: Recipe, target: Target) -> Converted | None:
+    """Write what has another form, but for products to be calibrated."""
     base = _base(model, prepared, recipe)
     if base is None:
         return None
@@ -97,7 +170,7 @@ def convert(model: ir.Model, prepared: ir.Model, recipe: Recipe, target: Target)
         if not reasons:
             break
         left |= reasons
-    written, _ = rewrite(lifted, plan, chosen=_Codes(plan, found), declared=declared_values(model))
+    written, _ = rewrite(lifted, plan, chosen=Codes(plan, found.constants), declared=declared_values(model))
     count = len(found.groups) + len(unpacked)
     messages = [f"{count} nodes came quantized and are written in format {recipe.format} with {_THEIRS}"] * (count > 0)
     if expanded.settled:
@@ -220,33 +293,14 @@ def _worthwhile(model: ir.Model, found: Imported, form: Format) -> bool:
     )
 
 
-def _wanted(recipe: Recipe, target: Target, left: Mapping[str, str]) -> Wanted:
+def _wanted(recipe: Recipe, target: Target, left: Mapping[str, str], *, guarded: bool = False) -> Wanted:
+    """Return what tells whether a node is to be in the recipe's format; `guarded`: also if a guard found against it."""
+
     def wanted(name: str, op: str, weighted: bool = True) -> bool:
         if name in left:
             return False
         wish = wish_for(recipe, target, op, name, weighted=weighted)
-        return wish.keep is None and wish.format is recipe.format
+        kept = wish.keep is not None and not (guarded and wish.keep[0] != "float")
+        return not kept and wish.format is recipe.format
 
     return wanted
-
-
-class _Codes(Mapping[str, Chosen]):
-    """The codes that a model came with, by plan key; unpacked when they are asked for."""
-
-    def __init__(self, plan: Plan, found: Imported) -> None:
-        roles = (Role.WEIGHT, Role.BIAS)
-        self._held: dict[str, Constant] = {
-            key: found.constants[tensor.tensor]
-            for key, tensor in plan.tensors.items()
-            if tensor.role in roles and tensor.tensor in found.constants
-        }
-
-    def __getitem__(self, key: str) -> Chosen:
-        held = self._held[key]
-        return held.codes(), held.params
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._held)
-
-    def __len__(self) -> int:
-        return len(self._held)

@@ -1,0 +1,243 @@
+"""Products that quantize at run time, in a format that calibrates: their inputs get ranges, their codes stay.
+
+On the way through the stages such a product is a float one, with its weight as a float constant. The plan is made as
+for any model, and then the codes take their place in it again. Where the plan leaves a product in float, it is written
+as it came, to quantize at run time: float weights would be four times as large.
+"""
+
+from __future__ import annotations
+
+import glob
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from onnxq.graph.constants import constant_tensor
+from onnxq.graph.walk import nodes
+from onnxq.ops import facts, op_key
+from onnxq.passes.emit.constants import Chosen
+from onnxq.stages.convert.dynamic import expand_dynamic
+from onnxq.stages.convert.held import Constant, rescaled
+from onnxq.stages.convert.lift import lift
+from onnxq.stages.convert.lookups import Wanted
+from onnxq.stages.convert.writer import drop_unread
+from onnxq.stages.plan.already import ALREADY, IMPORTED
+from onnxq.types.format import Format
+from onnxq.types.plan import Action, Decision, Plan, Reason, Role, TensorPlan
+from onnxq.types.recipe import Match, Recipe, Rule, WeightChoice
+from onnxq.types.scheme import PerChannel, PerTensor, QuantType, Scheme
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
+
+_INTEGER = {"MatMul": "MatMulInteger", "Gemm": "MatMulInteger", "Conv": "ConvInteger"}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Known:
+    """Weights whose codes a model came with.
+
+    Attributes:
+        constants: by name of the float constant. weights: that name, by path name of the product that reads it.
+        activations: how a product's input was quantized at run time, by path name.
+    """
+
+    constants: Mapping[str, Constant] = field(default_factory=dict)
+    weights: Mapping[str, str] = field(default_factory=dict)
+    activations: Mapping[str, Scheme] = field(default_factory=dict)
+
+
+def lift_known(model: ir.Model, wanted: Wanted) -> tuple[ir.Model, Known, dict[str, str]]:
+    """Write products that quantize at run time as float ones with float weights.
+
+    Args:
+        model: prepared; stays as it is. wanted: tells which.
+
+    Returns:
+        A copy, the weights that came on codes, and by path name why products that were wanted stay as they are.
+    """
+    left: dict[str, str] = {}
+
+    def still_wanted(name: str, op: str, weighted: bool = True) -> bool:
+        return name not in left and wanted(name, op, weighted)
+
+    while True:
+        lifted = model.clone()
+        expanded = expand_dynamic(lifted, still_wanted)
+        left |= expanded.left
+        names = frozenset(expanded.nodes)
+        found = lift(lifted, partial(_among, names), weights_only=True)
+        drop_unread(lifted)
+        stuck = sorted(name for name in names if name not in found.groups)
+        if not stuck:
+            break
+        left |= {name: found.left.get(name, "what it reads or writes is calibrated") for name in stuck}
+    weights = {name: _weight(node) for name, node in nodes(lifted) if name in names}
+    return lifted, Known(constants=found.constants, weights=weights, activations=expanded.activations), left
+
+
+def _among(names: frozenset[str], name: str, node: ir.Node) -> bool:
+    return name in names
+
+
+def settled(known: Known, prepared: ir.Model) -> tuple[Known, frozenset[str]]:
+    """Return the weights as preparing the model leaves them, and the products of which that changes other things.
+
+    Scales of channels behind a convolution go into its weight: its scales then, and the signs of its codes.
+
+    Args:
+        known: of the model. prepared: the same model, prepared.
+    """
+    constants, lost, present = dict(known.constants), set(), dict(nodes(prepared))
+    for name, weight in known.weights.items():
+        node = present.get(name)
+        tensor = None if node is None else constant_tensor(node.inputs[1])
+        if node is None or tensor is None or op_key(node) not in _INTEGER or _weight(node) != weight:
+            lost.add(name)
+            continue
+        held, values = known.constants[weight], tensor.numpy()
+        if not np.array_equal(values, held.values()):
+            found = rescaled(held, values) if op_key(node) == "Conv" else None
+            if found is None:
+                lost.add(name)
+            else:
+                constants[weight] = found
+    return replace(known, constants=constants), frozenset(lost)
+
+
+def with_rules_for(recipe: Recipe, known: Known) -> Recipe:
+    """Return the recipe with rules in front that ask for the types and granularities that the weights came with."""
+    rules = [rule for rule in _rules(known) if rule not in recipe.rules]  # a report's recipe has them
+    return recipe.model_copy(update={"rules": (*rules, *recipe.rules)})
+
+
+def _rules(known: Known) -> Iterator[Rule]:
+    by_choice: dict[tuple[QuantType, bool, bool], list[str]] = {}
+    for name, weight in known.weights.items():
+        scheme = known.constants[weight].params.scheme
+        place = (scheme.dtype, scheme.symmetric, isinstance(scheme.granularity, PerChannel))
+        by_choice.setdefault(place, []).append(name)
+    for (dtype, symmetric, per_channel), names in by_choice.items():
+        granularity = PerChannel() if per_channel else PerTensor()
+        yield Rule(
+            match=Match(name=tuple(glob.escape(name) for name in names)),
+            weights=WeightChoice(dtype=dtype, symmetric=symmetric, granularity=granularity, method="rtn"),
+            optional=True,
+        )
+
+
+def with_known(plan: Plan, model: ir.Model, known: Known) -> Plan:
+    """Return a plan that takes the codes that weights came with.
+
+    Args:
+        plan: of the model with float weights. model: that one, prepared. known: the weights.
+    """
+    if not known.weights:
+        return plan
+    present, tensors, decisions = dict(nodes(model)), dict(plan.tensors), []
+    for decision in plan.decisions:
+        weight = known.weights.get(decision.node)
+        if weight is None:
+            decisions.append(decision)
+        elif _takes(plan, decision, known.constants[weight]):
+            key = decision.inputs[1]
+            tensors[key] = _as_it_came(tensors[key], known.constants[weight])
+            text = f"came quantized at run time; its codes and calibrated inputs run as {decision.kernel}"
+            decisions.append(replace(decision, reason=Reason(code=IMPORTED, text=text)))
+        else:
+            decisions.append(_at_run_time(decision, present[decision.node], known, tensors))
+    in_float = {decision.node for decision in decisions if decision.format is Format.DYNAMIC}
+    codes = {weight for name, weight in known.weights.items() if name in in_float}
+    constants = {name: how for name, how in plan.constants.items() if name not in codes}
+    return replace(plan, decisions=tuple(decisions), tensors=tensors, constants=constants)
+
+
+def is_as_it_came(plan: Plan, known: Known) -> bool:
+    """Tell whether a plan changes nothing but products that quantize at run time, which it writes as they came."""
+    changed = [decision for decision in plan.decisions if decision.action is Action.QUANTIZE]
+    return bool(changed) and all(
+        decision.node in known.weights and decision.format is Format.DYNAMIC for decision in changed
+    )
+
+
+class Codes(Mapping[str, Chosen]):
+    """The codes that constants came with, by plan key; unpacked when they are asked for."""
+
+    def __init__(
+        self, plan: Plan, constants: Mapping[str, Constant], others: Mapping[str, Chosen] | None = None
+    ) -> None:
+        """Take those constants of a plan that came on codes, and what is known of others."""
+        self._others = others or {}
+        roles = (Role.WEIGHT, Role.BIAS)
+        self._held: dict[str, Constant] = {
+            key: constants[tensor.tensor]
+            for key, tensor in plan.tensors.items()
+            if tensor.role in roles and tensor.tensor in constants
+        }
+
+    def __getitem__(self, key: str) -> Chosen:
+        if key not in self._held:
+            return self._others[key]
+        held = self._held[key]
+        return held.codes(), held.params
+
+    def __iter__(self) -> Iterator[str]:
+        return iter({**self._held, **self._others})
+
+    def __len__(self) -> int:
+        return len({**self._held, **self._others})
+
+
+def _weight(node: ir.Node) -> str:
+    value = node.inputs[facts.get(op_key(node)).weight or 0]
+    return "" if value is None or value.name is None else value.name
+
+
+def _takes(plan: Plan, decision: Decision, held: Constant) -> bool:
+    """Tell whether a decision reads a weight in the form that it came in."""
+    if decision.action is not Action.QUANTIZE or decision.format is None or not decision.format.static:
+        return False
+    wanted, came = plan.tensors[decision.inputs[1]].scheme, held.params.scheme
+    return (wanted.dtype, wanted.granularity) == (came.dtype, came.granularity)
+
+
+def _as_it_came(tensor: TensorPlan, held: Constant) -> TensorPlan:
+    pairs = "" if tensor.pairs is None else ": sums of neighbours may saturate, as they did"
+    return replace(
+        tensor,
+        scheme=held.params.scheme,
+        method=None,
+        features_from=(),
+        feature_axis=None,
+        pairs=None,
+        in_float=None,
+        reason=f"came with the model{pairs}",
+    )
+
+
+def _at_run_time(decision: Decision, node: ir.Node, known: Known, tensors: dict[str, TensorPlan]) -> Decision:
+    """Return a decision that quantizes a product's input at run time, as it came, and plan its tensors."""
+    weight, scheme = known.weights[decision.node], known.activations[decision.node]
+    x = "" if node.inputs[0] is None else node.inputs[0].name or ""
+    keys = {0: f"{x}@dynamic-{scheme.dtype}-{'symmetric' if scheme.symmetric else 'asymmetric'}", 1: weight}
+    text = "quantized at run time"
+    tensors[keys[0]] = TensorPlan(name=keys[0], tensor=x, role=Role.ACTIVATION, scheme=scheme, reason=text)
+    tensors[keys[1]] = _as_it_came(
+        TensorPlan(name=keys[1], tensor=weight, role=Role.WEIGHT, scheme=scheme), known.constants[weight]
+    )
+    why = decision.reason.text if decision.action is Action.KEEP else "a rule asks for other codes than it came with"
+    return replace(
+        decision,
+        action=Action.QUANTIZE,
+        reason=Reason(code=ALREADY, text=f"stays as it came, quantized at run time: {why}"),
+        format=Format.DYNAMIC,
+        inputs=keys,
+        outputs={},
+        kernel=_INTEGER[decision.op],
+        accuracy_level=None,
+        float_type=None,
+        float_reason=None,
+    )
