@@ -106,7 +106,8 @@ def _spec(value: ir.Value) -> InputSpec:
         raise CalibrationError(f"input '{value.name}' is declared as {kind}; onnxq feeds tensors only")
     dims = None
     if value.shape is not None:
-        dims = tuple(dim if isinstance(dim, int) else dim.value for dim in value.shape)
+        # Exporters of PaddlePaddle name every extent that varies "?"; those need not be equal.
+        dims = tuple(dim if isinstance(dim, int) else None if dim.value == "?" else dim.value for dim in value.shape)
     return InputSpec(name=value.name or "", dtype=np.dtype(value.dtype.numpy()), dims=dims, below=_table_length(value))
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from onnxq.errors import ModelError, nearest
 from onnxq.graph.own import own
 from onnxq.graph.tensors import tensors
+from onnxq.graph.walk import scopes
 from onnxq.stages._audit import audit, audit_external
 from onnxq.stages._sparse import densify
 
@@ -139,7 +140,15 @@ def _set_folder(model: ir.Model, folder: Path | None) -> None:
 
 
 def _normalize(model: ir.Model, what: str) -> None:
-    """Sort nodes that come before what they read (onnx_ir cannot clone them), and give the ONNX domain one name."""
+    """Bring into one form what models say in several, and what onnx_ir cannot clone.
+
+    Nodes that come before what they read are sorted, the ONNX domain has one name, and an extent below zero, which some
+    exporters write for one that varies, becomes an unknown one.
+    """
+    for scope in scopes(model):
+        made = (value for node in scope for value in node.outputs)
+        for value in (*scope.inputs, *scope.outputs, *made):
+            _open_extents(value)
     for graph in (model.graph, *(function.graph for function in model.functions.values())):
         if "ai.onnx" in graph.opset_imports:
             graph.opset_imports.setdefault("", graph.opset_imports.pop("ai.onnx"))
@@ -147,6 +156,13 @@ def _normalize(model: ir.Model, what: str) -> None:
             graph.sort()
         except ValueError:
             raise ModelError(f"{what} is broken: its nodes wait for each other in a circle; export it again") from None
+
+
+def _open_extents(value: ir.Value) -> None:
+    import onnx_ir as ir
+
+    if value.shape is not None and any(isinstance(extent, int) and extent < 0 for extent in value.shape):
+        value.shape = ir.Shape([None if isinstance(extent, int) and extent < 0 else extent for extent in value.shape])
 
 
 def _neighbour(path: Path) -> str:

@@ -35,6 +35,14 @@ def test_language_models_get_ids_within_the_table_masks_of_ones_and_equal_length
     assert feeds["flag"].dtype == bool
 
 
+def test_a_question_mark_is_no_name_of_an_extent():
+    model = ir.from_onnx_text('<ir_version: 8, opset_import: ["" : 17]> g (float[1,3,H,W] x, float[K] y) => () {}')
+    for value in model.graph.inputs:
+        value.shape = ir.Shape([extent if isinstance(extent, int) else ir.SymbolicDim("?") for extent in value.shape])
+    feeds = next(iter(synthetic(signature(model), shapes={"x": (1, 3, 48, 320)}, samples=1)))
+    assert feeds["y"].shape == (1,)
+
+
 def test_shapes_can_be_given_and_named_extents_follow():
     signed = sign("float[N,3,H,W] x, float[N,H] y, float16 z")
     feeds = next(iter(synthetic(signed, shapes={"x": (2, 3, 48, 320)}, samples=1)))

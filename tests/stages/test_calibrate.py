@@ -7,11 +7,11 @@ import numpy as np
 import onnx_ir as ir
 import pytest
 from onnxq.data import open_source, signature, synthetic
-from onnxq.errors import CalibrationError, RecipeError
+from onnxq.errors import CalibrationError, ModelError, RecipeError
 from onnxq.graph.fingerprint import fingerprint
 from onnxq.graph.text import model_from_text
 from onnxq.runtime.taps import Taps
-from onnxq.stages.calibrate import calibrate, findings
+from onnxq.stages.calibrate import calibrate, findings, survey
 from onnxq.stages.calibrate import checkpoint as checkpoint_module
 from onnxq.types.statistics import Histogram
 from tests.quantizing import text
@@ -213,6 +213,21 @@ def test_a_one_shot_source_is_enough_for_one_wave(model, monkeypatch):
 
 def test_synthetic_samples_are_marked(model):
     assert calibrate(model, ["x"], synthetic(signature(model))).synthetic
+
+
+def test_made_up_inputs_on_which_the_model_does_not_run_are_told_from_real_ones():
+    framed = model_from_text(
+        text(
+            "a = Slice (x, s, e) y = Reshape (a, n)",
+            "float[T] x",
+            "float[10,20] y",
+            "int64[1] s = {0}, int64[1] e = {200}, int64[2] n = {10, 20}",
+        )
+    )
+    with pytest.raises(CalibrationError, match=r"^made-up inputs: .* give real samples with --calibration$"):
+        survey(framed, ["a", "y"], synthetic(signature(framed)))
+    with pytest.raises(ModelError, match=r"check the input data$"):
+        survey(framed, ["a", "y"], open_source([{"x": np.zeros(40, np.float32)}], signature(framed)))
 
 
 def test_an_interrupted_calibration_goes_on_where_it_was(model, tmp_path, monkeypatch):

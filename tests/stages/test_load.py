@@ -6,6 +6,7 @@ import onnx.parser
 import onnx_ir as ir
 import pytest
 from onnx import helper
+from onnxq import quantize
 from onnxq.errors import ModelError
 from onnxq.graph.fingerprint import fingerprint
 from onnxq.runtime.session import run_model
@@ -291,6 +292,16 @@ class TestBadFiles:
 
 
 class TestNormalization:
+    def test_extents_below_zero_are_unknown_ones(self, proto):
+        for value in (proto.graph.input[0], proto.graph.output[0]):
+            value.type.tensor_type.shape.dim[0].dim_value = -1
+        model = load(proto)
+        for value in (model.graph.inputs[0], model.graph.outputs[0]):
+            assert value.shape[0] == ir.SymbolicDim(None)
+            assert isinstance(value.shape[-1], int)
+        report = quantize(proto, allow_empty=True, check=False)
+        assert report.calibration["synthetic"]
+
     def test_nodes_out_of_order_are_sorted(self, proto):
         nodes = list(proto.graph.node)
         del proto.graph.node[:]

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from onnxq.data.batch import Batch
 from onnxq.data.source import Source
+from onnxq.errors import CalibrationError, ModelError
 from onnxq.graph.fingerprint import fingerprint
 from onnxq.numerics.accumulator import merge_shapes
 from onnxq.runtime.taps import in_graph_order, tensor_shapes
@@ -26,11 +27,18 @@ def survey(model: ir.Model, tensors: Collection[str], source: Source) -> Statist
 
     Raises:
         CalibrationError: data that does not fit the model, or a tensor that the model has not.
+        ModelError: the model does not run on the data.
     """
     found: dict[str, Shapes | None] = {}
     wanted = in_graph_order(model, tensors)
     largest = _largest(source)
-    for batch, shapes in zip(largest, tensor_shapes(model, wanted, [each.feeds for each in largest]), strict=True):
+    try:
+        extents = tensor_shapes(model, wanted, [each.feeds for each in largest])
+    except ModelError as error:
+        if not source.synthetic:
+            raise
+        raise CalibrationError(f"{source.description}: {error}, or give real samples with --calibration") from error
+    for batch, shapes in zip(largest, extents, strict=True):
         for name, each in shapes.items():
             for shape in each:
                 seen = tuple(
