@@ -47,6 +47,32 @@ def test_the_second_time_changes_no_byte(net: onnx.ModelProto, form, tmp_path: P
     assert (tmp_path / "once.onnx").read_bytes() == (tmp_path / "twice.onnx").read_bytes()
     assert (tmp_path / "once.onnx").read_bytes() != (tmp_path / "net.onnx").read_bytes()
     assert any(entry.reason.code == "already-quantized" for entry in again.plan.decisions) or form.name == "float16"
+    assert not any("came" in warning for warning in again.warnings)
+
+
+ONE_FORM = """
+<ir_version: 10, opset_import: ["" : 21]>
+net (float[5,2,16] x) => (float[5,1,2,24] y, float[5,2,6] z)
+<float[1,96,16] w, float[1,96,24] r, float[5,24,6] m, int64[3] k = {5, 2, 24}>
+{ y = LSTM <hidden_size = 24> (x, w, r) s = Reshape (y, k) z = MatMul (s, m) }
+"""
+
+
+@pytest.mark.parametrize("form", ["qdq", "qoperator", "weight-only"])
+def test_what_has_one_form_only_is_not_said_to_lack_another(form: str) -> None:
+    """LSTM quantizes at run time in formats that calibrate; a stack of matrices is unpacked in format weight-only."""
+    model = ir.to_proto(model_from_text(ONE_FORM))
+    rng = np.random.default_rng(0)
+    options = {
+        "calibration": [{"x": rng.standard_normal((5, 2, 16)).astype(np.float32)}],
+        "check": False,
+        "placement": "everywhere",
+        "format": form,
+    }
+    once = onnxq.quantize(model, **options)
+    again = onnxq.quantize(once.model, **options)
+    assert not any("came" in warning for warning in again.warnings)
+    assert again.model.SerializeToString(deterministic=True) == once.model.SerializeToString(deterministic=True)
 
 
 def test_the_rest_is_quantized_around_what_is_quantized_already(net: onnx.ModelProto) -> None:

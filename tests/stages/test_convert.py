@@ -339,3 +339,22 @@ def test_what_stands_in_a_body_is_written_too() -> None:
     assert "MatMul" not in inner
     for feeds in data:
         assert largest_difference(model, found, feeds, optimize=True) < 1e-6
+
+
+def test_a_product_that_the_standard_has_no_form_for_stays_and_says_why() -> None:
+    model = onnxq.quantize(proto(PRODUCTS), format="weight-only", check=False).model
+    first, second = (node for node in model.graph.node if node.op_type == "MatMulNBits")
+    (scale,) = (tensor for tensor in model.graph.initializer if tensor.name == first.input[2])
+    model.graph.input.append(onnx.helper.make_tensor_value_info(scale.name, scale.data_type, scale.dims))  # a default
+    report = onnxq.quantize(model, format="weight-only", portable=True, check=False)
+    reasons = {entry.node: entry.reason for entry in report.plan.decisions}
+    assert "its codes, scales or zero points are computed" in reasons[first.name].text
+    assert reasons[second.name].code == "imported"
+    assert ops(report.model)["MatMulNBits"] == 1
+    assert any("stay as they came" in warning for warning in report.warnings)
+
+
+def test_a_product_that_a_rule_keeps_stays_as_it_came() -> None:
+    model = onnxq.quantize(proto(PRODUCTS), format="weight-only", check=False).model
+    (name, _) = (node.name for node in model.graph.node if node.op_type == "MatMulNBits")
+    assert ops(written(model, format="weight-only", portable=True, keep=[name]))["MatMulNBits"] == 1

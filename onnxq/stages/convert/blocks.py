@@ -27,15 +27,16 @@ if TYPE_CHECKING:
 _MATMUL_NBITS = "com.microsoft::MatMulNBits"
 
 
-def expand_blocks(model: ir.Model) -> frozenset[str]:
-    """Write MatMulNBits as DequantizeLinear and MatMul; return the names of the nodes."""
-    names = set()
+def expand_blocks(model: ir.Model, wanted: Wanted) -> dict[str, str]:
+    """Write MatMulNBits as DequantizeLinear and MatMul, in place; return why not, by path name."""
+    left = {}
     writer = Writer(model)
-    for graph in bodies(model):
-        for node in list(_products(graph)):
-            if _unpacked(graph, node, writer):
-                names.add(node.name or "")
-    return frozenset(names)
+    for name, node in list(nodes(model)):
+        if op_key(node) == _MATMUL_NBITS and wanted(name, "MatMul"):
+            why = _expand(node, writer)
+            if why is not None:
+                left[name] = why
+    return left
 
 
 def holds_block_products(model: ir.Model) -> frozenset[int]:
@@ -61,22 +62,26 @@ def _products(graph: ir.Graph) -> Iterator[ir.Node]:
     return (node for node in graph if op_key(node) == _MATMUL_NBITS)
 
 
-def _unpacked(graph: ir.Graph, node: ir.Node, writer: Writer) -> bool:
-    """Write one MatMulNBits in operators of the standard; tell whether that could be done."""
+def _expand(node: ir.Node, writer: Writer) -> str | None:
+    """Write one MatMulNBits in operators of the standard; return why that cannot be done."""
     import onnx_ir as ir
 
+    graph = node.graph
+    assert isinstance(graph, ir.Graph)
     rows, columns, block, bits = (node.attributes.get_int(name, 0) for name in ("N", "K", "block_size", "bits"))
     bits = bits or 4
     packed, scale = (constant_array(value) for value in node.inputs[1:3])
     zero_value, order, bias = (filled(node, slot) for slot in (3, 4, 5))
     zeros = constant_array(zero_value)
-    if packed is None or scale is None or order is not None or (zero_value is not None and zeros is None):
-        return False
+    if packed is None or scale is None or (zero_value is not None and zeros is None):
+        return "its codes, scales or zero points are computed"
+    if order is not None:
+        return "its blocks lie in an order of their own (g_idx)"
     if scale.dtype != np.float32 or packed.dtype != np.uint8 or (zeros is not None and zeros.dtype != np.uint8):
-        return False
+        return f"its scales are {scale.dtype}, or its zero points no codes"
     blocks = -(-columns // block)
     if bits not in (2, 4, 8) or scale.size != rows * blocks:
-        return False
+        return f"its codes are of {bits} bits, or its scales not one for each block"
     codes = unpack(packed.reshape(rows, blocks, -1), bits, block).reshape(rows, -1)[:, :columns].T
     stem = plain(node.inputs[1].name)  # type: ignore[union-attr]
     writer.step_aside(*node.inputs[1:4])
@@ -120,4 +125,4 @@ def _unpacked(graph: ir.Graph, node: ir.Node, writer: Writer) -> bool:
     graph.insert_before(node, steps)
     replace(old, steps[-1].outputs[0])
     graph.remove(node, safe=True)
-    return True
+    return None

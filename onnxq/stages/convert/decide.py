@@ -26,14 +26,17 @@ if TYPE_CHECKING:
     import onnx_ir as ir
 
 
-def imported_plan(model: ir.Model, found: Imported, recipe: Recipe, target: Target) -> tuple[Plan, Mapping[str, str]]:
+def imported_plan(
+    model: ir.Model, found: Imported, recipe: Recipe, target: Target
+) -> tuple[Plan, Mapping[str, str], frozenset[str]]:
     """Return a plan that writes what a model came with in a format, and the nodes for which there is no such form.
 
     Args:
         model: lifted. found: what it came with. recipe: names the format to write. target: what will run it.
 
     Returns:
-        The plan, and by path name of a node why it cannot be written so; the plan holds only where there is none.
+        The plan; by path name of a node why it cannot be written so (the plan holds only where there is none); and
+        which of these nodes are in the format already, in the one form that it has for them.
     """
     maker = _Maker(found, recipe, target)
     decisions, refused = [], {}
@@ -57,7 +60,7 @@ def imported_plan(model: ir.Model, found: Imported, recipe: Recipe, target: Targ
         decisions=tuple(decisions),
         tensors=maker.tensors,
     )
-    return plan, refused
+    return plan, refused, frozenset(maker.in_form)
 
 
 class _Maker:
@@ -65,6 +68,7 @@ class _Maker:
 
     def __init__(self, found: Imported, recipe: Recipe, target: Target) -> None:
         self.tensors: dict[str, TensorPlan] = {}
+        self.in_form: set[str] = set()
         self._found = found
         self._form = recipe.format
         self._target = target
@@ -85,7 +89,7 @@ class _Maker:
 
     def decision(self, name: str, node: ir.Node, group: Group) -> Decision | str:
         """Return the decision on a node that came quantized, or why it has no such form."""
-        row = self._row(node, group)
+        row = self._row(name, node, group)
         if isinstance(row, str):
             return row
         op = op_key(node)
@@ -120,7 +124,7 @@ class _Maker:
         """Return the accuracy level of a product: that asked for, else the one that it came with."""
         return marked_accuracy(node) if self._accuracy is None else self._accuracy
 
-    def _row(self, node: ir.Node, group: Group) -> Row | str | None:
+    def _row(self, name: str, node: ir.Node, group: Group) -> Row | str | None:
         """Return the target's row for a node, None where Q and DQ do without, or why there is none."""
         fact = facts.get(op_key(node))
         weight = None if fact.weight not in group.constants else self._params(node.inputs[fact.weight or 0])
@@ -147,8 +151,17 @@ class _Maker:
         if self._form is Format.QDQ:
             return found
         if found is None:
+            others = self._target.rows_for(op_key(node), self._form, portable=True)
+            only = choose(others, node, wish, weighted=weight is not None, refuses=lambda row: None)
+            if self._form is Format.WEIGHT_ONLY and isinstance(only, Row) and not self._is_moved(node, group):
+                self.in_form.add(name)
             return row[1] if isinstance(row, tuple) else ""
         return self._mismatch(node, group, found) or found
+
+    def _is_moved(self, node: ir.Node, group: Group) -> bool:
+        """Tell whether codes go through other nodes before this one reads them."""
+        values = (node.inputs[slot] for slot in group.constants)
+        return any(self._found.constants[value.name or ""].moves for value in values if value is not None)
 
     def _mismatch(self, node: ir.Node, group: Group, row: Row) -> str | None:
         """Return what an integer operator does not take of what a node came with, None if it takes everything."""

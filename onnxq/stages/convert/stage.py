@@ -80,20 +80,24 @@ def convert(
         return _rewritten(model, prepared, recipe, target)
     left = dict(unfit or {})
     # What a guard put back in float goes back to how it came, when it is replayed, too.
-    lifted, known, why = lift_known(prepared, _wanted(recipe, target, left, guarded=True))
+    guarded = _wanted(recipe, target, left, guarded=True)
+
+    def wanted(name: str, op: str, weighted: bool = True) -> bool:  # LSTM has no other form in these formats
+        return bool(target.rows_for(op, recipe.format)) and guarded(name, op, weighted)
+
+    lifted, known, why = lift_known(prepared, wanted)
     left |= why
     hindrance = _hindrance(recipe, ranges=ranges)
     if known.weights and hindrance is not None:
         left |= dict.fromkeys(known.weights, hindrance)
         lifted, known = prepared, Known()
     found = _rewritten(model, lifted, recipe, target)
-    if found is not None:
-        left |= found.left
-    messages = [] if found is None or found.model is None else [found.message]
+    messages = [] if found is None else [found.message]
     if known.weights:
         messages.append(f"{len(known.weights)} nodes came quantized at run time and are calibrated, on {_THEIRS}")
     if left:
         messages.append(_stay(left, recipe))
+    left |= {} if found is None else found.left
     if known.weights and (found is None or found.model is None):
         nothing = Plan(
             format=recipe.format, target=target.name, fingerprint=fingerprint(lifted), decisions=(), tensors={}
@@ -142,6 +146,7 @@ def _rewritten(model: ir.Model, prepared: ir.Model, recipe: Recipe, target: Targ
     if base is None:
         return None
     left: dict[str, str] = {}
+    quiet: set[str] = set()
     wanted, weights_only = _wanted(recipe, target, left), recipe.format is Format.WEIGHT_ONLY
 
     def has_kernel(op: str) -> bool:  # and no weights that are unpacked in either form
@@ -149,7 +154,7 @@ def _rewritten(model: ir.Model, prepared: ir.Model, recipe: Recipe, target: Targ
 
     while True:
         lifted = base.clone()
-        expanded = _in_float(lifted, recipe, wanted)
+        expanded = _in_float(lifted, recipe, wanted, _wanted(recipe, target, {}))
         left |= expanded.left
 
         found = lift(
@@ -165,11 +170,14 @@ def _rewritten(model: ir.Model, prepared: ir.Model, recipe: Recipe, target: Targ
             left |= {name: "what it reads or writes is calibrated" for name in stuck if name not in left}
             continue
         if not unpacked and not expanded.settled and not _worthwhile(lifted, found, recipe.format):
-            return Converted(model=None, nodes={}, left=left, message=_stay(left, recipe)) if left else None
-        plan, reasons = imported_plan(lifted, found, recipe, target)
+            told = {name: why for name, why in left.items() if name not in quiet}
+            return Converted(model=None, nodes={}, left=told, message=_stay(told, recipe)) if told else None
+        plan, reasons, in_form = imported_plan(lifted, found, recipe, target)
         if not reasons:
             break
         left |= reasons
+        quiet |= in_form - expanded.nodes.keys()
+    told = {name: why for name, why in left.items() if name not in quiet}
     written, _ = rewrite(lifted, plan, chosen=Codes(plan, found.constants), declared=declared_values(model))
     count = len(found.groups) + len(unpacked)
     messages = [f"{count} nodes came quantized and are written in format {recipe.format} with {_THEIRS}"] * (count > 0)
@@ -187,8 +195,8 @@ def _rewritten(model: ir.Model, prepared: ir.Model, recipe: Recipe, target: Targ
     return Converted(
         model=written,
         nodes=decisions,
-        left=left,
-        message="; ".join([*messages, *([_stay(left, recipe)] if left else [])]),
+        left=told,
+        message="; ".join([*messages, *([_stay(told, recipe)] if told else [])]),
     )
 
 
@@ -252,8 +260,12 @@ def _base(model: ir.Model, prepared: ir.Model, recipe: Recipe) -> ir.Model | Non
     return None
 
 
-def _in_float(model: ir.Model, recipe: Recipe, wanted: Wanted) -> Expanded:
-    """Write quantized parts as float operators of what is dequantized, in place; tell which, and why not others."""
+def _in_float(model: ir.Model, recipe: Recipe, wanted: Wanted, asked: Wanted) -> Expanded:
+    """Write quantized parts as float operators of what is dequantized, in place; tell which, and why not others.
+
+    Args:
+        model: to edit. recipe: names the format. wanted: what is to be written anew. asked: the same, by rules alone.
+    """
     if recipe.format is Format.QDQ:
         expand(model)
         return Expanded()
@@ -262,7 +274,7 @@ def _in_float(model: ir.Model, recipe: Recipe, wanted: Wanted) -> Expanded:
     per_channel = model.opset_imports.get("", 1) >= _PER_CHANNEL
     found = expand_dynamic(model, wanted) if per_channel else Expanded()
     if recipe.portable:
-        expand_blocks(model)
+        found.left |= expand_blocks(model, asked)
         found.left |= expand_lookups(model, wanted)
     else:
         join_lookups(model, wanted)
