@@ -425,3 +425,30 @@ def test_what_would_change_weights_leaves_them_and_says_so(options: dict[str, An
     reasons = [entry.reason.text for entry in report.decisions if entry.op.endswith("Integer")]
     assert len(reasons) == 3
     assert all("it is on codes" in text for text in reasons)
+
+
+@pytest.mark.parametrize("form", ["weight-only", "qdq"])
+def test_what_stands_in_a_body_is_written_too(form: str) -> None:
+    text = """
+    <ir_version: 9, opset_import: ["" : 17]>
+    net (bool cond, float[2,64] image) => (float[2,32] y) <float[64,32] w>
+    {
+      y = If (cond) <
+        then_branch = a () => (float[2,32] t) { t = MatMul (image, w) },
+        else_branch = b () => (float[2,32] e) { m = MatMul (image, w) e = Sigmoid (m) }>
+    }
+    """
+    rng = np.random.default_rng(0)
+    data = [
+        {"cond": np.array(flag), "image": rng.standard_normal((2, 64)).astype(np.float32)} for flag in (True, False)
+    ]
+    options = {"calibration": data, "placement": "everywhere"}
+    model = written(proto(text), format="dynamic", **options)
+    found = written(model, format=form, **options)
+    (node,) = (node for node in found.graph.node if node.op_type == "If")
+    inner = {each.op_type for attribute in node.attribute for each in attribute.g.node}
+    assert not {"MatMulInteger", "DynamicQuantizeLinear"} & (inner | set(ops(found)))
+    assert stored_codes(found) == stored_codes(model) or form == "weight-only"
+    for feeds in data:
+        first, second = (run_model(each, feeds)["y"] for each in (model, found))
+        assert np.abs(first - second).max() < 0.05 * np.abs(first).max()

@@ -98,13 +98,12 @@ def convert(
     if left:
         messages.append(_stay(left, recipe))
     left |= {} if found is None else found.left
-    if known.weights and (found is None or found.model is None):
+    written = None if found is None else found.model
+    if known.weights and written is None:
         nothing = Plan(
             format=recipe.format, target=target.name, fingerprint=fingerprint(lifted), decisions=(), tensors={}
         )
         written, _ = rewrite(lifted, nothing, declared=declared_values(model))
-    else:
-        written = None if found is None else found.model  # type: ignore[assignment]
     if written is None and not left:
         return None
     nodes = {} if found is None else found.nodes
@@ -285,7 +284,7 @@ def _in_float(model: ir.Model, recipe: Recipe, wanted: Wanted, asked: Wanted) ->
 
 def _stay(left: Mapping[str, str], recipe: Recipe) -> str:
     some = "; ".join(f"'{name}': {why}" for name, why in list(left.items())[:3])
-    return f"{len(left)} nodes have no form in format {recipe.format} and stay as they came ({some})"
+    return f"{len(left)} nodes stay as they came, not in the form of format {recipe.format} ({some})"
 
 
 _PER_CHANNEL, _BLOCKS, _TWO_BITS = 13, 21, 25  # opsets from which DequantizeLinear takes such
