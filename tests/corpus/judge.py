@@ -13,10 +13,12 @@ import numpy as np
 import onnx
 import onnx_ir as ir
 import onnxq
+from onnx_ir.passes.common import RemoveUnusedNodesPass
 from onnxq.errors import ModelError, OnnxqError, PassError, PlanError
 from onnxq.graph.walk import scopes
 from onnxq.numerics.metrics import Comparison
 from onnxq.runtime.session import open_session
+from onnxq.stages.load import load
 from onnxq.types.float_type import FloatType
 from tests.corpus.forms import Form
 
@@ -50,8 +52,12 @@ class Judge:
     def __init__(self, model: Any, feeds: dict[str, Any]) -> None:
         self.model, self.feeds = model, feeds
         self.proto = onnx.load(model, load_external_data=False) if isinstance(model, Path) else model
-        self.unserved = ""
+        self.unserved = self.complaint = ""
         self.exact = not (RANDOM & set(_ops(self.proto)))
+        try:
+            load(model)
+        except ModelError:  # some of these would keep the runtime busy for years
+            return
         try:
             self.plain = open_session(model, optimize=False).run(feeds)
             self.served = open_session(model).run(feeds)
@@ -90,13 +96,15 @@ class Judge:
             plain = open_session(report.model, optimize=False).run(self.feeds)
             served = open_session(report.model).run(self.feeds)
         except ModelError as error:
-            return Outcome(kind="failed", detail=f"runtime: {error}")
+            return Outcome(kind="unserved" if self._fails_tidied() else "failed", detail=f"runtime: {error}")
         worst, kind, detail = float("inf"), "quantized" if quantized else "kept", ""
         if self.exact:
             floor = form.floor if quantized else 60.0
-            for what, actual, expected in (("plain", plain, self.plain), ("served", served, self.served)):
-                for name, reference in expected.items():
-                    found = _sqnr(reference, actual[name])
+            # The runtime's optimizer breaks some float models: Pad and MaxPool become one that pads with -inf.
+            references = {"plain": (self.plain,), "served": (self.served, self.plain)}
+            for what, actual in (("plain", plain), ("served", served)):
+                for name in self.plain:
+                    found = max(_sqnr(each[name], actual[name]) for each in references[what])
                     worst = min(worst, found)
                     if found >= floor:
                         continue
@@ -106,6 +114,16 @@ class Judge:
                         return Outcome(kind="failed", detail=text, sqnr=found)
                     kind, detail = "coarse", f"'{name}': {found:.1f} dB"
         return Outcome(kind=kind, detail=detail, reasons=dict(reasons), sqnr=worst)
+
+    def _fails_tidied(self) -> bool:
+        """Whether the runtime does not load the float model either once what is unused is gone."""
+        tidied = ir.from_proto(self.proto) if not isinstance(self.model, Path) else ir.load(self.model)
+        RemoveUnusedNodesPass()(tidied)
+        try:
+            open_session(tidied).run(self.feeds)
+        except ModelError:
+            return True
+        return False
 
     def _rounding(self, plan: Any, form: Form, output: str) -> float:
         """dB that rounding alone leaves of an output, in float arithmetic."""
