@@ -48,7 +48,7 @@ class ShieldFloat(ir.passes.InPlacePass):
         for node, dequantize in found:
             if node.op_type == "Gemm":
                 _give_bias_a_row(node)
-            elif model.opset_imports.get("", 0) >= _FIRST_PER_CHANNEL:
+            elif dequantize.domain or model.opset_imports.get("", 0) >= _FIRST_PER_CHANNEL:
                 _dequantize_by_channel(node, dequantize, taken)
         return ir.passes.PassResult(model, modified=bool(found))
 
@@ -111,7 +111,9 @@ def _dequantize_by_channel(node: ir.Node, dequantize: ir.Node, taken: set[str]) 
         source.name, source.shape = take_name(f"{node.name}/quantized", taken), old.shape
         source.dtype = ir.DataType.INT8
     fresh = ir.Value(name=take_name(f"{node.name}/dequantized", taken), type=old.type, shape=old.shape)
-    added.append(ir.node("DequantizeLinear", [source, *by_channel], {"axis": 1}, outputs=[fresh]))
+    added.append(
+        ir.node("DequantizeLinear", [source, *by_channel], {"axis": 1}, outputs=[fresh], domain=dequantize.domain)
+    )
     for each in added:
         each.name = take_name(f"{node.name}/{each.op_type}", taken)
     graph.insert_before(node, added)

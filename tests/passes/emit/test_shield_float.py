@@ -31,16 +31,17 @@ def shape(array):
 def sandwich(case, *, bias=True, behind="", kind="uint8", scale=1.0):
     """Codes, the operator in float, perhaps what may follow, and codes again."""
     op, of_weight, of_bias, feed = CASES[case]
+    domain = "com.microsoft." if kind == "uint16" else ""  # before opset 21
     weight = ",".join(f"{value * scale:.9g}" for value in RNG.standard_normal(of_weight).reshape(-1))
     row = ",".join(f"{value:.9g}" for value in RNG.standard_normal(of_bias))
     end = f"a = {op} (d, w{', b' if bias else ''}) " + (f"c = {behind} (a)" if behind else "c = Identity (a)")
     model = model_from_text(
         text(
-            f"q = QuantizeLinear (x, s, z) d = DequantizeLinear (q, s, z) {end} "
-            "p = QuantizeLinear (c, s, z) y = DequantizeLinear (p, s, z)",
+            f"q = {domain}QuantizeLinear (x, s, z) d = {domain}DequantizeLinear (q, s, z) {end} "
+            f"p = {domain}QuantizeLinear (c, s, z) y = {domain}DequantizeLinear (p, s, z)",
             f"float[{shape(feed.shape)}] x",
             f"float[{'A,B,C,D' if feed.ndim == 4 else 'A,B'}] y",
-            f"float s = {{0.05}}, {kind} z = {{{100 if kind == 'uint8' else -3}}}, "
+            f"float s = {{0.05}}, {kind} z = {{{-3 if kind == 'int8' else 100}}}, "
             f"float[{shape(of_weight)}] w = {{{weight}}}, float[{of_bias}] b = {{{row}}}",
         )
     )
@@ -61,7 +62,7 @@ def shield(model, plan=None):
 @pytest.mark.parametrize("case", CASES)
 @pytest.mark.parametrize("bias", [True, False])
 @pytest.mark.parametrize("behind", ["", "Relu"])
-@pytest.mark.parametrize("kind", ["uint8", "int8"])
+@pytest.mark.parametrize("kind", ["uint8", "int8", "uint16"])
 def test_the_runtime_lets_it_be_and_it_computes_the_same(case, bias, behind, kind):
     model, feeds = sandwich(case, bias=bias, behind=behind, kind=kind)
     expected = run_model(model, feeds)["y"]
