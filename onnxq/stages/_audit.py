@@ -14,6 +14,8 @@ from onnxq.graph.walk import scopes
 if TYPE_CHECKING:
     import onnx_ir as ir
 
+_NODES_AT_MOST = 1_000_000  # of a model whose local functions are inlined
+
 
 def audit(model: ir.Model, what: str) -> None:
     """Check that every value which is read exists, that tensors hold what they declare, and that functions end.
@@ -42,6 +44,23 @@ def audit(model: ir.Model, what: str) -> None:
             raise ModelError(f"{what} is broken: {error}; a function must not call itself") from None
         except Exception as error:  # whatever the library makes of a damaged signature
             raise ModelError(f"{what} is damaged: its local functions: {error}; export the model again") from None
+        size = _inlined(model.graph, model, {})
+        if size > _NODES_AT_MOST:  # forty functions that call the next one twice would keep the runtime busy for years
+            raise ModelError(f"{what}: its local functions would become {size:,} nodes; inline them in the exporter")
+
+
+def _inlined(graph: ir.Graph | ir.Function, model: ir.Model, known: dict[ir.OperatorIdentifier, int]) -> int:
+    """Return how many nodes `graph` has once all calls are replaced."""
+    total = 0
+    for node in graph.all_nodes():
+        called = node.op_identifier()
+        if called not in model.functions:
+            total += 1
+            continue
+        if called not in known:
+            known[called] = _inlined(model.functions[called], model, known)
+        total += known[called]
+    return total
 
 
 def audit_external(model: ir.Model, what: str) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from onnxq.errors import ModelError, PassError
 from onnxq.passes.emit.constants import Chosen
 from onnxq.passes.manager import PassRecord, Verifier, run_pipeline
 from onnxq.types.format import Format
@@ -46,6 +47,7 @@ def rewrite(
 
     Raises:
         PlanError: the plan does not fit the model. PassError: an emitter failed or left an invalid model.
+        ModelError: a weight holds NaN or infinite values.
     """
     present = {decision.format for decision in plan.decisions if decision.format is not None}
     # Weights first: what is quantized at run time or by calibration then finds the rest of the model as planned.
@@ -62,7 +64,12 @@ def rewrite(
     if declared is not None:
         names.append(_DROP)
         options[_DROP] = {"declared": declared}
-    return run_pipeline(model, names, options=options, dump_after=dump_after, verify_each=verify_each)
+    try:
+        return run_pipeline(model, names, options=options, dump_after=dump_after, verify_each=verify_each)
+    except PassError as error:
+        if isinstance(error.__cause__, ModelError):
+            raise error.__cause__ from None
+        raise
 
 
 def simulate(

@@ -175,7 +175,8 @@ def _ops(proto: onnx.ModelProto) -> list[str]:
     while todo:
         graph = todo.pop()
         for node in graph.node:
-            found.append(node.op_type)
+            trains = node.op_type == "Dropout" and len(node.input) > 2 and node.input[2]
+            found.append("Bernoulli" if trains else node.op_type)  # which is what a Dropout draws from in training
             for attribute in node.attribute:
                 todo += [attribute.g] if attribute.HasField("g") else list(attribute.graphs)
     return found

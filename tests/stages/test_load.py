@@ -290,6 +290,18 @@ class TestBadFiles:
         <domain: "local", opset_import: ["" : 17, "local" : 1]> f (x) => (y) { y = local.f (x) }"""
         assert "must not call itself" in refusal(onnx.parser.parse_model(text))
 
+    def test_functions_that_double_forty_times(self):
+        """The runtime would inline them, and never be done."""
+        functions = "".join(
+            f'<domain: "local", opset_import: ["" : 17, "local" : 1]> f{i} (x) => (y) '
+            f"{{ a = local.f{i + 1} (x)  y = local.f{i + 1} (a) }}\n"
+            for i in range(40)
+        )
+        text = f"""<ir_version: 8, opset_import: ["" : 17, "local" : 1]>
+        g (float[2] x) => (float[2] y) {{ y = local.f0 (x) }}
+        {functions}<domain: "local", opset_import: ["" : 17]> f40 (x) => (y) {{ y = Relu (x) }}"""
+        assert "would become 1,099,511,627,776 nodes; inline them" in refusal(onnx.parser.parse_model(text))
+
 
 class TestNormalization:
     def test_extents_below_zero_are_unknown_ones(self, proto):

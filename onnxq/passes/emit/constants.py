@@ -79,7 +79,10 @@ class Constants:
             drop_pages(stored)
             inputs = None if inputs is None else replace(inputs, axis=1 - inputs.axis)
             pairs = None if pairs is None else replace(pairs, axes=tuple(1 - axis for axis in pairs.axes))
-        codes, params = method(weight, scheme, min_scale=self._smallest_scale(key), inputs=inputs)
+        try:
+            codes, params = method(weight, scheme, min_scale=self._smallest_scale(key), inputs=inputs)
+        except ModelError as error:
+            raise _not_finite(tensor) from error
         if pairs is not None:
             codes, params = fit_pairs(weight, codes, params, pairs.axes, pairs.limit)
         self._remember(key, params)
@@ -131,9 +134,7 @@ class Constants:
     def _finite(self, tensor: TensorPlan) -> npt.NDArray[np.float32]:
         weight = self._read(tensor.tensor).astype(np.float32, copy=False)
         if not np.isfinite(weight).all():
-            raise ModelError(
-                f"weight '{tensor.tensor}' holds NaN or infinite values; repair the model, or keep its node in float"
-            )
+            raise _not_finite(tensor)
         return weight
 
     def codebook(self, key: str) -> tuple[npt.NDArray[np.uint8], Codebook]:
@@ -210,6 +211,11 @@ class Constants:
         if tensor is None:
             raise PlanError(f"the plan refers to tensor '{key}' but does not say how to quantize it; plan again")
         return tensor
+
+
+def _not_finite(tensor: TensorPlan) -> ModelError:
+    text = "holds NaN or infinite values; repair the model, or keep its node in float"
+    return ModelError(f"weight '{tensor.tensor}' {text}")
 
 
 def _without(

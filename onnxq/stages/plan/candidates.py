@@ -25,6 +25,7 @@ from onnxq.types.scheme import PerChannel, Scheme
 if TYPE_CHECKING:
     import onnx_ir as ir
 
+_CODES = 10  # the opset from which on there are QuantizeLinear and DequantizeLinear
 _SHORT_FLOATS = 13  # the opset from which on operators take bfloat16, and the targets' lists of kernels hold
 
 
@@ -116,6 +117,9 @@ def _examine(
         other = _elsewhere(name, node, fact, recipe=recipe, target=target, asked=wish, opset=opset)
         if other is not None:
             return other
+    if wish.format.static and opset is not None and opset < _CODES:
+        reason = Reason(code=NO_SCHEME, text=f"QuantizeLinear needs opset {_CODES}, the model has {opset}")
+        return Kept(name=name, node=node, op=op, reason=reason, rule=wish.rule, wish=wish)
     if wish.format.static:
         return _examine_static(name, node, fact, rows=rows, wish=wish, target=target)
     return _examine_weighted(name, node, fact, rows=rows, wish=wish, target=target, opset=opset)

@@ -5,7 +5,7 @@ import onnx
 import onnx_ir as ir
 import onnxq
 import pytest
-from onnxq.errors import OnnxqError, RecipeError
+from onnxq.errors import ModelError, RecipeError
 from onnxq.graph.tensors import total_bytes
 from onnxq.graph.text import model_from_text
 from onnxq.numerics.affine import dequantize
@@ -273,13 +273,24 @@ def test_what_cannot_be_is_refused_with_what_would_do(family, options, said):
         onnxq.quantize(model, **{"format": "weight-only", **options}, check=False)
 
 
-def test_a_weight_with_nan_is_refused_by_name():
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"format": "weight-only", "weights": "codebook(4)"},
+        {"format": "weight-only"},
+        {"format": "dynamic"},
+        {"format": "qdq"},
+        {"format": "qoperator"},
+    ],
+    ids=str,
+)
+def test_a_weight_with_nan_is_refused_by_name(options):
     model = model_from_text(text(*FAMILIES["matmul"], opset=21))
     weight = model.graph.initializers["w"].const_value.numpy().copy()
     weight[3, 4] = np.nan
     model.graph.initializers["w"].const_value = ir.tensor(weight, name="w")
-    with pytest.raises(OnnxqError, match="weight 'w' holds NaN"):
-        onnxq.quantize(ir.to_proto(model), format="weight-only", weights="codebook(4)", check=False)
+    with pytest.raises(ModelError, match=r"^weight 'w' holds NaN"):
+        onnxq.quantize(ir.to_proto(model), check=False, placement="everywhere", **options)
 
 
 def test_the_short_form_means_the_long_one():

@@ -1,6 +1,7 @@
 """What can be had nowhere is refused before any data is read, with the node and what would do."""
 
 import numpy as np
+import onnx_ir as ir
 import onnxq
 import pytest
 from onnxq.errors import RecipeError
@@ -69,3 +70,19 @@ def test_what_some_nodes_can_have_is_given_to_those():
     data = [{"x": np.random.default_rng(0).standard_normal((64, 256)).astype(np.float32)}]
     plan = onnxq.plan(model_from_text(graph), calibration=data, activations="uint8", weights="int8")
     assert [entry.reason.code for entry in plan.decisions] == ["integer-kernel", "no-kernel"]
+
+
+def test_codes_need_an_opset_that_has_them():
+    """A Scan of opset 8 keeps the model there, which has no QuantizeLinear."""
+    model = ir.from_onnx_text(
+        """<ir_version: 6, opset_import: ["" : 8]>
+        g (float[1,3,2] x) => (float[1,3,2] y) <float[2,2] w = {1, 2, 3, 4}> {
+            m = MatMul (x, w)
+            [old] y = Scan <body = b (float[2] a) => (float[2] o) { o = Relu (a) }, num_scan_inputs = 1> (, m)
+        }"""
+    )
+    feeds = {"x": np.ones((1, 3, 2), np.float32)}
+    plan = onnxq.plan(ir.to_proto(model), format="qdq", placement="everywhere", calibration=[feeds])
+    (product,) = (each for each in plan.decisions if each.op == "MatMul")
+    assert (product.action, product.reason.code) == ("keep", "scheme")
+    assert product.reason.text == "QuantizeLinear needs opset 10, the model has 8"
