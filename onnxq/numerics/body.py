@@ -62,11 +62,12 @@ class Body:
     def add(self, rows: Rows) -> bool:
         """Add an array of samples; return False, with nothing changed, if not all of it belongs to this cluster."""
         counts = self._counts
-        if counts is not None and rows.size > CHUNK:  # a single piece is looked at before it is counted
+        kernel = None if counts is None or not self._suits(rows) else counting.kernel(rows.size)
+        # A single piece is looked at before numpy counts it.
+        if counts is not None and (rows.size > CHUNK or kernel is not None):
             counts = counts.copy()
         before = self._top, self._level, self.zeros, counts
         lows, highs = np.full(rows.shape[0], np.inf), np.full(rows.shape[0], -np.inf)
-        kernel = None if counts is None or not self._suits(rows) else counting.kernel(rows.size)
         # Read once: from memory it comes slower than it is counted.
         for index, piece in pieces(rows) if kernel is None else each(rows):
             found = self._by_numpy(piece) if kernel is None else self._by_kernel(kernel, piece)
