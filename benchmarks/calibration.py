@@ -13,6 +13,7 @@ import json
 import subprocess
 import sys
 import tempfile
+import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -48,7 +49,7 @@ def case(*arguments: object, counter: str = "numba") -> Measured | str:
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
         lines = done.stderr.strip().splitlines()
-        return lines[-1] if lines else f"ended with {done.returncode}"
+        return textwrap.shorten(lines[-1], 60, placeholder=" ...") if lines else f"ended with {done.returncode}"
     result: Measured = json.loads(done.stdout.strip().splitlines()[-1])
     return result
 
