@@ -39,8 +39,13 @@ class ClosePairs(ir.passes.InPlacePass):
 
 
 def _gives_int8(node: ir.Node) -> bool:
-    """Tell whether a node dequantizes int8 that is computed at run time, by one scale and zero point."""
+    """Tell whether a node dequantizes int8 that is computed at run time, by one scale and zero point.
+
+    One that gives another type than its scale's, or whose scale is that of a block, has no such pair.
+    """
     if node.op_type != "DequantizeLinear" or node.domain or len(node.inputs) < 3:
+        return False
+    if node.attributes.get_int("block_size", 0) or node.attributes.get_int("output_dtype", 0):
         return False
     codes, scale, zero_point = (constant_tensor(value) for value in node.inputs)
     return (

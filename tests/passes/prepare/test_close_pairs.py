@@ -82,6 +82,32 @@ def test_what_the_runtime_takes_stays(apply, paired, behind, outputs, options):
     assert not apply(model, "close-pairs")
 
 
+@pytest.mark.parametrize(
+    ("pair", "init", "opset"),
+    [
+        (
+            "q = QuantizeLinear <axis = 1, block_size = 4> (e, s, z)"
+            "d = DequantizeLinear <axis = 1, block_size = 4> (q, s, z)",
+            "float[1,1] s = {0.05}, int8[1,1] z = {3}",
+            21,
+        ),
+        (
+            "q = QuantizeLinear (e, s, z)  h = DequantizeLinear <output_dtype = 10> (q, s, z)",
+            "float s = {0.05}, int8 z = {3}",
+            23,
+        ),
+    ],
+    ids=["blocked", "float16"],
+)
+def test_a_pair_that_needs_attributes_of_its_own_is_not_repeated_without(apply, model_of, pair, init, opset):
+    half = "r = Transpose (h)  y = Cast <to = 1> (r)" if opset == 23 else "r = Transpose (d)  y = Elu (r)"
+    model = model_of(
+        f"g (float[1,4] x) => (float[4,1] y) <{init}> {{ e = Elu (x) {pair} {half} }}", opset=opset, ir_version=10
+    )
+    open_session(model, optimize=False)
+    assert not apply(model, "close-pairs")
+
+
 def test_each_reader_of_a_pair_is_looked_at_and_names_stay_unique(apply, same, paired):
     both = "r = Reshape (d, all)  y = Elu (r)  t = Transpose (d)  [r_quantized] y2 = Elu (t)"
     model = paired(both, outputs="float[A] y, float[B,C,D,E] y2")
