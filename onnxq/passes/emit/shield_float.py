@@ -61,8 +61,10 @@ def _ends(node: ir.Node) -> tuple[ir.Node, ir.Node] | None:
     dequantize = None if source is None else source.producer()
     if dequantize is None or dequantize.op_type != "DequantizeLinear" or dequantize.graph is not node.graph:
         return None
-    scale = constant_tensor(dequantize.inputs[1])
-    if weight is None or weight.dtype != ir.DataType.FLOAT or scale is None or scale.size != 1:
+    parameters = [constant_tensor(value) for value in dequantize.inputs[1:] if value is not None]
+    if weight is None or weight.dtype != ir.DataType.FLOAT:
+        return None
+    if any(parameter is None or parameter.size != 1 for parameter in parameters):
         return None
     bias = node.inputs[2] if len(node.inputs) > 2 else None
     held = constant_tensor(bias)
@@ -100,13 +102,13 @@ def _dequantize_by_channel(node: ir.Node, dequantize: ir.Node, taken: set[str]) 
     by_channel = []
     for role, value in zip(("scale", "zero_point"), dequantize.inputs[1:], strict=False):
         array = constant_array(value)
-        assert array is not None
-        by_channel.append(add_constant(graph, f"{node.name}/{role}", np.full(channels, array.reshape(()))))
+        if array is not None:  # the zero point may be left out
+            by_channel.append(add_constant(graph, f"{node.name}/{role}", np.full(channels, array.reshape(()))))
     old, source = dequantize.outputs[0], dequantize.inputs[0]
     added = []
     if by_channel[1:] and by_channel[1].dtype == ir.DataType.INT8:
         # The runtime makes uint8 of int8 where all that reads the codes has one scale: a pair of its own lets it.
-        added.append(ir.node("QuantizeLinear", [old, *by_channel], {"axis": 1}))
+        added.append(ir.node("QuantizeLinear", [old, *by_channel], {"axis": 1}, domain=dequantize.domain))
         source = added[0].outputs[0]
         source.name, source.shape = take_name(f"{node.name}/quantized", taken), old.shape
         source.dtype = ir.DataType.INT8

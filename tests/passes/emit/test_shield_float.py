@@ -108,6 +108,31 @@ def test_what_stood_so_in_the_source_is_served_as_it_was():
     assert integer_kernels(model)
 
 
+@pytest.mark.parametrize(
+    ("opset", "start", "shielded"),
+    [
+        (12, "q = com.microsoft.QuantizeLinear (x, s, n) d = com.microsoft.DequantizeLinear (q, s, n)", True),
+        (17, "q = QuantizeLinear (x, s) d = DequantizeLinear (q, s, '')", True),
+        (17, "z = Identity (o) q = QuantizeLinear (x, s, z) d = DequantizeLinear (q, s, z)", False),
+    ],
+    ids=["int8 in the domain com.microsoft", "no zero point", "computed zero point"],
+)
+def test_other_forms_of_the_zero_point_stay_valid(opset, start, shielded):
+    model = model_from_text(
+        f"""<ir_version: 7, opset_import: ["" : {opset}, "com.microsoft" : 1]>
+        g (float[1,4,6,6] x, uint8 o) => (float[A,B,C,D] y) <float s = {{0.05}}, int8 n = {{-3}},
+        float[1,4,1,1] w = {{1, -2, 3, 0.5}}>
+        {{ {start.replace("''", '""')} a = Conv (d, w) p = QuantizeLinear (a, s) y = DequantizeLinear (p, s) }}"""
+    )
+    feeds = {"x": PICTURE, "o": np.array(7, np.uint8)}
+    expected = run_model(model, feeds)["y"]
+    assert shield(model).modified == shielded
+    onnx.checker.check_model(ir.to_proto(model), full_check=True)
+    for optimize in (False, True):
+        found = run_model(model, feeds, optimize=optimize)["y"]
+        assert np.abs(found - expected).max() < 0.051 + (not shielded)
+
+
 @pytest.mark.parametrize("form", ["qdq", "qoperator"])
 def test_a_rule_that_keeps_a_layer_in_float_is_obeyed_as_served(form):
     chain = text(
