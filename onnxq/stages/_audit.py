@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Iterator
+from graphlib import TopologicalSorter
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -44,23 +46,24 @@ def audit(model: ir.Model, what: str) -> None:
             raise ModelError(f"{what} is broken: {error}; a function must not call itself") from None
         except Exception as error:  # whatever the library makes of a damaged signature
             raise ModelError(f"{what} is damaged: its local functions: {error}; export the model again") from None
-        size = _inlined(model.graph, model, {})
+        size = _inlined(model)
         if size > _NODES_AT_MOST:  # forty functions that call the next one twice would keep the runtime busy for years
             raise ModelError(f"{what}: its local functions would become {size:,} nodes; inline them in the exporter")
 
 
-def _inlined(graph: ir.Graph | ir.Function, model: ir.Model, known: dict[ir.OperatorIdentifier, int]) -> int:
-    """Return how many nodes `graph` has once all calls are replaced."""
-    total = 0
-    for node in graph.all_nodes():
-        called = node.op_identifier()
-        if called not in model.functions:
-            total += 1
-            continue
-        if called not in known:
-            known[called] = _inlined(model.functions[called], model, known)
-        total += known[called]
-    return total
+def _inlined(model: ir.Model) -> int:
+    """Return how many nodes the main graph has once all calls, which go in no circle, are replaced."""
+    called: dict[ir.OperatorIdentifier | None, Counter[ir.OperatorIdentifier]] = {
+        name: Counter(node.op_identifier() for node in function.all_nodes())
+        for name, function in model.functions.items()
+    }
+    called[None] = Counter(node.op_identifier() for node in model.graph.all_nodes())
+    sizes: dict[ir.OperatorIdentifier | None, int] = {}
+    # In this order, and not by recursion: a chain of calls may be longer than Python's stack.
+    before = {name: nodes.keys() & called.keys() for name, nodes in called.items()}
+    for name in TopologicalSorter(before).static_order():
+        sizes[name] = sum(sizes.get(each, 1) * count for each, count in called[name].items())
+    return sizes[None]
 
 
 def audit_external(model: ir.Model, what: str) -> None:

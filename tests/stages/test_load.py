@@ -290,6 +290,16 @@ class TestBadFiles:
         <domain: "local", opset_import: ["" : 17, "local" : 1]> f (x) => (y) { y = local.f (x) }"""
         assert "must not call itself" in refusal(onnx.parser.parse_model(text))
 
+    def test_a_chain_of_functions_longer_than_the_stack_is_taken(self):
+        functions = "".join(
+            f'<domain: "local", opset_import: ["" : 17, "local" : 1]> f{i} (x) => (y) {{ y = local.f{i + 1} (x) }}\n'
+            for i in range(2000)
+        )
+        text = f"""<ir_version: 8, opset_import: ["" : 17, "local" : 1]>
+        g (float[2] x) => (float[2] y) {{ y = local.f0 (x) }}
+        {functions}<domain: "local", opset_import: ["" : 17]> f2000 (x) => (y) {{ y = Relu (x) }}"""
+        assert len(load(onnx.parser.parse_model(text)).functions) == 2001
+
     def test_functions_that_double_forty_times(self):
         """The runtime would inline them, and never be done."""
         functions = "".join(
