@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import contextlib
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -64,12 +65,8 @@ def rewrite(
     if declared is not None:
         names.append(_DROP)
         options[_DROP] = {"declared": declared}
-    try:
+    with _faults_of_the_model():
         return run_pipeline(model, names, options=options, dump_after=dump_after, verify_each=verify_each)
-    except PassError as error:
-        if isinstance(error.__cause__, ModelError):
-            raise error.__cause__ from None
-        raise
 
 
 def simulate(
@@ -82,9 +79,20 @@ def simulate(
     """Return a copy of a prepared model that rounds every value to what its code stands for, in float arithmetic.
 
     Raises:
-        PlanError: the plan does not fit the model.
+        PlanError: the plan does not fit the model. ModelError: a weight holds NaN or infinite values.
     """
-    simulated, _ = run_pipeline(
-        model, ("simulate",), options={"simulate": {"plan": plan, "statistics": statistics, "chosen": chosen}}
-    )
+    options = {"simulate": {"plan": plan, "statistics": statistics, "chosen": chosen}}
+    with _faults_of_the_model():
+        simulated, _ = run_pipeline(model, ("simulate",), options=options)
     return simulated
+
+
+@contextlib.contextmanager
+def _faults_of_the_model() -> Iterator[None]:
+    """Tell what a model holds and no emitter can take, such as NaN, from a pass that fails."""
+    try:
+        yield
+    except PassError as error:
+        if isinstance(error.__cause__, ModelError):
+            raise error.__cause__ from None
+        raise

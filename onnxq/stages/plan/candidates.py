@@ -117,7 +117,7 @@ def _examine(
         other = _elsewhere(name, node, fact, recipe=recipe, target=target, asked=wish, opset=opset)
         if other is not None:
             return other
-    if wish.format.static and opset is not None and opset < _CODES:
+    if wish.format.static and "" in model.opset_imports and opset is not None and opset < _CODES:
         reason = Reason(code=NO_SCHEME, text=f"QuantizeLinear needs opset {_CODES}, the model has {opset}")
         return Kept(name=name, node=node, op=op, reason=reason, rule=wish.rule, wish=wish)
     if wish.format.static:

@@ -291,6 +291,8 @@ def test_a_weight_with_nan_is_refused_by_name(options):
     model.graph.initializers["w"].const_value = ir.tensor(weight, name="w")
     with pytest.raises(ModelError, match=r"^weight 'w' holds NaN"):
         onnxq.quantize(ir.to_proto(model), check=False, placement="everywhere", **options)
+    with pytest.raises(ModelError, match=r"^weight 'w' holds NaN"):
+        onnxq.simulate(ir.to_proto(model), placement="everywhere", **options)
 
 
 def test_the_short_form_means_the_long_one():
