@@ -18,13 +18,13 @@ if TYPE_CHECKING:
     import onnx_ir as ir
 
 _EMIT = "emit-"
-# Passes behind the emitters.
-_CONVERT, _DROP = "convert-float", "drop-inferred"
+# Passes behind the emitters. So is close-pairs, which prepares as well.
+_CONVERT, _SHIELD, _DROP = "convert-float", "shield-float", "drop-inferred"
 
 
 def is_of_rewrite(name: str) -> bool:
     """Tell whether a pass is one of those that carry out a plan; others prepare."""
-    return name.startswith(_EMIT) or name in (_CONVERT, _DROP)
+    return name.startswith(_EMIT) or name in (_CONVERT, _SHIELD, _DROP)
 
 
 def rewrite(
@@ -60,8 +60,8 @@ def rewrite(
     if plan.constants or any(decision.float_type is not None for decision in plan.decisions):
         names.append(_CONVERT)
         options[_CONVERT] = {"plan": plan}
-    names += ["shield-float", "close-pairs"]
-    options["shield-float"] = {"plan": plan}
+    names += [_SHIELD, "close-pairs"]
+    options[_SHIELD] = {"plan": plan}
     if declared is not None:
         names.append(_DROP)
         options[_DROP] = {"declared": declared}

@@ -129,9 +129,10 @@ def test_options_given_win_over_the_recipe_file(folder: Path, capsys: Output) ->
 def test_the_model_after_a_pass_is_dumped(folder: Path) -> None:
     assert main([*QUICK, "--verify-each", "--dump-after", "fold-constants"]) == 0
     assert {node.op_type for node in onnx.load(folder / "net.after-fold-constants.onnx").graph.node} >= {"Conv", "Gemm"}
-    assert main([*QUICK, "--force", "--dump-after", "emit-qdq"]) == 0
-    dumped = {node.op_type for node in onnx.load(folder / "net.after-emit-qdq.onnx").graph.node}
-    assert "DequantizeLinear" in dumped
+    for name in ("emit-qdq", "shield-float", "drop-inferred"):
+        assert main([*QUICK, "--force", "--dump-after", name]) == 0
+        dumped = {node.op_type for node in onnx.load(folder / f"net.after-{name}.onnx").graph.node}
+        assert "DequantizeLinear" in dumped
 
 
 def test_worse_than_allowed_is_code_1_and_writes_nothing(folder: Path, capsys: Output) -> None:
