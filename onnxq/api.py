@@ -123,7 +123,7 @@ def quantize(
         check_writable(output, force, [report_path(output)])
     of_rewrite = dump_after is not None and is_of_rewrite(dump_after[0])
     job.prepare(None if of_rewrite else dump_after, reproducer_dir, verify_each=verify_each)
-    job.equalize(statistics=statistics is not None)
+    job.equalize()
     if job.recipe.search and statistics is None:
         found = job.observe_for([way.recipe for way in job.ways], memory=memory, executor=executor)
     else:
@@ -161,15 +161,8 @@ def plan(
     **options: Any,
 ) -> Plan:
     """Decide what would happen to every node, and why; change and write nothing. Arguments as for `quantize`."""
-    job = Job(
-        model,
-        make_recipe(recipe, calibration=calibration, **options),
-        progress,
-        data=calibration,
-        replayed=statistics is not None,
-    )
-    job.prepare()
-    job.equalize(statistics=statistics is not None)
+    asked = make_recipe(recipe, calibration=calibration, **options)
+    job = _begun(model, asked, progress, calibration, statistics)
     made = job.planned(job.statistics(statistics))
     return replace(made, warnings=(*job.warnings, *made.warnings))
 
@@ -193,15 +186,8 @@ def simulate(
     Returns:
         A model of the same kind as `model` (for a path, `onnx_ir.Model`).
     """
-    job = Job(
-        model,
-        make_recipe(recipe, calibration=calibration, **options),
-        progress,
-        data=calibration,
-        replayed=statistics is not None,
-    )
-    job.prepare()
-    job.equalize(statistics=statistics is not None)
+    asked = make_recipe(recipe, calibration=calibration, **options)
+    job = _begun(model, asked, progress, calibration, statistics)
     assert job.prepared is not None
     prepared = job.prepared.model
     found = None
@@ -383,15 +369,8 @@ def sensitivity(
     """
     target = check_picture(picture)
     asked = make_recipe(recipe, calibration=calibration, evaluation=evaluation, **options)
-    job = Job(
-        model,
-        asked.model_copy(update={"search": (), "guard": False}),
-        progress,
-        data=calibration,
-        replayed=statistics is not None,
-    )
-    job.prepare()
-    job.equalize(statistics=statistics is not None)
+    alone = asked.model_copy(update={"search": (), "guard": False})
+    job = _begun(model, alone, progress, calibration, statistics)
     assert job.prepared is not None
     found = job.observe_for((job.recipe,)) if statistics is None else job.statistics(statistics)
     make = job.maker(found)
@@ -441,6 +420,20 @@ def doctor(
     given = calibration is not None or job.recipe.calibration is not None
     found = look(prepared.model, job.recipe, job.target, job.samples(), progress=progress) if given else None
     return diagnose(job.model, prepared.model, job.recipe, job.target, statistics=found, warnings=job.warnings)
+
+
+def _begun(
+    model: Model,
+    recipe: Recipe,
+    progress: Progress | None,
+    calibration: Data | None,
+    statistics: Statistics | str | Path | None,
+) -> Job:
+    """Return a job that has come as far as its statistics."""
+    job = Job(model, recipe, progress, data=calibration, replayed=statistics is not None)
+    job.prepare()
+    job.equalize()
+    return job
 
 
 def _like(given: object, quantized: ir.Model) -> Any:

@@ -159,11 +159,8 @@ class Job:
         self.prepared = prepared
         return prepared
 
-    def equalize(self, *, statistics: bool = False) -> None:
+    def equalize(self) -> None:
         """Make the prepared model easier to quantize, as the recipe says; what follows goes by the model it leaves.
-
-        Args:
-            statistics: whether those were given in place of data.
 
         Raises:
             CalibrationError: statistics were given in place of the data, which is observed for that.
@@ -171,7 +168,7 @@ class Job:
         if not self.recipe.equalize:
             return
         assert self.prepared is not None
-        if statistics and self.data is None and self.recipe.calibration is None:
+        if self._only_statistics:
             message = "equalizing observes the calibration data, and only statistics were given"
             raise CalibrationError(f"{message}; give the data too (`calibration`), or take `equalize` out")
         # What a guard found comes after equalizing, when it is replayed, too.
@@ -232,7 +229,7 @@ class Job:
         assert self.prepared is not None
         found = given if isinstance(given, Statistics) else load_statistics(Path(given))
         where = "the statistics" if isinstance(given, Statistics) else f"'{given}'"
-        self.ranges_from, self.replayed = where, True
+        self.ranges_from = where
         self.beside = None if isinstance(given, Statistics) else str(given)
         if found.fingerprint != fingerprint(self.prepared.model):
             raise CalibrationError(f"{where} were taken of another model or preparation; calibrate this model")

@@ -3,7 +3,6 @@
 import importlib.util
 import sys
 from collections import Counter
-from dataclasses import fields
 
 import numpy as np
 import pytest
@@ -11,6 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from onnxq.numerics import body, counting
 from onnxq.numerics.histogram import Accumulator, observe
+from tests.numerics.identity import identity
 
 RNG = np.random.default_rng(5)
 
@@ -38,16 +38,6 @@ def calls(choice):
 
     choice.kernel = kernel
     return found
-
-
-def identity(value):
-    if isinstance(value, np.ndarray):
-        return value.dtype.str, value.shape, value.tobytes()
-    if isinstance(value, tuple):
-        return tuple(identity(each) for each in value)
-    if hasattr(value, "__dataclass_fields__"):
-        return tuple(identity(getattr(value, field.name)) for field in fields(value))
-    return value.hex() if isinstance(value, float) else value
 
 
 def by_numpy(monkeypatch, arrays):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import fields, replace
+from dataclasses import replace
 from fractions import Fraction
 from typing import Any
 
@@ -19,22 +19,9 @@ from onnxq.errors import CalibrationError
 from onnxq.numerics.distribution import distribution
 from onnxq.numerics.histogram import MAX_BINS, Accumulator, empty, merge, observe
 from onnxq.types.statistics import Histogram, TensorStatistics
+from tests.numerics.identity import identity
 
 Array = npt.NDArray[Any]
-SUMS = {"sum_squares"}  # of channels: equal to rounding
-
-
-def identity(value: Any) -> Any:
-    """Everything that must be bit-identical, as something to compare."""
-    if isinstance(value, np.ndarray):
-        return value.dtype.str, value.shape, value.tobytes()
-    if isinstance(value, float):
-        return value.hex()
-    if isinstance(value, tuple):
-        return tuple(identity(each) for each in value)
-    if hasattr(value, "__dataclass_fields__"):
-        return tuple((f.name, identity(getattr(value, f.name))) for f in fields(value) if f.name not in SUMS)
-    return value
 
 
 def dense(histogram: Histogram | None) -> dict[int, int]:

@@ -11,12 +11,11 @@ from typing import Any
 
 import numpy as np
 import onnx
-import onnx_ir as ir
 import onnxq
 import pytest
 from onnx.reference import ReferenceEvaluator
-from onnxq.graph.text import model_from_text
 from onnxq.runtime.session import run_model
+from tests.converting import ops, proto, written
 
 NET = """
 <ir_version: 9, opset_import: ["" : 17]>
@@ -47,21 +46,6 @@ net (float[N,80] x) => (float[N,24] y)
 IMAGES = [{"image": np.random.default_rng(seed).standard_normal((2, 3, 16, 16)).astype(np.float32)} for seed in (0, 1)]
 ROWS = {"x": np.random.default_rng(0).standard_normal((3, 80)).astype(np.float32)}
 OTHER = {"qdq": "qoperator", "qoperator": "qdq"}
-
-
-def proto(text: str) -> onnx.ModelProto:
-    return ir.to_proto(model_from_text(text))
-
-
-def written(model: onnx.ModelProto, **options: Any) -> onnx.ModelProto:
-    """Quantize without data, so that nothing but what came can be written; the result is valid."""
-    report = onnxq.quantize(model, check=False, **options)
-    onnx.checker.check_model(report.model, full_check=True)
-    return report.model
-
-
-def ops(model: onnx.ModelProto) -> Counter[str]:
-    return Counter(node.op_type for node in model.graph.node)
 
 
 def constants(model: onnx.ModelProto) -> set[tuple[str, tuple[int, ...], bytes]]:

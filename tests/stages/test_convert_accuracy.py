@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import functools
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import onnx
@@ -12,6 +12,9 @@ import onnxq
 import pytest
 from onnxq.graph.text import model_from_text
 from onnxq.runtime.session import run_model
+from tests import converting
+
+written = functools.partial(converting.written, format="weight-only")
 
 NET = """
 <ir_version: 10, opset_import: ["" : 21]>
@@ -30,12 +33,6 @@ def theirs(level: int | None) -> onnx.ModelProto:
     quantizer = MatMulNBitsQuantizer(model, bits=4, block_size=32, is_symmetric=False, accuracy_level=level)
     quantizer.process()
     return quantizer.model.model
-
-
-def written(model: onnx.ModelProto, **options: Any) -> onnx.ModelProto:
-    report = onnxq.quantize(model, check=False, format="weight-only", **options)
-    onnx.checker.check_model(report.model, full_check=True)
-    return report.model
 
 
 def levels(model: onnx.ModelProto) -> list[int]:

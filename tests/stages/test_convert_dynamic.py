@@ -12,12 +12,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import onnx
-import onnx_ir as ir
 import onnxq
 import pytest
 from onnx import numpy_helper
-from onnxq.graph.text import model_from_text
 from onnxq.runtime.session import run_model
+from tests.converting import ops, proto, written
 
 NET = """
 <ir_version: 9, opset_import: ["" : 17]>
@@ -30,20 +29,6 @@ net (float[2,3,8,8] image) => (float[2,6] y)
 """
 IMAGES = [{"image": np.random.default_rng(seed).standard_normal((2, 3, 8, 8)).astype(np.float32)} for seed in range(4)]
 OURS = [{}, {"weights": "uint8,asymmetric,per-tensor"}, {"activations": "int8,symmetric"}, {"activations": "symmetric"}]
-
-
-def proto(text: str) -> onnx.ModelProto:
-    return ir.to_proto(model_from_text(text))
-
-
-def written(model: onnx.ModelProto, **options: Any) -> onnx.ModelProto:
-    report = onnxq.quantize(model, check=False, **options)
-    onnx.checker.check_model(report.model, full_check=True)
-    return report.model
-
-
-def ops(model: onnx.ModelProto) -> Counter[str]:
-    return Counter(node.op_type for node in model.graph.node)
 
 
 def arrays(model: onnx.ModelProto) -> dict[str, npt.NDArray[Any]]:

@@ -5,18 +5,21 @@ Codes, scales and zero points stay bit for bit; what both compute is what numpy 
 
 from __future__ import annotations
 
+import functools
 from collections import Counter
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import onnx
-import onnx_ir as ir
 import onnxq
 import pytest
 from onnx import TensorProto, helper, numpy_helper
-from onnxq.graph.text import model_from_text
 from onnxq.runtime.session import run_model
+from tests import converting
+from tests.converting import ops, proto
+
+written = functools.partial(converting.written, format="weight-only")
 
 ROWS, COLUMNS = 48, 96
 TEXT = f"""
@@ -41,20 +44,6 @@ SCHEMES = [
     {"weights": "int2,symmetric,per-block(16)"},
     {"weights": "int8,per-channel"},
 ]
-
-
-def proto(text: str) -> onnx.ModelProto:
-    return ir.to_proto(model_from_text(text))
-
-
-def written(model: onnx.ModelProto, **options: Any) -> onnx.ModelProto:
-    report = onnxq.quantize(model, check=False, format="weight-only", **options)
-    onnx.checker.check_model(report.model, full_check=True)
-    return report.model
-
-
-def ops(model: onnx.ModelProto) -> Counter[str]:
-    return Counter(node.op_type for node in model.graph.node)
 
 
 def stored(model: onnx.ModelProto) -> set[tuple[str, bytes]]:

@@ -15,6 +15,7 @@ import onnxq
 import pytest
 from onnx import numpy_helper
 from onnxq.runtime.session import run_model
+from tests.converting import ops
 
 ROWS, COLUMNS = 24, 96  # outputs and inputs
 RNG = np.random.default_rng(0)
@@ -98,10 +99,6 @@ def before_they_are_dequantized() -> Case:
 
 
 CASES = [rows_of_blocks, blocks_as_channels, squeezed, transposed, of_gemm, before_they_are_dequantized]
-
-
-def ops(found: onnx.ModelProto) -> Counter[str]:
-    return Counter(node.op_type for node in found.graph.node)
 
 
 def multiplied(found: onnx.ModelProto) -> npt.NDArray[np.float32]:

@@ -48,14 +48,14 @@ def test_statistics_without_the_features_that_a_method_goes_by_are_refused(model
 def test_made_up_inputs_are_not_mixed_with_statistics_that_were_given(model, data):
     """A judge without data of its own opens made-up inputs; ranges for another draft must not come from them."""
     found = calibrate(model, calibration=data, format="qdq")
-    job = Job(model, Recipe(format="qdq"), None)
+    job = Job(model, Recipe(format="qdq"), None, replayed=True)
     job.prepare()
     job.statistics(found)
     job.samples()
     weighed = Recipe.model_validate(WEIGHED)
     with pytest.raises(CalibrationError, match="statistics lack"):
         job.complete(found, weighed)
-    job = Job(model, Recipe(format="qdq"), None, data=data)
+    job = Job(model, Recipe(format="qdq"), None, data=data, replayed=True)
     job.prepare()
     job.statistics(found)
     assert job.complete(found, weighed).tensors["x"].channels is not None

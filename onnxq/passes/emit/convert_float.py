@@ -14,7 +14,7 @@ import onnx_ir as ir
 
 from onnxq.graph.float_slots import float_slots
 from onnxq.graph.marks import mark_unpacking
-from onnxq.graph.names import take_name
+from onnxq.graph.names import names, take_name
 from onnxq.graph.walk import nodes, scopes
 from onnxq.numerics.half import to_float
 from onnxq.passes import register_pass
@@ -76,10 +76,7 @@ class _Writer:
 
     def __init__(self, model: ir.Model) -> None:
         self.changed = False
-        self._taken = {name for scope in scopes(model) for name in scope.initializers}
-        for scope in scopes(model):
-            self._taken |= {value.name or "" for value in scope.inputs}
-            self._taken |= {name or "" for node in scope for name in (node.name, *(v.name for v in node.outputs))}
+        self._taken = set[str]().union(*map(names, scopes(model)))
         self._casts: dict[tuple[ir.Value, ir.DataType], ir.Value] = {}
 
     def returns(self, value: ir.Value, kind: FloatType) -> None:

@@ -15,7 +15,7 @@ import onnx_ir as ir
 
 from onnxq.errors import PlanError
 from onnxq.graph.constants import moved_tensor
-from onnxq.graph.names import take_name
+from onnxq.graph.names import names, take_name
 from onnxq.graph.spill import Spill
 from onnxq.graph.walk import bodies, nodes
 from onnxq.numerics.affine import storage_array
@@ -73,8 +73,7 @@ class _Common:
         for graph in bodies(model):
             held = (*graph.inputs, *graph.initializers.values(), *(value for node in graph for value in node.outputs))
             self.values.update((value.name, value) for value in held)
-        self.taken = {name for name in self.values if name} | set(self.nodes)
-        self.taken |= {node.name for node in self.nodes.values() if node.name}
+        self.taken = names(model.graph) | set(self.nodes)
         self.crossing = {
             name
             for name, value in self.values.items()

@@ -47,7 +47,7 @@ class ShieldFloat(ir.passes.InPlacePass):
         taken = names(model.graph) if found else set()
         for node, dequantize in found:
             if node.op_type == "Gemm":
-                _give_bias_a_row(node)
+                _give_bias_a_row(node, taken)
             elif dequantize.domain or model.opset_imports.get("", 0) >= _FIRST_PER_CHANNEL:
                 _dequantize_by_channel(node, dequantize, taken)
         return ir.passes.PassResult(model, modified=bool(found))
@@ -82,7 +82,7 @@ def _reader(node: ir.Node) -> ir.Node | None:
     return readers[0] if len(readers) == 1 and readers[0].graph is node.graph else None
 
 
-def _give_bias_a_row(node: ir.Node) -> None:
+def _give_bias_a_row(node: ir.Node, taken: set[str]) -> None:
     weight, graph = constant_tensor(node.inputs[1]), node.graph
     assert weight is not None
     assert isinstance(graph, ir.Graph)
@@ -90,7 +90,7 @@ def _give_bias_a_row(node: ir.Node) -> None:
     bias = constant_array(node.inputs[2]) if len(node.inputs) > 2 else None
     row = np.zeros((1, features), np.float32) if bias is None else np.broadcast_to(bias, (1, features))
     node.resize_inputs(3)
-    node.replace_input_with(2, add_constant(graph, f"{node.name}/bias", np.ascontiguousarray(row)))
+    node.replace_input_with(2, add_constant(graph, f"{node.name}/bias", np.ascontiguousarray(row), taken))
 
 
 def _dequantize_by_channel(node: ir.Node, dequantize: ir.Node, taken: set[str]) -> None:
@@ -103,7 +103,8 @@ def _dequantize_by_channel(node: ir.Node, dequantize: ir.Node, taken: set[str]) 
     for role, value in zip(("scale", "zero_point"), dequantize.inputs[1:], strict=False):
         array = constant_array(value)
         if array is not None:  # the zero point may be left out
-            by_channel.append(add_constant(graph, f"{node.name}/{role}", np.full(channels, array.reshape(()))))
+            each = np.full(channels, array.reshape(()))
+            by_channel.append(add_constant(graph, f"{node.name}/{role}", each, taken))
     old, source = dequantize.outputs[0], dequantize.inputs[0]
     added = []
     if by_channel[1:] and by_channel[1].dtype == ir.DataType.INT8:
@@ -116,8 +117,8 @@ def _dequantize_by_channel(node: ir.Node, dequantize: ir.Node, taken: set[str]) 
     added.append(
         ir.node("DequantizeLinear", [source, *by_channel], {"axis": 1}, outputs=[fresh], domain=dequantize.domain)
     )
-    for each in added:
-        each.name = take_name(f"{node.name}/{each.op_type}", taken)
+    for new in added:
+        new.name = take_name(f"{node.name}/{new.op_type}", taken)
     graph.insert_before(node, added)
     node.replace_input_with(0, fresh)
     if not old.uses() and not old.is_graph_output():

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from onnxq.graph.names import take_name
+from onnxq.graph.names import names, take_name
 from onnxq.graph.spill import Spill
 from onnxq.graph.walk import bodies
 
@@ -17,11 +17,8 @@ class Writer:
     """Makes nodes and constants with names of their own, in any graph of a model."""
 
     def __init__(self, model: ir.Model) -> None:
-        self._taken: set[str] = set()
+        self._taken = names(model.graph)
         self._spill = Spill()
-        for graph in bodies(model):
-            held = (*graph.inputs, *graph.initializers.values(), *(value for node in graph for value in node.outputs))
-            self._taken |= {value.name for value in held if value.name} | {node.name for node in graph if node.name}
 
     def name(self, wanted: str) -> str:
         """Return `wanted`, or a numbered variant of it that is free; it is then taken."""
