@@ -35,4 +35,5 @@ def emulated_without_vnni(module: str, *arguments: str) -> list[str] | None:
     found = shutil.which(_EMULATOR)
     if found is None:
         return None
-    return [found, "--tool=none", "--quiet", sys.executable, "-m", module, *arguments]
+    pretend = ["env", "ONNXQ_PROCESSOR=avx2"]  # /proc/cpuinfo still describes the real one
+    return [*pretend, found, "--tool=none", "--quiet", sys.executable, "-m", module, *arguments]

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import functools
+import os
 import platform
 from dataclasses import dataclass
 from pathlib import Path
+
+from onnxq.errors import RecipeError, nearest
 
 # Linux' names of instruction sets in /proc/cpuinfo -> ours. Others decide nothing about 8-bit kernels.
 _FLAGS = {
@@ -19,6 +22,7 @@ _FLAGS = {
     "i8mm": "i8mm",
 }
 _EXACT = frozenset({"avx512-vnni", "avx-vnni", "amx-int8"})
+_VARIABLE = "ONNXQ_PROCESSOR"
 _ARCHITECTURES = {"x86_64": "x86-64", "amd64": "x86-64", "aarch64": "arm64", "arm64": "arm64"}
 
 
@@ -52,9 +56,29 @@ class Processor:
         return f"{self.name} ({self.architecture}: {known})"
 
 
+PRETENDED = {
+    "avx2": Processor(name="an AVX2 processor", architecture="x86-64", features=frozenset({"avx2"})),
+    "avx512": Processor(name="an AVX-512 processor", architecture="x86-64", features=frozenset({"avx2", "avx512"})),
+    "vnni": Processor(
+        name="a VNNI processor", architecture="x86-64", features=frozenset({"avx2", "avx512", "avx512-vnni"})
+    ),
+    "arm64": Processor(name="an ARM processor", architecture="arm64", features=frozenset({"neon", "dotprod"})),
+}
+"""What `ONNXQ_PROCESSOR` may name: for emulators, whose processor /proc/cpuinfo does not describe, and for tests."""
+
+
 @functools.cache
 def this_processor() -> Processor:
-    """Return the processor of this machine, as /proc/cpuinfo describes it where there is one."""
+    """Return the processor of this machine, as /proc/cpuinfo describes it where there is one.
+
+    Raises:
+        RecipeError: `ONNXQ_PROCESSOR` names none that is known.
+    """
+    pretended = os.environ.get(_VARIABLE)
+    if pretended:
+        if pretended not in PRETENDED:
+            raise RecipeError(f"unknown processor '{pretended}' in {_VARIABLE}{nearest(pretended, PRETENDED)}")
+        return PRETENDED[pretended]
     machine = platform.machine().lower()
     architecture = _ARCHITECTURES.get(machine, machine)
     try:
