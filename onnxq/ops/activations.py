@@ -42,19 +42,18 @@ for _op, _summary in {
     "Elu": "x, or alpha (exp x - 1) below zero",
     "HardSwish": "x HardSigmoid(x)",
     "Gelu": "x Phi(x)",
-    "Erf": "error function",
     "Mish": "x tanh(softplus x)",
 }.items():
     facts.add(_op, OpFact(summary=_summary, activations=(0,)))
 
-for _op, _summary in {
-    "Sigmoid": "1 / (1 + exp -x)",
-    "HardSigmoid": "clamped alpha x + beta",
-    "Tanh": "hyperbolic tangent",
-}.items():
-    facts.add(_op, OpFact(summary=_summary, activations=(0,)))
+_SHARE, _BOTH_SIGNS = Range(low=0.0, high=1.0), Range(low=-1.0, high=1.0)
 
-facts.add(
-    "Softmax",
-    OpFact(summary="exp x, normalised to sum 1", activations=(0,), output_range=Range(low=0.0, high=1.0)),
-)
+for _op, _summary, _image in (
+    ("Sigmoid", "1 / (1 + exp -x)", _SHARE),
+    ("HardSigmoid", "clamped alpha x + beta", _SHARE),
+    ("Tanh", "hyperbolic tangent", _BOTH_SIGNS),
+    ("Erf", "error function", _BOTH_SIGNS),
+):
+    facts.add(_op, OpFact(summary=_summary, activations=(0,), image=_image))
+
+facts.add("Softmax", OpFact(summary="exp x, normalised to sum 1", activations=(0,), image=_SHARE, output_range=_SHARE))

@@ -13,6 +13,7 @@ from onnxq.stages.plan import make_plan, observed_tensors
 from onnxq.stages.probe import ProbeResult, probe_recipe
 from onnxq.stages.rewrite import rewrite
 from onnxq.targets import Row, Target
+from onnxq.targets.pair_sums import PRODUCTS
 from onnxq.types.format import Format
 from onnxq.types.scheme import QuantType
 from onnxq.types.statistics import Statistics, TensorStatistics
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
     import onnx_ir as ir
 
 EXACT, PAIRS = "exact sums", "sums of pairs that saturate"
-_OPERATORS = ("MatMul", "Gemm", "Conv", "LSTM")
 
 
 def probe_sums(target: Target) -> Iterator[ProbeResult]:
@@ -32,9 +32,9 @@ def probe_sums(target: Target) -> Iterator[ProbeResult]:
     what the row says.
     """
     # Without what the plan does about it: the kernel is to be seen as it is.
-    plain = replace(target, rows=tuple(replace(row, pairs=None) for row in target.rows))
+    plain = replace(target, rows=tuple(replace(row, pairs=False) for row in target.rows))
     for row in target.rows:
-        if row.op not in _OPERATORS or not row.activations:
+        if row.op not in PRODUCTS or not row.activations:
             continue
         for form, activations, weights in product(sorted(row.formats), sorted(row.activations), sorted(row.weights)):
             yield ProbeResult(
@@ -42,7 +42,7 @@ def probe_sums(target: Target) -> Iterator[ProbeResult]:
                 form=form,
                 activations=activations,
                 weights=weights,
-                expected=EXACT if row.pairs is None else PAIRS,
+                expected=PAIRS if row.pairs else EXACT,
                 found=_sums(row, plain, form, activations, weights),
             )
 

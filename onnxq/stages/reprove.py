@@ -53,7 +53,7 @@ def reprove(name: str) -> Proof:
     real = target.stands_for or target.name
     if target.provider not in CPU or (real == "cpu-arm64") != (this_processor().architecture == "arm64"):
         return _from_table(target)
-    pairs = any(row.pairs is not None for row in target.rows)
+    pairs = any(row.pairs for row in target.rows)
     if pairs == adds_pairs():
         return Proof(target=name, how="run on this processor", results=(*probe(target), *probe_sums(target)))
     command = emulated_without_vnni("onnxq", "targets", real, "--probe", "--json")

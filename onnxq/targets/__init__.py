@@ -14,8 +14,10 @@ from enum import StrEnum
 from typing import TYPE_CHECKING
 
 from onnxq.registry import Registry
+from onnxq.targets.pair_sums import IntegerProduct, exact
 from onnxq.types.float_type import FloatType
 from onnxq.types.format import Format
+from onnxq.types.plan import PairLimit
 from onnxq.types.scheme import PerChannel, PerTensor, QuantType, Scheme
 
 if TYPE_CHECKING:
@@ -56,8 +58,7 @@ class Row:
         probe: ONNX text of a float model, this operator first, that must run it as `kernel` once quantized.
         float_probe: the same for `float_kernel`.
         evidence: how the row is known.
-        pairs: of a kernel that adds the products of neighbouring weights in 16 bits, which saturate: the axes of the
-            weight that it runs along, slowest first, from node and rank of the weight. None: the kernel is exact.
+        pairs: whether the kernel adds pairs of products in 16 bits, which saturate; see `onnxq.targets.pair_sums`.
         float_inputs: returns the input slots of a node that the kernel takes in float, None for no such slots.
         float_bias: whether the kernel takes a bias in float, which then stays as it is.
         splits: whether features of the activation can be left out of the kernel, to be multiplied in float beside it.
@@ -88,7 +89,7 @@ class Row:
     probe: str = ""
     float_probe: str = ""
     evidence: str = ""
-    pairs: Callable[[ir.Node, int], tuple[int, ...]] | None = None
+    pairs: bool = False
     float_inputs: Callable[[ir.Node], frozenset[int]] | None = None
     float_bias: bool = False
     splits: bool = False
@@ -154,6 +155,8 @@ class Target:
         stands_for: name of the target that this one is another name of ("cpu" on a machine with VNNI: "cpu-vnni"), ""
             for itself. Recipes, plans and reports keep that name, so that they mean the same on every machine.
         instead: for operators and formats that it has no kernels for: what to do instead, in words.
+        pair_limit: returns what the weight of a product must keep to so that no sum saturates, None for nothing, from
+            the product and the largest activation code that can occur (None: its type's).
     """
 
     name: str
@@ -165,6 +168,7 @@ class Target:
     floats: Mapping[FloatType, frozenset[str]] = field(default_factory=dict)
     stands_for: str = ""
     instead: Mapping[str, str] = field(default_factory=dict)
+    pair_limit: Callable[[IntegerProduct, int | None], PairLimit | None] = exact
 
     def rows_for(self, op: str, form: Format, *, portable: bool = False) -> tuple[Row, ...]:
         """Return the rows of one operator in one format, best first; () if it always runs in float."""

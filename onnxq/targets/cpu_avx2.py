@@ -1,11 +1,7 @@
 """onnxruntime's CPU execution provider on x86-64 with AVX2 or AVX-512, but without VNNI or AMX.
 
-There PMADDUBSW multiplies u8 by s8 and adds pairs of neighbouring products in 16 bits, which saturate (Intel 64 and
-IA-32 Architectures Software Developer's Manual, volume 2). Which pairs these are was found by running every kernel with
-all activations but two at zero: 2k and 2k + 1 along what is summed over; a convolution runs along kernel height, kernel
-width, channels of the group, and pairs reach across the ends of these. Kernels that add no pairs: depthwise
-convolutions (one channel in and one out for each group), and all those with uint8 weights. In format qdq int8
-activations become uint8 when the model is loaded, and saturate alike; in the other formats they do not, and are slow.
+Their kernels for u8 x s8 add pairs of products in 16 bits, which saturate: `onnxq.targets.pair_sums` says which do.
+Rows with such kernels stand apart from exact ones. int8 activations outside of format qdq are exact, and slow.
 """
 
 from __future__ import annotations
@@ -17,7 +13,7 @@ from typing import TYPE_CHECKING
 from onnxq.targets import Row, targets
 from onnxq.targets.cpu_common import ROWS, RUNTIME, cpu_target
 from onnxq.targets.cpu_vnni import VNNI
-from onnxq.types.format import Format
+from onnxq.targets.pair_sums import PRODUCTS, IntegerProduct, limit_without_vnni, without_vnni
 from onnxq.types.scheme import QuantType, Scheme
 
 if TYPE_CHECKING:
@@ -26,15 +22,6 @@ if TYPE_CHECKING:
 _U8, _S8 = frozenset({QuantType.UINT8}), frozenset({QuantType.INT8})
 _HAZARD = "adds pairs of products in 16 bits; weights are chosen so that none saturates"
 _SLOW = "int8 activations run on kernels 3 to 10 times as slow as float without VNNI; take uint8"
-
-
-def _pairs(node: ir.Node, rank: int) -> tuple[int, ...]:
-    """Return the axes of a weight in the order in which kernels run along them."""
-    if node.op_type == "Conv":
-        return (*range(2, rank), 1)
-    if node.op_type == "Gemm":
-        return (1 if node.attributes.get_int("transB", 0) else 0,)
-    return (2,) if node.op_type == "LSTM" else (max(rank - 2, 0),)
 
 
 def _depthwise(node: ir.Node, _: Scheme) -> str | None:
@@ -55,16 +42,26 @@ def _symmetric(row: Row) -> Callable[[ir.Node, Scheme], str | None]:
     return refuses
 
 
+def _in_pairs(row: Row, weights: QuantType) -> frozenset[QuantType]:
+    """Return the types of activations whose products with such weights are added in pairs."""
+    form = min(row.formats)
+    return frozenset(
+        each
+        for each in row.activations
+        if without_vnni(IntegerProduct(op=row.op, form=form, activations=each, weights=weights))
+    )
+
+
 def _without_vnni(row: Row) -> Iterator[Row]:
     """Yield what a row becomes: kernels that saturate, and exact ones, apart."""
-    if row.op not in ("MatMul", "Gemm", "Conv", "LSTM") or not row.activations:
+    if row.op not in PRODUCTS or not row.activations:
         yield row
         return
-    static, both = Format.QDQ in row.formats, row.activations
-    if row.kernel == "ConvInteger":  # only int8 x uint8 saturates, where activations would have to be held in bounds
-        yield replace(row, activations=both & _U8 if row.weights == _U8 else both)
+    both = row.activations
+    if row.kernel == "ConvInteger":  # where pairs are added, activations would have to be held in bounds: left out
+        yield replace(row, activations=both - _in_pairs(row, *row.weights))
         return
-    mixed = both if static else both & _U8
+    mixed = _in_pairs(row, QuantType.INT8)
     if row.slower:  # zero points: int8 weights must not have them here at all
         if row.weights - _S8:
             yield replace(row, weights=row.weights - _S8)
@@ -82,7 +79,7 @@ def _without_vnni(row: Row) -> Iterator[Row]:
     if mixed and row.weights & _S8:
         refuses, condition = _symmetric(row), "; ".join(filter(None, ("weights without zero points", row.condition)))
         yield replace(
-            row, activations=mixed, weights=_S8, pairs=_pairs, hazard=_HAZARD, refuses=refuses, condition=condition
+            row, activations=mixed, weights=_S8, pairs=True, hazard=_HAZARD, refuses=refuses, condition=condition
         )
     if mixed and row.weights - _S8:
         yield replace(row, activations=mixed, weights=row.weights - _S8)
@@ -90,7 +87,7 @@ def _without_vnni(row: Row) -> Iterator[Row]:
         yield replace(row, activations=both - mixed, slower=_SLOW)
 
 
-AVX2 = cpu_target(
+_target = cpu_target(
     "cpu-avx2",
     "CPU with AVX2 or AVX-512, no VNNI: u8 x s8 products are added in pairs that saturate",
     tuple(found for row in ROWS for found in _without_vnni(row) if found.activations or not row.activations),
@@ -101,4 +98,5 @@ AVX2 = cpu_target(
     ),
     f"probed {RUNTIME} avx2 (valgrind's processor)",
 )
+AVX2 = replace(_target, pair_limit=limit_without_vnni)
 targets.add(AVX2.name, AVX2)

@@ -56,7 +56,7 @@ def observed_tensors(model: ir.Model, recipe: Recipe, target: Target) -> frozens
 def goes_by_histograms(recipe: Recipe, target: Target) -> bool:
     """Whether a plan needs more of the statistics than extremes."""
     calibrator = make_calibrator(recipe.calibrator.name, recipe.calibrator.options)
-    return reads_histograms(calibrator) or any(row.pairs is not None for row in target.rows)
+    return reads_histograms(calibrator) or any(row.pairs for row in target.rows)
 
 
 def observed_features(model: ir.Model, recipe: Recipe, target: Target) -> Mapping[str, Features]:
@@ -75,7 +75,7 @@ def needed_tensors(model: ir.Model, statistics: Statistics, recipe: Recipe, targ
         recipe, target: what is wanted, and where it runs.
     """
     examined, inputs, placement, _ = _placed(model, statistics, recipe, target)
-    tensors = Tensors(model, statistics, _any_range, placement, examined, inputs=inputs)
+    tensors = Tensors(model, statistics, _any_range, placement, examined, target=target, inputs=inputs)
     names: set[str] = set()
     for entry in examined:
         _decide(entry, placement, tensors, target)
@@ -98,7 +98,7 @@ def make_plan(model: ir.Model, statistics: Statistics, recipe: Recipe, target: T
     """
     calibrator = make_calibrator(recipe.calibrator.name, recipe.calibrator.options)
     examined, inputs, placement, warnings = _placed(model, statistics, recipe, target)
-    tensors = Tensors(model, statistics, calibrator, placement, examined, inputs=inputs)
+    tensors = Tensors(model, statistics, calibrator, placement, examined, target=target, inputs=inputs)
     decided = (_decide(entry, placement, tensors, target) for entry in examined)
     decisions = tuple(_with_accuracy(decision, recipe.accuracy_level or _ROUNDS_INPUTS) for decision in decided)
     plan = Plan(

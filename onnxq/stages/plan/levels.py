@@ -7,8 +7,11 @@ for independent errors,
     E[x^2] * (error of the weights, summed) + (error of the activation) * (squares of the weights, summed),
 
 the weights' error being scale^2 / 12 each. It is compared for a few L, relative to the output's own square and summed
-over all nodes that read the activation; nodes without weights count the activation's error alone. A value beyond the
-calibrated range has a code above L: the sum that it then saturates is cut off where its own code would have been.
+over all nodes that read the activation; nodes without weights count the activation's error alone.
+
+A value beyond the calibrated range would have a code above L, and its sums would saturate. So this is done only where
+the operator that computes the activation bounds it (Sigmoid, Softmax, a Clip that stays in the graph), and L is at that
+bound.
 """
 
 from __future__ import annotations
@@ -26,7 +29,8 @@ from onnxq.numerics.distribution import distribution
 from onnxq.numerics.expected_error import Moments, expected_error
 from onnxq.numerics.pair_safe import fit_pairs
 from onnxq.stages.plan.candidates import Candidate
-from onnxq.stages.plan.pairs import LARGEST, Pairs
+from onnxq.stages.plan.pairs import Pairs
+from onnxq.targets.pair_sums import LARGEST
 from onnxq.types.scheme import PerTensor, QuantParams, Scheme
 from onnxq.types.statistics import TensorStatistics
 
@@ -47,13 +51,14 @@ class Reader:
 
 
 def fewer_codes(
-    params: QuantParams, seen: TensorStatistics, readers: Sequence[Reader], pairs: Pairs
+    params: QuantParams, seen: TensorStatistics, readers: Sequence[Reader], pairs: Pairs, highest: float
 ) -> tuple[QuantParams, int] | None:
     """Return parameters that use fewer codes, and the largest one above the lowest, where that loses less; else None.
 
     Args:
         params: with all codes: 8 bits, asymmetric, per tensor. seen: of the activation.
         readers: all nodes that read it as codes. pairs: the limits of their weights.
+        highest: what no value of it exceeds, whatever the model's inputs.
     """
     limited = [reader for reader in readers if _limited(reader, pairs)]
     if not limited or params.scheme.symmetric or not seen.clusters:
@@ -73,7 +78,7 @@ def fewer_codes(
     for largest in _FEWER:
         tried = _with(params, largest)
         error = error_of(tried, largest)
-        if error < best:
+        if error < best and _highest_code(tried, highest) <= largest:
             best, found = error, (tried, largest)
     return found
 
@@ -90,6 +95,12 @@ def _with(params: QuantParams, largest: int) -> QuantParams:
     lowest = (params.scheme.code_range[0] - zero_point) * scale
     span = scale * LARGEST * LARGEST / largest
     return params_from_range(lowest, lowest + span, params.scheme)
+
+
+def _highest_code(params: QuantParams, value: float) -> int:
+    """Return how far above the lowest code the code of a value lies."""
+    code = quantize(np.asarray([value], np.float32), params)
+    return int(code[0]) - params.scheme.code_range[0]
 
 
 def _own_error(params: QuantParams, moments: Moments) -> float:

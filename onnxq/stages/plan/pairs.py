@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from onnxq.graph.constants import untransposed
-from onnxq.numerics.pair_safe import pair_limit
 from onnxq.stages.plan.candidates import Candidate, Kept
+from onnxq.targets import Target
+from onnxq.targets.pair_sums import product_of
 from onnxq.types.format import Format
 from onnxq.types.plan import PairLimit
 from onnxq.types.scheme import QuantType, Scheme
@@ -15,42 +17,40 @@ from onnxq.types.scheme import QuantType, Scheme
 if TYPE_CHECKING:
     import onnx_ir as ir
 
-LARGEST = 255
-"""Largest activation code; int8 activations that saturate are made uint8 by the runtime."""
-
 
 class Pairs:
     """The limits of a model's weights.
 
-    Where activations are quantized at run time, a weight's limit holds for all that read it, turned or as it is: the
+    Where activations are quantized at run time, a weight's limit holds for all that read it, transposed or not: the
     rows of an embedding that is multiplied with as well are then stored once.
     """
 
-    def __init__(self, examined: Iterable[Candidate | Kept]) -> None:
-        self._shared: dict[ir.Value, tuple[int, ...]] = {}
+    def __init__(self, examined: Iterable[Candidate | Kept], target: Target) -> None:
+        self._target = target
+        self._shared: dict[ir.Value, PairLimit] = {}
         for entry in examined:
-            if isinstance(entry, Candidate) and entry.wish.format is Format.DYNAMIC and entry.row.pairs is not None:
+            if isinstance(entry, Candidate) and entry.wish.format is Format.DYNAMIC and entry.row.pairs:
                 for slot in entry.weights:
-                    value, axes = entry.node.inputs[slot], _axes(entry, slot)
-                    if value is not None:
+                    value, limit = entry.node.inputs[slot], self._own(entry, slot, QuantType.INT8, None)
+                    if value is not None and limit is not None:
                         root, order = untransposed(value)
-                        self._shared.setdefault(root, tuple(order[axis] for axis in axes))
+                        self._shared.setdefault(root, replace(limit, axes=tuple(order[axis] for axis in limit.axes)))
 
-    def of(self, entry: Candidate, slot: int, scheme: Scheme, largest: int = LARGEST) -> PairLimit | None:
+    def of(self, entry: Candidate, slot: int, scheme: Scheme, largest: int | None = None) -> PairLimit | None:
         """Return the limit of a weight whose activations have codes up to `largest`, None if it needs none."""
         value = entry.node.inputs[slot]
-        if scheme.dtype is not QuantType.INT8 or value is None or pair_limit(largest) >= 2 * scheme.dtype.maximum:
+        if value is None:
             return None
-        if entry.row.pairs is not None:
-            return PairLimit(axes=_axes(entry, slot), limit=pair_limit(largest))
+        if entry.row.pairs:
+            return self._own(entry, slot, scheme.dtype, largest)
         root, order = untransposed(value)
-        if entry.wish.format is not Format.DYNAMIC or root not in self._shared:
+        if scheme.dtype is not QuantType.INT8 or entry.wish.format is not Format.DYNAMIC or root not in self._shared:
             return None
-        return PairLimit(axes=tuple(order.index(axis) for axis in self._shared[root]), limit=pair_limit(largest))
+        shared = self._shared[root]
+        return replace(shared, axes=tuple(order.index(axis) for axis in shared.axes))
 
-
-def _axes(entry: Candidate, slot: int) -> tuple[int, ...]:
-    value = entry.node.inputs[slot]
-    assert entry.row.pairs is not None
-    assert value is not None
-    return entry.row.pairs(entry.node, 0 if value.shape is None else len(value.shape))
+    def _own(self, entry: Candidate, slot: int, weights: QuantType, largest: int | None) -> PairLimit | None:
+        product = product_of(
+            entry.node, slot, form=entry.wish.format, activations=entry.wish.activations.dtype, weights=weights
+        )
+        return self._target.pair_limit(product, largest)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -16,11 +15,11 @@ from onnxq.stages.plan.inputs import WeightInputs
 from onnxq.stages.plan.levels import Reader, fewer_codes
 from onnxq.stages.plan.observed import only_surveyed
 from onnxq.stages.plan.outliers import Outliers, outliers
-from onnxq.stages.plan.pairs import LARGEST, Pairs
+from onnxq.stages.plan.pairs import Pairs
 from onnxq.stages.plan.parameters import activation_params
 from onnxq.stages.plan.placement import Placement
 from onnxq.stages.plan.storage import with_axis
-from onnxq.targets import Output
+from onnxq.targets import Output, Target
 from onnxq.types.format import Format
 from onnxq.types.plan import FloatFeatures, Role, TensorPlan
 from onnxq.types.scheme import PerChannel, PerTensor, QuantType, Range, Scheme
@@ -30,6 +29,7 @@ if TYPE_CHECKING:
     import onnx_ir as ir
 
 _PER_CHANNEL_OPSET = 13
+_LARGEST_FLOAT = 3.4028234663852886e38  # of float32: what clamps without a bound have
 
 
 class Tensors:
@@ -43,6 +43,7 @@ class Tensors:
         placement: Placement,
         examined: Sequence[Candidate | Kept],
         *,
+        target: Target,
         inputs: WeightInputs,
     ) -> None:
         self.warnings: list[str] = []
@@ -51,7 +52,7 @@ class Tensors:
         self._statistics = statistics
         self._calibrator = calibrator
         self._inputs = inputs
-        self._pairs = Pairs(examined)
+        self._pairs = Pairs(examined, target)
         self._largest: dict[str, int] = {}
         self._on_codes = {
             entry.node: entry for entry in examined if isinstance(entry, Candidate) and entry.name in placement.codes
@@ -82,7 +83,7 @@ class Tensors:
         for slot in entry.constants:
             keys[slot] = self._constant(entry, slot, entry.wish.activations)
         for slot in entry.weights:
-            largest = self._largest.get(keys[entry.activations[0]], LARGEST)
+            largest = self._largest.get(keys[entry.activations[0]])
             keys[slot] = self._constant(entry, slot, self._weight_scheme(entry, slot), largest)
             if entry.bias is not None:
                 keys[entry.bias] = self._bias(entry, keys[entry.activations[0]], keys[slot])
@@ -207,8 +208,9 @@ class Tensors:
             if bounds is not None:
                 source += ", clamped"
             params = activation_params(seen, scheme, self._calibrator, bounds, _defined_range(value.producer()))
-            if not note and (bounds is None or math.isinf(bounds.high)) and _defined_range(value.producer()) is None:
-                fewer = fewer_codes(params, seen, self._all_readers(value), self._pairs)
+            highest = None if note else self._highest(value.producer())
+            if highest is not None:
+                fewer = fewer_codes(params, seen, self._all_readers(value), self._pairs, highest)
                 if fewer is not None:
                     params, self._largest[key] = fewer
                     source += f"; {self._largest[key] + 1} codes, which leave room for larger weights in sums of pairs"
@@ -239,6 +241,16 @@ class Tensors:
         """Return the bounds of the absorbed clamp that produces a value, None if none does."""
         return clamp_bounds(producer) if producer is not None and producer in self._clamps else None
 
+    def _highest(self, producer: ir.Node | None) -> float | None:
+        """Return what no value of an operator's output exceeds, by its definition alone, None if there is no such.
+
+        A clamp that is absorbed does not count: its work is done by codes that end there.
+        """
+        if producer is None or producer in self._clamps:
+            return None
+        bounds = clamp_bounds(producer) or _image(producer)
+        return None if bounds is None or bounds.high >= _LARGEST_FLOAT else bounds.high
+
     def _weight_scheme(self, entry: Candidate, slot: int) -> Scheme:
         """Return the weight scheme with its axis filled in; per tensor where per channel cannot be had."""
         tensor = moved_tensor(entry.node.inputs[slot])
@@ -258,7 +270,7 @@ class Tensors:
         return scheme
 
     def _constant(
-        self, entry: Candidate, slot: int, scheme: Scheme, largest: int = LARGEST, apart: Outliers | None = None
+        self, entry: Candidate, slot: int, scheme: Scheme, largest: int | None = None, apart: Outliers | None = None
     ) -> str:
         """Plan a constant; one that several nodes share in one form is planned once."""
         value = entry.node.inputs[slot]
@@ -332,6 +344,11 @@ class Tensors:
 def _listed(names: Sequence[str]) -> str:
     shown = ", ".join(f"'{name}'" for name in names[:2])
     return shown if len(names) <= 2 else f"{shown} and {len(names) - 2} more"
+
+
+def _image(producer: ir.Node) -> Range | None:
+    """Return what every output of an operator lies in, None if nothing bounds it."""
+    return facts.get(op_key(producer)).image if op_key(producer) in facts else None
 
 
 def _defined_range(producer: ir.Node | None) -> Range | None:
