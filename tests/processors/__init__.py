@@ -1,11 +1,11 @@
-"""An environment whose onnxruntime takes the kernels for AVX2 or AVX-512, and runs them at full speed, on a newer processor.
+"""An environment whose onnxruntime takes and runs, at full speed, the kernels that a processor without VNNI gets.
 
     python -m tests.processors /tmp/venv            # an environment for this alone: its onnxruntime is altered
     /tmp/venv/bin/pytest --processor avx2
 
 The runtime asks for features by CPUID. Each such instruction of its library becomes a breakpoint, whose handler
-(`masked_cpuid.c`) answers without VNNI. Needs Linux on x86-64 with gcc and binutils. Valgrind's processor gives the same
-kernels without either, 10 to 30 times as slowly (`onnxq.runtime.saturation`).
+(`masked_cpuid.c`) answers without VNNI. Needs Linux on x86-64 with gcc and binutils. Valgrind's processor gives the
+same kernels without either, 10 to 30 times as slowly (`onnxq.runtime.saturation`).
 """
 
 from __future__ import annotations

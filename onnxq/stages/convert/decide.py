@@ -12,13 +12,16 @@ from onnxq.graph.names import name_of
 from onnxq.graph.walk import nodes
 from onnxq.ops import facts, op_key
 from onnxq.passes.emit.kernels import KERNELS
+from onnxq.stages.convert.held import Constant
 from onnxq.stages.convert.lift import Group, Imported
+from onnxq.stages.convert.pair_safe import with_limit
 from onnxq.stages.plan.already import ALREADY, IMPORTED
 from onnxq.stages.plan.fitting import choose
 from onnxq.stages.plan.rules import Wish
 from onnxq.targets import Output, Row, Target
+from onnxq.targets.pair_sums import PRODUCTS, product_of
 from onnxq.types.format import Format
-from onnxq.types.plan import Action, Decision, Plan, Reason, Role, TensorPlan
+from onnxq.types.plan import Action, Decision, PairLimit, Plan, Reason, Role, TensorPlan
 from onnxq.types.recipe import Recipe
 from onnxq.types.scheme import PerChannel, PerTensor, QuantParams, QuantType, Scheme
 
@@ -100,7 +103,7 @@ class _Maker:
         fact = facts.get(op)
         for slot in group.constants:
             if slot != fact.bias:
-                inputs[slot] = self._constant(node.inputs[slot])
+                inputs[slot] = self._constant(node, slot, group)
         bias = self._bias(node, group, row, inputs)
         if isinstance(bias, str):
             return bias
@@ -252,19 +255,27 @@ class _Maker:
         )
         return name
 
-    def _constant(self, value: ir.Value | None) -> str:
-        name = name_of(value)
-        self.tensors.setdefault(
-            name,
-            TensorPlan(
-                name=name,
-                tensor=name,
-                role=Role.WEIGHT,
-                scheme=self._found.constants[name].params.scheme,
-                reason="came with the model",
-            ),
+    def _constant(self, node: ir.Node, slot: int, group: Group) -> str:
+        name = name_of(node.inputs[slot])
+        held = self._found.constants[name]
+        plan = TensorPlan(
+            name=name, tensor=name, role=Role.WEIGHT, scheme=held.params.scheme, reason="came with the model"
         )
-        return name
+        plan = with_limit(plan, held, self._limit(node, slot, group, held))
+        if plan.pairs is not None:  # also for readers that could do without
+            self.tensors[name] = plan
+        return self.tensors.setdefault(name, plan).name
+
+    def _limit(self, node: ir.Node, slot: int, group: Group, held: Constant) -> PairLimit | None:
+        """Return what the codes of a weight must keep to in the kernel that the node becomes, None for nothing."""
+        key = op_key(node)
+        if key not in PRODUCTS or slot != facts.get(key).weight or not group.activations:
+            return None
+        if key == "Conv" and not group.output:  # between DequantizeLinear and float: no integer kernel
+            return None
+        running = self._params(node.inputs[group.activations[0]]).scheme.dtype
+        product = product_of(node, slot, form=self._form, activations=running, weights=held.params.scheme.dtype)
+        return self._target.pair_limit(product, None)
 
     def _params(self, value: ir.Value | None) -> QuantParams:
         name = name_of(value)

@@ -23,6 +23,7 @@ from onnxq.stages.convert.dynamic import expand_dynamic
 from onnxq.stages.convert.held import Constant, rescaled
 from onnxq.stages.convert.lift import lift
 from onnxq.stages.convert.lookups import Wanted
+from onnxq.stages.convert.pair_safe import pair_safe, refitted, with_limit
 from onnxq.stages.convert.writer import drop_unread
 from onnxq.stages.plan.already import ALREADY, IMPORTED
 from onnxq.types.format import Format
@@ -138,21 +139,27 @@ def with_known(plan: Plan, model: ir.Model, known: Known) -> Plan:
     if not known.weights:
         return plan
     present, tensors, decisions = dict(nodes(model)), dict(plan.tensors), []
+    chosen_again: list[TensorPlan] = []
     for decision in plan.decisions:
         weight = known.weights.get(decision.node)
         if weight is None:
             decisions.append(decision)
         elif _takes(plan, decision, known.constants[weight]):
             key = decision.inputs[1]
-            tensors[key] = _as_it_came(tensors[key], known.constants[weight])
+            limit = tensors[key].pairs
+            tensors[key] = with_limit(_imported(tensors[key], known.constants[weight]), known.constants[weight], limit)
             text = f"came quantized at run time; its codes and calibrated inputs run as {decision.kernel}"
+            if tensors[key].pairs is not None:
+                chosen_again.append(tensors[key])
+                text = f"came quantized at run time; its weight, on codes chosen again, runs as {decision.kernel}"
             decisions.append(replace(decision, reason=Reason(code=IMPORTED, text=text)))
         else:
             decisions.append(_at_run_time(decision, present[decision.node], known, tensors))
     in_float = {decision.node for decision in decisions if decision.format is Format.DYNAMIC}
     codes = {weight for name, weight in known.weights.items() if name in in_float}
     constants = {name: how for name, how in plan.constants.items() if name not in codes}
-    return replace(plan, decisions=tuple(decisions), tensors=tensors, constants=constants)
+    warnings = (*plan.warnings, *filter(None, [refitted(chosen_again)]))
+    return replace(plan, decisions=tuple(decisions), tensors=tensors, constants=constants, warnings=warnings)
 
 
 def is_as_it_came(plan: Plan, known: Known) -> bool:
@@ -164,25 +171,34 @@ def is_as_it_came(plan: Plan, known: Known) -> bool:
 
 
 class Codes(Mapping[str, Chosen]):
-    """The codes that constants came with, by plan key; unpacked when they are asked for."""
+    """The codes that constants came with, by plan key; unpacked when they are asked for.
+
+    Where the plan limits pairs of an imported weight's codes, they are chosen again, and the biases on its scale, too.
+    """
 
     def __init__(
         self, plan: Plan, constants: Mapping[str, Constant], others: Mapping[str, Chosen] | None = None
     ) -> None:
         """Take those constants of a plan that came on codes, and what is known of others."""
         self._others = others or {}
-        roles = (Role.WEIGHT, Role.BIAS)
+        self._limits = {key: tensor.pairs for key, tensor in plan.tensors.items() if tensor.pairs is not None}
         self._held: dict[str, Constant] = {
             key: constants[tensor.tensor]
             for key, tensor in plan.tensors.items()
-            if tensor.role in roles and tensor.tensor in constants
+            if tensor.tensor in constants and self._keeps_codes(tensor)
         }
+
+    def _keeps_codes(self, tensor: TensorPlan) -> bool:
+        """Return whether codes are not made from floats: of a bias, unless its weight's scale is another now."""
+        if tensor.role is Role.BIAS:
+            return tensor.scale_from is None or tensor.scale_from[1] not in self._limits
+        return tensor.role is Role.WEIGHT
 
     def __getitem__(self, key: str) -> Chosen:
         if key not in self._held:
             return self._others[key]
-        held = self._held[key]
-        return held.codes(), held.params
+        held, limit = self._held[key], self._limits.get(key)
+        return (held.codes(), held.params) if limit is None else pair_safe(held, limit)
 
     def __iter__(self) -> Iterator[str]:
         return iter({**self._held, **self._others})
@@ -204,8 +220,7 @@ def _takes(plan: Plan, decision: Decision, held: Constant) -> bool:
     return (wanted.dtype, wanted.granularity) == (came.dtype, came.granularity)
 
 
-def _as_it_came(tensor: TensorPlan, held: Constant) -> TensorPlan:
-    pairs = "" if tensor.pairs is None else ": sums of neighbours may saturate, as they did"
+def _imported(tensor: TensorPlan, held: Constant) -> TensorPlan:
     return replace(
         tensor,
         scheme=held.params.scheme,
@@ -214,7 +229,7 @@ def _as_it_came(tensor: TensorPlan, held: Constant) -> TensorPlan:
         feature_axis=None,
         pairs=None,
         in_float=None,
-        reason=f"came with the model{pairs}",
+        reason="came with the model",
     )
 
 
@@ -225,7 +240,7 @@ def _at_run_time(decision: Decision, node: ir.Node, known: Known, tensors: dict[
     keys = {0: f"{x}@dynamic-{scheme.dtype}-{'symmetric' if scheme.symmetric else 'asymmetric'}", 1: weight}
     text = "quantized at run time"
     tensors[keys[0]] = TensorPlan(name=keys[0], tensor=x, role=Role.ACTIVATION, scheme=scheme, reason=text)
-    tensors[keys[1]] = _as_it_came(
+    tensors[keys[1]] = _imported(
         TensorPlan(name=keys[1], tensor=weight, role=Role.WEIGHT, scheme=scheme), known.constants[weight]
     )
     why = decision.reason.text if decision.action is Action.KEEP else "a rule asks for other codes than it came with"

@@ -27,6 +27,7 @@ from onnxq.stages.convert.expand import expand, holds_integer_operators
 from onnxq.stages.convert.known import Codes, Known, lift_known, settled
 from onnxq.stages.convert.lift import Imported, holds_dequantized, lift
 from onnxq.stages.convert.lookups import Wanted, expand_lookups, holds_lookups, join_lookups
+from onnxq.stages.convert.pair_safe import refitted
 from onnxq.stages.convert.writer import drop_unread
 from onnxq.stages.draft import with_rules
 from onnxq.stages.plan.already import ALREADY, IMPORTED
@@ -180,6 +181,8 @@ def _rewritten(model: ir.Model, prepared: ir.Model, recipe: Recipe, target: Targ
     written, _ = rewrite(lifted, plan, chosen=Codes(plan, found.constants), declared=declared_values(model))
     count = len(found.groups) + len(unpacked)
     messages = [f"{count} nodes came quantized and are written in format {recipe.format} with {_THEIRS}"] * (count > 0)
+    if refitted(plan.tensors.values()):
+        messages.append(refitted(plan.tensors.values()))
     if expanded.settled:
         level = f"accuracy level {recipe.accuracy_level}"
         messages.append(f"{len(expanded.settled)} MatMulNBits nodes came with another than {level}, and get that")
