@@ -16,7 +16,8 @@ from onnxq.stages.plan.candidates import Candidate, Kept, examine
 from onnxq.stages.plan.observed import without_unfit
 from onnxq.stages.plan.placement import Sizes
 from onnxq.stages.progress import Progress
-from onnxq.targets import Target
+from onnxq.stages.saturating import saturating
+from onnxq.targets import Target, targets
 from onnxq.types.diagnosis import Diagnosis, Hazard
 from onnxq.types.recipe import Recipe
 from onnxq.types.statistics import ChannelStatistics, Statistics
@@ -78,7 +79,7 @@ def diagnose(
         examined = list(without_unfit(examined, statistics))
     operators = tuple(coverage(examined, Sizes(statistics or Statistics())))
     codes = dict.fromkeys(entry.reason.code for entry in operators if entry.reason is not None)
-    hazards = [*graph_hazards(model, prepared), *weight_hazards(prepared, examined)]
+    hazards = [*graph_hazards(model, prepared), *weight_hazards(prepared, examined), *_saturation(prepared, target)]
     if statistics is not None:
         hazards += [*_values(examined), *_outliers(statistics)]
     return Diagnosis(
@@ -101,6 +102,21 @@ def _values(examined: Sequence[Candidate | Kept]) -> Iterator[Hazard]:
     for code, names in found.items():
         text, advice = _FROM_VALUES[code]
         yield Hazard(code=code, text=f"{text}: {len(names)} nodes", advice=advice, where=tuple(names))
+
+
+def _saturation(prepared: ir.Model, target: Target) -> Iterator[Hazard]:
+    """Yield which products of a quantized model saturate on processors without VNNI, this target's or others."""
+    names = tuple(dict.fromkeys(entry.node for entry in saturating(prepared, targets.get("cpu-avx2"))))
+    if not names:
+        return
+    here = "on this target" if any(saturating(prepared, target)) else "on processors without VNNI; not on this target"
+    yield Hazard(
+        code="saturation",
+        text=f"products whose neighbouring weights are too large for sums of 16 bits and saturate {here}: {len(names)}",
+        advice="quantize the float model with `--target cpu-avx2`, or write this one in another static format with it: "
+        "codes that would saturate are then chosen again",
+        where=names,
+    )
 
 
 def _outliers(statistics: Statistics) -> Iterator[Hazard]:

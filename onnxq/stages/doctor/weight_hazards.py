@@ -1,4 +1,4 @@
-"""Hazards that constants show: masks, NaN, channels of very different size, dead channels, tiny scales, saturation."""
+"""Hazards that constants show: masks, NaN, channels of very different size, dead channels, tiny scales."""
 
 from __future__ import annotations
 
@@ -13,7 +13,6 @@ from onnxq.graph.constants import constant_array, moved_tensor
 from onnxq.graph.names import name_of
 from onnxq.graph.tensors import drop_pages
 from onnxq.graph.walk import nodes
-from onnxq.numerics.pair_safe import breaks, pair_limit
 from onnxq.stages.plan.candidates import Candidate, Kept
 from onnxq.types.diagnosis import Hazard
 
@@ -58,10 +57,6 @@ _TEXTS = {
         "biases that may not fit 32 bits on the scale of their channel's tiny weights",
         "nothing: the scale of such channels is raised until they fit, at a loss in weights that hardly matter",
     ),
-    "saturation": (
-        "products of uint8 and int8 that saturate on processors without VNNI",
-        "quantize for `--target cpu-avx2`, whose scales are chosen so that no pair saturates",
-    ),
 }
 
 
@@ -79,8 +74,6 @@ def weight_hazards(prepared: ir.Model, examined: Iterable[Candidate | Kept]) -> 
     for name, node in nodes(prepared):
         if node.op_type in _READS_MASKS and not node.domain and any(_is_mask(value) for value in node.inputs):
             found.note("mask", name)
-        if node.op_type in ("Conv", "MatMul", "Gemm", "QLinearConv", "QLinearMatMul") and _may_saturate(node):
-            found.note("saturation", name)
     for code, (text, advice) in _TEXTS.items():
         names = tuple(found.names.get(code, ()))
         if names:
@@ -122,30 +115,3 @@ def _overflows(bias: npt.NDArray[Any], sizes: npt.NDArray[Any]) -> bool:
 def _is_mask(value: ir.Value | None) -> bool:
     array = constant_array(value)
     return array is not None and array.dtype.kind == "f" and array.size > 0 and bool((array <= _MASK).any())
-
-
-def _may_saturate(node: ir.Node) -> bool:
-    """Tell whether neighbouring int8 weights of an integer product are too large for sums of 16 bits."""
-    slot = 3 if node.op_type.startswith("QLinear") else 1
-    codes = node.inputs[slot] if slot < len(node.inputs) else None
-    activation = node.inputs[0]
-    if slot == 1:
-        codes, activation = _codes(codes), _codes(activation)
-    array = constant_array(codes)
-    if array is None or array.dtype != np.int8 or array.ndim < 2 or activation is None:
-        return False
-    if activation.dtype is None or activation.dtype.name != "UINT8":
-        return False
-    axes: tuple[int, ...] = (array.ndim - 2,)
-    if node.op_type.endswith("Conv"):
-        if array.shape[1] == 1:  # depthwise: not seen to saturate
-            return False
-        axes = (*range(2, array.ndim), 1)
-    elif node.attributes.get_int("transB", 0):
-        axes = (1,)
-    return breaks(array, axes, pair_limit(255)) > 0
-
-
-def _codes(value: ir.Value | None) -> ir.Value | None:
-    node = None if value is None else value.producer()
-    return node.inputs[0] if node is not None and node.op_type == "DequantizeLinear" and not node.domain else None

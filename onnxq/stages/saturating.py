@@ -1,0 +1,123 @@
+"""Which products of a quantized model can saturate in their kernels: of any tool's model, whatever it is written in."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from onnxq.graph.constants import moved_tensor
+from onnxq.graph.names import name_of
+from onnxq.graph.tensors import drop_pages
+from onnxq.graph.walk import nodes
+from onnxq.numerics.pair_safe import breaks
+from onnxq.ops import op_key
+from onnxq.stages.convert.held import DEQUANTIZE, Constant, constant
+from onnxq.targets import Target
+from onnxq.targets.pair_sums import IntegerProduct, product_of
+from onnxq.types.format import Format
+from onnxq.types.scheme import QuantType
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+    import onnx_ir as ir
+
+_EIGHT_BITS = {"INT8": QuantType.INT8, "UINT8": QuantType.UINT8}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Operator:
+    """An integer operator: the float one, the format that writes it, slots of the codes of activation and weights.
+
+    `activation` None: the operator quantizes it itself, to uint8.
+    """
+
+    op: str
+    form: Format
+    activation: int | None
+    weights: tuple[int, ...]
+
+
+_WRITTEN, _RUN_TIME = Format.QOPERATOR, Format.DYNAMIC
+_OPERATORS = {
+    "QLinearConv": _Operator(op="Conv", form=_WRITTEN, activation=0, weights=(3,)),
+    "QLinearMatMul": _Operator(op="MatMul", form=_WRITTEN, activation=0, weights=(3,)),
+    "com.microsoft::QGemm": _Operator(op="Gemm", form=_WRITTEN, activation=0, weights=(3,)),
+    "ConvInteger": _Operator(op="Conv", form=_RUN_TIME, activation=0, weights=(1,)),
+    "MatMulInteger": _Operator(op="MatMul", form=_RUN_TIME, activation=0, weights=(1,)),
+    "com.microsoft::MatMulIntegerToFloat": _Operator(op="MatMul", form=_RUN_TIME, activation=0, weights=(1,)),
+    "com.microsoft::DynamicQuantizeMatMul": _Operator(op="MatMul", form=_RUN_TIME, activation=None, weights=(1,)),
+    "com.microsoft::DynamicQuantizeLSTM": _Operator(op="LSTM", form=_RUN_TIME, activation=None, weights=(1, 2)),
+}
+_GROUPS = ("Conv", "MatMul", "Gemm")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Saturating:
+    """A weight with pairs of codes that are too large for sums of 16 bits.
+
+    Attributes:
+        node: path name of the product. weight: name of the codes. pairs: how many pairs are too large.
+        product: what the product is to its kernel.
+    """
+
+    node: str
+    weight: str
+    pairs: int
+    product: IntegerProduct
+
+
+def saturating(model: ir.Model, target: Target) -> Iterator[Saturating]:
+    """Yield the weights of a quantized model whose sums can saturate in the kernels of a target, in graph order.
+
+    Read are integer operators, and operators between DequantizeLinear and QuantizeLinear, one weight at a time.
+    """
+    for name, node in nodes(model):
+        for product, weight, codes in _products(node):
+            limit = target.pair_limit(product, None)
+            found = 0 if limit is None else breaks(codes, limit.axes, limit.limit)
+            drop_pages(codes)
+            if found:
+                yield Saturating(node=name, weight=weight, pairs=found, product=product)
+
+
+def _products(node: ir.Node) -> Iterator[tuple[IntegerProduct, str, npt.NDArray[np.generic]]]:
+    """Yield a node's products of codes by stored weights, with name and codes of the weight."""
+    key = op_key(node)
+    if key in _OPERATORS:
+        operator = _OPERATORS[key]
+        activation = None if operator.activation is None else node.inputs[operator.activation]
+        running = QuantType.UINT8 if operator.activation is None else _type_of(activation)
+        for slot in operator.weights:
+            tensor = moved_tensor(node.inputs[slot])
+            stored = None if tensor is None else _EIGHT_BITS.get(tensor.dtype.name)
+            if tensor is None or running is None or stored is None or len(tensor.shape) < 2:
+                continue
+            product = product_of(node, slot, form=operator.form, activations=running, weights=stored)
+            codes = tensor.numpy()
+            if operator.op == "LSTM":  # [directions, inputs, 4 * hidden]; the float operator has it transposed
+                codes = codes.swapaxes(1, 2)
+            yield replace(product, op=operator.op, shape=codes.shape), name_of(node.inputs[slot]), codes
+    elif key in _GROUPS:
+        before = None if node.inputs[0] is None else node.inputs[0].producer()
+        running = _type_of(before.inputs[0]) if before is not None and op_key(before) in DEQUANTIZE else None
+        held = constant(node.inputs[1]) if running is not None else None
+        if running is None or not isinstance(held, Constant) or held.params.scheme.dtype not in _EIGHT_BITS.values():
+            return
+        if len(held.shape) < 2 or (key == "Conv" and not _is_quantized(node.outputs[0])):
+            return  # between DequantizeLinear and float: no integer kernel
+        product = product_of(node, 1, form=Format.QDQ, activations=running, weights=held.params.scheme.dtype)
+        yield replace(product, shape=held.shape), held.name, held.codes()
+
+
+def _type_of(value: ir.Value | None) -> QuantType | None:
+    """Return the type of the codes that a value holds, None where it holds none of 8 bits."""
+    return None if value is None or value.dtype is None else _EIGHT_BITS.get(value.dtype.name)
+
+
+def _is_quantized(value: ir.Value) -> bool:
+    """Return whether a value is quantized behind its node, or behind a clamp that its quantization may absorb."""
+    readers = [use.node for use in value.uses()]
+    behind = [use.node for reader in readers for output in reader.outputs for use in output.uses()]
+    return any(reader.op_type == "QuantizeLinear" for reader in (*readers, *behind))
