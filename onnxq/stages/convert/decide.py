@@ -14,7 +14,7 @@ from onnxq.ops import facts, op_key
 from onnxq.passes.emit.kernels import KERNELS
 from onnxq.stages.convert.held import Constant
 from onnxq.stages.convert.lift import Group, Imported
-from onnxq.stages.convert.pair_safe import with_limit
+from onnxq.stages.convert.pair_safe import ChosenAgain, chosen_again, warning_about
 from onnxq.stages.plan.already import ALREADY, IMPORTED
 from onnxq.stages.plan.fitting import choose
 from onnxq.stages.plan.rules import Wish
@@ -62,6 +62,7 @@ def imported_plan(
         fingerprint=fingerprint(model),
         decisions=tuple(decisions),
         tensors=maker.tensors,
+        warnings=tuple(filter(None, [warning_about(maker.chosen_again)])),
     )
     return plan, refused, frozenset(maker.in_form)
 
@@ -72,6 +73,7 @@ class _Maker:
     def __init__(self, found: Imported, recipe: Recipe, target: Target) -> None:
         self.tensors: dict[str, TensorPlan] = {}
         self.in_form: set[str] = set()
+        self.chosen_again: list[ChosenAgain] = []
         self._found = found
         self._form = recipe.format
         self._target = target
@@ -261,9 +263,10 @@ class _Maker:
         plan = TensorPlan(
             name=name, tensor=name, role=Role.WEIGHT, scheme=held.params.scheme, reason="came with the model"
         )
-        plan = with_limit(plan, held, self._limit(node, slot, group, held))
-        if plan.pairs is not None:  # also for readers that could do without
-            self.tensors[name] = plan
+        again = chosen_again(plan, held, self._limit(node, slot, group, held))
+        if again is not None:  # also for readers that could do without
+            self.chosen_again.append(again)
+            self.tensors[name] = again.tensor
         return self.tensors.setdefault(name, plan).name
 
     def _limit(self, node: ir.Node, slot: int, group: Group, held: Constant) -> PairLimit | None:

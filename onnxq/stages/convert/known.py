@@ -23,7 +23,7 @@ from onnxq.stages.convert.dynamic import expand_dynamic
 from onnxq.stages.convert.held import Constant, rescaled
 from onnxq.stages.convert.lift import lift
 from onnxq.stages.convert.lookups import Wanted
-from onnxq.stages.convert.pair_safe import pair_safe, refitted, with_limit
+from onnxq.stages.convert.pair_safe import ChosenAgain, chosen_again, pair_safe, warning_about
 from onnxq.stages.convert.writer import drop_unread
 from onnxq.stages.plan.already import ALREADY, IMPORTED
 from onnxq.types.format import Format
@@ -139,18 +139,20 @@ def with_known(plan: Plan, model: ir.Model, known: Known) -> Plan:
     if not known.weights:
         return plan
     present, tensors, decisions = dict(nodes(model)), dict(plan.tensors), []
-    chosen_again: list[TensorPlan] = []
+    fitted: list[ChosenAgain] = []
     for decision in plan.decisions:
         weight = known.weights.get(decision.node)
         if weight is None:
             decisions.append(decision)
         elif _takes(plan, decision, known.constants[weight]):
             key = decision.inputs[1]
-            limit = tensors[key].pairs
-            tensors[key] = with_limit(_imported(tensors[key], known.constants[weight]), known.constants[weight], limit)
+            held, limit = known.constants[weight], tensors[key].pairs
+            tensors[key] = _imported(tensors[key], held)
             text = f"came quantized at run time; its codes and calibrated inputs run as {decision.kernel}"
-            if tensors[key].pairs is not None:
-                chosen_again.append(tensors[key])
+            again = chosen_again(tensors[key], held, limit)
+            if again is not None:
+                fitted.append(again)
+                tensors[key] = again.tensor
                 text = f"came quantized at run time; its weight, on codes chosen again, runs as {decision.kernel}"
             decisions.append(replace(decision, reason=Reason(code=IMPORTED, text=text)))
         else:
@@ -158,7 +160,7 @@ def with_known(plan: Plan, model: ir.Model, known: Known) -> Plan:
     in_float = {decision.node for decision in decisions if decision.format is Format.DYNAMIC}
     codes = {weight for name, weight in known.weights.items() if name in in_float}
     constants = {name: how for name, how in plan.constants.items() if name not in codes}
-    warnings = (*plan.warnings, *filter(None, [refitted(chosen_again)]))
+    warnings = (*plan.warnings, *filter(None, [warning_about(fitted)]))
     return replace(plan, decisions=tuple(decisions), tensors=tensors, constants=constants, warnings=warnings)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from onnxq.numerics.affine import dequantize, params_from_range, quantize, weight_range
@@ -16,18 +16,26 @@ if TYPE_CHECKING:
     from onnxq.stages.convert.held import Constant
 
 
-def with_limit(tensor: TensorPlan, held: Constant, limit: PairLimit | None) -> TensorPlan:
-    """Return the plan of an imported weight: its own codes, or ones that keep to `limit` where its own do not.
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ChosenAgain:
+    """An imported weight whose codes are chosen again: its plan, and the SQNR of the new codes against its own, dB."""
+
+    tensor: TensorPlan
+    loss: float
+
+
+def chosen_again(tensor: TensorPlan, held: Constant, limit: PairLimit | None) -> ChosenAgain | None:
+    """Return how the codes of an imported weight are chosen again, None where its own keep to the limit.
 
     Args:
         tensor: the plan with its own codes. held: the weight as it was imported. limit: of its kernel, None for none.
     """
     if limit is None or not breaks(held.codes(), limit.axes, limit.limit):
-        return tensor
+        return None
     codes, params = pair_safe(held, limit)
     loss = sqnr_db(held.values(), dequantize(codes, params))
     text = f"{tensor.reason}; codes chosen again, {loss:.1f} dB from those, so that no sum of pairs saturates"
-    return replace(tensor, scheme=params.scheme, pairs=limit, reason=text)
+    return ChosenAgain(tensor=replace(tensor, scheme=params.scheme, pairs=limit, reason=text), loss=loss)
 
 
 def pair_safe(held: Constant, limit: PairLimit) -> Chosen:
@@ -43,13 +51,13 @@ def pair_safe(held: Constant, limit: PairLimit) -> Chosen:
     return fit_pairs(values, codes, params, limit.axes, limit.limit)
 
 
-def refitted(tensors: Iterable[TensorPlan]) -> str:
-    """Return a sentence about the weights of a plan whose codes were chosen again, "" if there are none."""
-    found = sorted({f"'{tensor.tensor}'" for tensor in tensors if tensor.pairs is not None})
-    if not found:
+def warning_about(weights: Iterable[ChosenAgain]) -> str:
+    """Return a sentence about weights whose codes are chosen again, "" if there are none."""
+    losses = {weight.tensor.tensor: weight.loss for weight in weights}
+    if not losses:
         return ""
-    shown = ", ".join(found[:3]) + (f" and {len(found) - 3} more" if len(found) > 3 else "")
+    shown = ", ".join(f"'{name}' {losses[name]:.1f} dB" for name in sorted(losses, key=losses.__getitem__)[:3])
     return (
-        f"the codes of {len(found)} imported weights would saturate, since this target's kernels add pairs of products "
-        f"in 16 bits: they are chosen again ({shown}; the plan says with which loss)"
+        f"the codes of {len(losses)} imported weights would saturate, since this target's kernels add pairs of "
+        f"products in 16 bits: they are chosen again; from what they were: {shown}{', ...' if len(losses) > 3 else ''}"
     )

@@ -27,7 +27,7 @@ from onnxq.stages.convert.expand import expand, holds_integer_operators
 from onnxq.stages.convert.known import Codes, Known, lift_known, settled
 from onnxq.stages.convert.lift import Imported, holds_dequantized, lift
 from onnxq.stages.convert.lookups import Wanted, expand_lookups, holds_lookups, join_lookups
-from onnxq.stages.convert.pair_safe import refitted
+from onnxq.stages.convert.saturating import saturating
 from onnxq.stages.convert.writer import drop_unread
 from onnxq.stages.draft import with_rules
 from onnxq.stages.plan.already import ALREADY, IMPORTED
@@ -142,7 +142,7 @@ def _hindrance(recipe: Recipe, *, ranges: bool) -> str | None:
 
 def _rewritten(model: ir.Model, prepared: ir.Model, recipe: Recipe, target: Target) -> Converted | None:
     """Write what has another form, but for products to be calibrated."""
-    base = _base(model, prepared, recipe)
+    base = _base(model, prepared, recipe, target)
     if base is None:
         return None
     left: dict[str, str] = {}
@@ -181,8 +181,7 @@ def _rewritten(model: ir.Model, prepared: ir.Model, recipe: Recipe, target: Targ
     written, _ = rewrite(lifted, plan, chosen=Codes(plan, found.constants), declared=declared_values(model))
     count = len(found.groups) + len(unpacked)
     messages = [f"{count} nodes came quantized and are written in format {recipe.format} with {_THEIRS}"] * (count > 0)
-    if refitted(plan.tensors.values()):
-        messages.append(refitted(plan.tensors.values()))
+    messages += plan.warnings
     if expanded.settled:
         level = f"accuracy level {recipe.accuracy_level}"
         messages.append(f"{len(expanded.settled)} MatMulNBits nodes came with another than {level}, and get that")
@@ -241,12 +240,16 @@ def with_rest_in_float(model: ir.Model, recipe: Recipe, target: Target) -> Recip
 _THEIRS = "the scales, zero points and codes that they came with"
 
 
-def _base(model: ir.Model, prepared: ir.Model, recipe: Recipe) -> ir.Model | None:
-    """Return the prepared model, of an opset that has the new form; None where nothing in it can be of another."""
+def _base(model: ir.Model, prepared: ir.Model, recipe: Recipe, target: Target) -> ir.Model | None:
+    """Return the prepared model, of an opset that has the new form; None where nothing in it can be of another.
+
+    Groups between Q and DQ whose weights saturate in the target's kernels are written again in the form they have.
+    """
     opset = prepared.opset_imports.get("", 1)
     match recipe.format:
         case Format.QDQ:
-            return prepared if holds_integer_operators(prepared) and opset >= _PER_CHANNEL else None
+            other = holds_integer_operators(prepared) or any(saturating(prepared, target))
+            return prepared if other and opset >= _PER_CHANNEL else None
         case Format.QOPERATOR:
             return prepared if holds_dequantized(prepared) else None
         case Format.WEIGHT_ONLY if recipe.portable:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from onnxq.data import Source
 from onnxq.stages.calibrate import calibrate
+from onnxq.stages.convert.saturating import saturating
 from onnxq.stages.doctor.advice import advice_for
 from onnxq.stages.doctor.coverage import coverage
 from onnxq.stages.doctor.graph_hazards import graph_hazards
@@ -16,7 +17,6 @@ from onnxq.stages.plan.candidates import Candidate, Kept, examine
 from onnxq.stages.plan.observed import without_unfit
 from onnxq.stages.plan.placement import Sizes
 from onnxq.stages.progress import Progress
-from onnxq.stages.saturating import saturating
 from onnxq.targets import Target, targets
 from onnxq.types.diagnosis import Diagnosis, Hazard
 from onnxq.types.recipe import Recipe

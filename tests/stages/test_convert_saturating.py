@@ -2,9 +2,12 @@
 
 import numpy as np
 import onnx_ir as ir
+import onnxq
 import pytest
 from onnxq.graph.text import model_from_text
-from onnxq.stages.saturating import saturating
+from onnxq.runtime.saturation import adds_pairs
+from onnxq.runtime.session import run_model
+from onnxq.stages.convert.saturating import saturating
 from onnxq.targets import targets
 from tests.quantizing import quantize_model, text
 
@@ -27,6 +30,37 @@ def made(name, form, **options):
     for key, value in model.graph.initializers.items():
         value.const_value = ir.tensor(rng.standard_normal(value.shape.numpy()).astype(np.float32), name=key)
     return quantize_model(model, **options).model
+
+
+def difference(one, two, feeds, *, optimize):
+    first, second = (next(iter(run_model(model, feeds, optimize=optimize).values())) for model in (one, two))
+    return float(np.abs(first - second).max() / np.abs(first).max())
+
+
+@pytest.mark.parametrize("target", ["cpu-avx2", "cpu-vnni"])
+@pytest.mark.parametrize(
+    ("came", "form", "types"),
+    [("qoperator", "qdq", "int8"), ("qdq", "qdq", "int8"), ("qdq", "qdq", "uint8"), ("qdq", "qoperator", "uint8")],
+)
+@pytest.mark.parametrize("name", ["conv", "matmul", "gemm"])
+def test_imported_codes_are_chosen_again_where_they_would_saturate(name, came, form, types, target):
+    """Also in the format that they came in: what is served is then what the graph says."""
+    model = made(name, came, activations=types)
+    report = onnxq.quantize(ir.to_proto(model), format=form, target=target, check=False, allow_empty=True)
+    told = [warning for warning in report.warnings if "imported weights would saturate" in warning]
+    changed = target == "cpu-avx2"
+    assert len(told) == changed
+    assert not list(saturating(ir.from_proto(report.model), targets.get(target)))
+    feeds = {"x": np.random.default_rng(1).standard_normal(model.graph.inputs[0].shape.numpy()).astype(np.float32)}
+    plain = made(name, "qdq", activations=types)  # the same numbers, in operators that are exact everywhere
+    if form == "qdq" or changed or not adds_pairs():
+        assert difference(plain, report.model, feeds, optimize=False) < 0.05
+    if changed:
+        assert difference(plain, report.model, feeds, optimize=False) > 0
+        off, served = (next(iter(run_model(report.model, feeds, optimize=each).values())) for each in (False, True))
+        assert np.abs(off - served).max() < 0.02 * np.abs(off).max()
+        again = onnxq.quantize(report.model, format=form, target=target, check=False, allow_empty=True)
+        assert again.model.SerializeToString() == report.model.SerializeToString(), "nothing is left to choose"
 
 
 def stored(codes):
@@ -75,9 +109,6 @@ def test_depthwise_convolutions_add_no_pairs(group, expected):
 
 def test_what_is_found_really_saturates_here():
     """Against exact integer arithmetic, on a processor that adds pairs; on any other, nothing may differ."""
-    from onnxq.runtime.saturation import adds_pairs
-    from onnxq.runtime.session import run_model
-
     rng = np.random.default_rng(0)
     for largest, expected in ((127, 1), (64, 0)):
         codes = rng.integers(-largest, largest + 1, (64, 16)).astype(np.int8)
