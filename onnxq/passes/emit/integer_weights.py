@@ -107,7 +107,11 @@ class IntegerWeights:
             turned = self._stored.get(_place(np.ascontiguousarray(array.T)))
             if turned is not None:
                 return self._transpose(turned, (1, 0), steps)
-        return self.named(f"{key}/quantized", array, of=key)
+        value = self.named(f"{key}/quantized", array, of=key)
+        # What is stored may lie in a file: codes of a model that is bigger than memory are not kept beside it.
+        assert value.const_value is not None
+        self._arrays[key] = value.const_value.numpy().transpose(np.argsort(order or range(array.ndim)))
+        return value
 
     def _transpose(self, codes: ir.Value, order: tuple[int, ...], steps: Steps) -> ir.Value:
         if (codes.name or "", order) not in self._turned:
