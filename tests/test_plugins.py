@@ -97,11 +97,12 @@ def test_plugins_are_found_and_used(site):
         model = model_from_text('<ir_version: 9, opset_import: ["" : 17]> '
             'g (float[4,8] x) => (float[4,6] y) <float[8,6] w> { y = MatMul (x, w) }')
         data = [{"x": np.linspace(-1, 1, 32, dtype=np.float32).reshape(4, 8)}]
-        report = onnxq.quantize(model, calibration=data, calibrator="half", guard=False,
+        options = {"calibration": data, "target": "cpu-vnni", "guard": False}
+        report = onnxq.quantize(model, **options, calibrator="half",
                                 passes="drop-doc,fix-names,infer-shapes")
         scale = float(report.plan.tensors["x"].params.scale)
         assert abs(scale - 1 / 255) < 1e-6, scale
-        twice = onnxq.quantize(model, calibration=data, calibrator="half", guard=False, equalize="twice")
+        twice = onnxq.quantize(model, **options, calibrator="half", equalize="twice")
         assert abs(float(twice.plan.tensors["x/scaled"].params.scale) - 2 / 255) < 1e-6
         assert [record["name"] for record in report.passes][0] == "drop-doc"
         """,

@@ -30,8 +30,14 @@ def refuse_none_found(job: Job, draft: Draft, found: Statistics, searching: Sear
 
 
 def refuse_empty(job: Job, draft: Draft, found: Statistics) -> None:
-    """Raise VerificationError if nothing is quantized, was before, or is in float because rules say so."""
-    by_request = any(rule.keep is not None for rule in job.recipe.rules)
+    """Raise VerificationError if nothing is quantized, was before, or is in float because the user's rules say so.
+
+    Rules that may match nothing are a recipe's own, for many models: they do not say that nothing is to be quantized.
+    """
+    asked = [rule.keep is not None and not rule.optional for rule in job.recipe.rules]
+    by_request = any(
+        entry.rule is not None and entry.rule < len(asked) and asked[entry.rule] for entry in draft.plan.decisions
+    )
     if is_empty(draft.plan) and not (by_request or holds_codes(draft.model)):
         report = make_report(job, draft, found=found, verification=None, guarding=None)
         raise VerificationError(f"{why_empty(draft.plan)}; nothing was written (--allow-empty writes it)", report)

@@ -155,7 +155,9 @@ def test_models_of_another_quantizer(
 
     Reader.left = iter(IMAGES)
     onnx.save(net, tmp_path / "net.onnx")
-    options = {"quant_format": getattr(QuantFormat, form), "per_channel": per_channel, **types}
+    # 7 bits where QDQ turns into kernels and back: pairs of larger ones saturate in theirs on some processors.
+    bits = {"reduce_range": form == "QDQ"}
+    options = {"quant_format": getattr(QuantFormat, form), "per_channel": per_channel, **bits, **types}
     quantize_static(tmp_path / "net.onnx", tmp_path / "theirs.onnx", Reader(), **options)
     theirs = onnx.load(tmp_path / "theirs.onnx")
     there = written(theirs, format=OTHER[form.lower()])
@@ -237,7 +239,7 @@ def test_a_transpose_between_codes_and_their_product_is_carried_out(form: str) -
       yq = QuantizeLinear (m, ys, yz) y = DequantizeLinear (yq, ys, yz)
     }
     """)
-    codes = np.random.default_rng(0).integers(-127, 128, (4, 8)).astype(np.int8)
+    codes = np.random.default_rng(0).integers(-64, 65, (4, 8)).astype(np.int8)  # no pair saturates
     model.graph.initializer.append(onnx.numpy_helper.from_array(codes, "w"))
     del model.graph.value_info[:]
     feeds = {"x": np.random.default_rng(1).standard_normal((5, 8)).astype(np.float32)}

@@ -127,7 +127,8 @@ def test_weights_alone_of_onnxq(options: dict[str, Any]) -> None:
 def test_weights_alone_of_another_quantizer(kind: str, per_channel: bool, tmp_path: Path) -> None:
     from onnxruntime.quantization import QuantType
 
-    options = {"weight_type": getattr(QuantType, kind), "per_channel": per_channel}
+    # Pairs of 7-bit weights saturate on no processor: what they compute is what the weights are.
+    options = {"weight_type": getattr(QuantType, kind), "per_channel": per_channel, "reduce_range": kind == "QInt8"}
     check_weight_only(of_onnxruntime(tmp_path, **options))
 
 

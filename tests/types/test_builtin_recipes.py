@@ -4,9 +4,10 @@ import numpy as np
 import onnx_ir as ir
 import onnxq
 import pytest
-from onnxq.errors import RecipeError
+from onnxq.errors import RecipeError, VerificationError
 from onnxq.graph.text import model_from_text
 from onnxq.recipes import recipe_names, recipe_text
+from onnxq.runtime.session import run_model
 from onnxq.stages.make_recipe import make_recipe
 from onnxq.types.plan import Action, Role
 from tests.quantizing import text
@@ -27,6 +28,36 @@ def test_a_recipe_quantizes_and_is_near(name):
     written = {entry.format for entry in report.plan.decisions if entry.action is Action.QUANTIZE}
     assert written == (set() if name == "fp16" else {make_recipe(name).format})
     assert report.verification.outputs[0].sqnr_served > (15 if name in FOUR_BITS else 25)
+
+
+@pytest.mark.parametrize("target", ["cpu-avx2", "cpu-vnni", "cpu-arm64"])
+@pytest.mark.parametrize("name", [name for name in recipe_names() if name not in ("w8a16", "fp16")])
+def test_a_recipe_quantizes_on_every_processor(name, target):
+    plan = onnxq.plan(model_from_text(MODEL), calibration=DATA, recipe=name, target=target)
+    assert {entry.action for entry in plan.decisions if entry.op == "MatMul"} == {Action.QUANTIZE}
+
+
+def test_zero_points_of_weights_are_had_without_vnni_too():
+    exact, signed = (
+        onnxq.quantize(model_from_text(MODEL), recipe="zeropoint-int8", target=target, check=False)
+        for target in ("cpu-avx2", "cpu-vnni")
+    )
+    assert {str(plan.scheme.dtype) for plan in exact.plan.tensors.values() if plan.role is Role.WEIGHT} == {"uint8"}
+    assert any("'MatMul_0' and 1 more are uint8 instead of int8 with zero points" in each for each in exact.warnings)
+    simulated = [onnxq.simulate(model_from_text(MODEL), each.plan) for each in (exact, signed)]
+    first, second = (next(iter(run_model(each, DATA[0]).values())) for each in simulated)
+    np.testing.assert_array_equal(first, second)
+
+
+@pytest.mark.parametrize("name", ["absmax-int8", "zeropoint-int8", "llm-int8"])
+def test_what_a_recipe_leaves_in_float_is_not_what_the_user_asked_for(name):
+    """Its rules are for models that hold something else beside; one that holds nothing else is refused."""
+    model = model_from_text(text("y = Conv (x, w)", "float[1,4,8,8] x", "float[1,6,6,6] y", "float[6,4,3,3] w"))
+    with pytest.raises(VerificationError, match=r"nothing can be quantized: rule 1 \(Conv\); nothing was written"):
+        onnxq.quantize(model, recipe=name)
+    assert onnxq.quantize(model, recipe=name, allow_empty=True).plan.decisions[0].action is Action.KEEP
+    report = onnxq.quantize(model, recipe=name, keep=["Conv_0"])
+    assert any("nothing was quantized" in warning for warning in report.warnings)
 
 
 ENCODER = text(

@@ -12,7 +12,7 @@ from onnxq.graph.marks import equalizing
 from onnxq.graph.walk import nodes
 from onnxq.ops import OpFact, facts, op_key
 from onnxq.stages.plan.already import ALREADY, is_between, is_quantized
-from onnxq.stages.plan.fitting import NO_SCHEME, choose
+from onnxq.stages.plan.fitting import NO_SCHEME, choose, fit
 from onnxq.stages.plan.rules import Wish, wish_for
 from onnxq.stages.plan.storage import no_gain
 from onnxq.targets import Row, Target
@@ -158,15 +158,17 @@ def _examine_static(
     problem = _problem(node, fact, running, weight, bias)
     if problem is not None:
         return kept(*problem)
-    row = choose(
+    fitting = fit(
         rows,
         node,
         wish,
+        target.defaults_for(op)[wish.format].weights,
         weighted=weight is not None,
-        refuses=lambda row: _wrong_axis(node, fact, weight, wish),
+        refuses=lambda row, weights: _wrong_axis(node, fact, weight, weights),
     )
-    if not isinstance(row, Row):
-        return kept(row[0], f"{op} on target {target.name}: {row[1]}")
+    if isinstance(fitting, Reason):
+        return kept(fitting.code, f"{op} on target {target.name}: {fitting.text}")
+    row, wish = fitting
     in_float = frozenset() if row.float_inputs is None else row.float_inputs(node)
     return Candidate(
         name=name,
@@ -250,9 +252,9 @@ def _problem(
     return None
 
 
-def _wrong_axis(node: ir.Node, fact: OpFact, weight: int | None, wish: Wish) -> str | None:
+def _wrong_axis(node: ir.Node, fact: OpFact, weight: int | None, weights: Scheme) -> str | None:
     """Return why an axis that the recipe names does not do for calibrated kernels, None if it does or none is named."""
-    granularity = wish.weights.granularity
+    granularity = weights.granularity
     value = None if weight is None else node.inputs[weight]
     if not isinstance(granularity, PerChannel) or granularity.axis is None or value is None or value.shape is None:
         return None
@@ -304,9 +306,11 @@ def _examine_weighted(
         grown = no_gain(node, fact, weights, wish.weights)
         if grown is not None:
             return kept("no-gain", grown)
-    row = choose(rows, node, wish, weighted=True, refuses=lambda row: _missing(row, wish.weights, opset))
-    if not isinstance(row, Row):
-        return kept(row[0], f"{op} on target {target.name}: {row[1]}")
+    usual = target.defaults_for(op)[wish.format].weights
+    fitting = fit(rows, node, wish, usual, weighted=True, refuses=lambda row, weights: _missing(row, weights, opset))
+    if isinstance(fitting, Reason):
+        return kept(fitting.code, f"{op} on target {target.name}: {fitting.text}")
+    row, wish = fitting
     return Candidate(name=name, node=node, op=op, fact=fact, row=row, wish=wish, activations=running, weights=weights)
 
 

@@ -11,6 +11,7 @@ from onnxq.graph.fingerprint import fingerprint
 from onnxq.graph.names import name_of
 from onnxq.ops import known_operators
 from onnxq.stages.plan.candidates import Candidate, Kept, examine
+from onnxq.stages.plan.copies import with_codes_of_products
 from onnxq.stages.plan.few_rows import few_rows
 from onnxq.stages.plan.float_types import with_float_types
 from onnxq.stages.plan.inputs import Features, WeightInputs
@@ -114,6 +115,7 @@ def make_plan(model: ir.Model, statistics: Statistics, recipe: Recipe, target: T
             *few_rows(tensors.shortages.values()),
             *never_ran(model, examined),
             *_without_effect(decisions, recipe),
+            *_unsigned(examined, decisions),
         ),
     )
     return with_float_types(plan, model, recipe, target)
@@ -126,7 +128,7 @@ def _placed(
     examined = list(examine(model, recipe, target))
     inputs = WeightInputs(examined)
     warnings = _check(examined, recipe)
-    examined = list(without_unfit(examined, statistics))
+    examined = with_codes_of_products(without_unfit(examined, statistics))
     everywhere = recipe.placement == "everywhere"
     examined = list(without_costly(examined, statistics, target.timing, everywhere=everywhere))
     return examined, inputs, place(examined, statistics, target.timing, everywhere=everywhere), warnings
@@ -169,6 +171,8 @@ def _decide(entry: Candidate | Kept, placement: Placement, tensors: Tensors, tar
     if entry.weights:
         parts.append(f"{entry.wish.weights.dtype} weights")
     text = f"{' x '.join(parts)} run as {entry.row.fused or kernel} on target {target.name}"
+    if entry.wish.unsigned:
+        text += "; int8 weights with zero points would saturate, these represent the same values"
     if kernel == "DequantizeLinear" and not entry.row.fused:
         text = f"{entry.wish.weights.dtype} weights; {kernel} unpacks them before {entry.op} runs in float"
     if entry.row.codebook:
@@ -207,6 +211,19 @@ def _without_effect(decisions: Sequence[Decision], recipe: Recipe) -> tuple[str,
         return ()
     text = "no node runs as MatMulNBits (format weight-only, not portable), and no other kernel has it"
     return (f"`accuracy_level: {recipe.accuracy_level}` has no effect: {text}",)
+
+
+def _unsigned(examined: Sequence[Candidate | Kept], decisions: Sequence[Decision]) -> tuple[str, ...]:
+    """Return a warning about uint8 weights that stand in for int8 ones with zero points, if there are such."""
+    stand_in = {entry.name for entry in examined if isinstance(entry, Candidate) and entry.wish.unsigned}
+    names = [each.node for each in decisions if each.node in stand_in and each.action is Action.QUANTIZE]
+    if not names:
+        return ()
+    shown = f"'{names[0]}'" + (f" and {len(names) - 1} more" if len(names) > 1 else "")
+    return (
+        f"weights of {shown} are uint8 instead of int8 with zero points, whose sums would saturate on this target: the "
+        "values are the same, the kernels slower; `symmetric: true` gives int8",
+    )
 
 
 def _cheaper(entry: Candidate, placement: Placement) -> str:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from onnxq.stages.plan.rules import Wish
 from onnxq.targets import Row
 from onnxq.types.format import Format
-from onnxq.types.scheme import PerBlock, PerChannel, PerTensor, PerToken
+from onnxq.types.plan import Reason
+from onnxq.types.scheme import PerBlock, PerChannel, PerTensor, PerToken, QuantType, Scheme
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -16,6 +18,7 @@ if TYPE_CHECKING:
 NO_SCHEME = "scheme"
 """Code of the reason of nodes that stay in float because no kernel takes the types or granularities wanted."""
 
+_CONDITION = "condition"
 _KINDS = {PerTensor: "per-tensor", PerChannel: "per-channel", PerBlock: "per-block", PerToken: "per-token"}
 
 
@@ -47,7 +50,49 @@ def choose(
         if why is None:
             return row
         reasons[why] = None
-    return "condition", "; ".join(reasons) or "takes no codebook; give it weights of a dtype"
+    return _CONDITION, "; ".join(reasons) or "takes no codebook; give it weights of a dtype"
+
+
+def fit(
+    rows: Sequence[Row],
+    node: ir.Node,
+    wish: Wish,
+    usual: Scheme,
+    *,
+    weighted: bool,
+    refuses: Callable[[Row, Scheme], str | None],
+) -> tuple[Row, Wish] | Reason:
+    """Return the first row that holds and what it is to run, or the reason why none does.
+
+    Where int8 weights with zero points would saturate, uint8 ones stand in: codes and zero points 128 higher represent
+    the same values, and sums of their products are exact on every processor.
+
+    Args:
+        rows, node, wish, weighted: as for `choose`.
+        usual: weight scheme of the target: where a kernel takes that one, it is the scheme wanted that is at fault.
+        refuses: why a row does not hold with a weight scheme, besides what the row itself says of the node.
+    """
+
+    def tried(wish: Wish) -> Row | tuple[str, str]:
+        return choose(rows, node, wish, weighted=weighted, refuses=lambda row: refuses(row, wish.weights))
+
+    found = tried(wish)
+    if isinstance(found, Row):
+        return found, wish
+    if not weighted or found[0] != _CONDITION:
+        return Reason(code=found[0], text=found[1])
+    if any(row.pairs for row in rows) and is_shifted_by_128(wish.weights):
+        unsigned = replace(wish, weights=replace(wish.weights, dtype=QuantType.UINT8), unsigned=True)
+        row = tried(unsigned)
+        if isinstance(row, Row):
+            return row, unsigned
+    at_fault = isinstance(tried(replace(wish, weights=usual)), Row)
+    return Reason(code=NO_SCHEME if at_fault else _CONDITION, text=found[1])
+
+
+def is_shifted_by_128(weights: Scheme) -> bool:
+    """Return whether uint8 codes can represent the same values: int8 ones with zero points."""
+    return weights.dtype is QuantType.INT8 and not weights.symmetric
 
 
 def _parts(wish: Wish, weighted: bool) -> Iterator[tuple[str, str, Callable[[Row], set[str]]]]:

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING
 
-from onnxq.graph.constants import constant_tensor, untransposed
+from onnxq.graph.constants import untransposed
 from onnxq.stages.plan.candidates import Candidate, Kept
+from onnxq.stages.plan.copies import hold_same
 from onnxq.stages.plan.observed import only_surveyed
 from onnxq.types.inputs import Needs
 from onnxq.types.recipe import CODEBOOK_METHODS
@@ -83,9 +84,8 @@ class WeightInputs:
         the other, or both would be stored.
         """
         if value not in self._copies:
-            found = (
-                (other, order) for other in self._readers for order in ((1, 0), (0, 1)) if _same(value, other, order)
-            )
+            orders = ((1, 0), (0, 1))
+            found = ((each, order) for each in self._readers for order in orders if hold_same(value, each, order))
             rank = 0 if value.shape is None else len(value.shape)
             self._copies[value] = next(found, (value, tuple(range(rank))))
         return self._copies[value]
@@ -106,16 +106,6 @@ class WeightInputs:
         self.features[source.name] = Features(axis=wanted.axis, products=wanted.products or known.products)
         root, order = untransposed(value)
         self._readers.setdefault(root, {})[source.name] = order[fact.reduction_axis(node, len(value.shape))]
-
-
-def _same(value: ir.Value, other: ir.Value, order: tuple[int, ...]) -> bool:
-    """Tell whether two matrices hold the same numbers, axis k of one being axis order[k] of the other."""
-    one, two = constant_tensor(value), constant_tensor(other)
-    if one is None or two is None or len(one.shape) != len(order) or len(two.shape) != len(order):
-        return False
-    if tuple(one.shape) != tuple(two.shape[axis] for axis in order):
-        return False
-    return bool((one.numpy() == two.numpy().transpose(order)).all())
 
 
 def missing(features: Mapping[str, Features], name: str, statistics: TensorStatistics | None) -> bool:

@@ -22,6 +22,7 @@ class Wish:
         format: how to write it. portable: with operators of the ONNX standard only.
         activations, weights: schemes. method: weight method.
         stands_in: whether `format` is taken because the one asked for has no kernel.
+        unsigned: whether uint8 weights stand in for int8 ones with zero points, which would saturate.
     """
 
     keep: tuple[str, str | None] | None
@@ -32,6 +33,7 @@ class Wish:
     weights: Scheme
     method: str
     stands_in: bool = False
+    unsigned: bool = False
 
     @property
     def splits(self) -> bool:

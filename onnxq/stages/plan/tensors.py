@@ -7,9 +7,11 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from onnxq.calibrators import Calibrator
+from onnxq.errors import ModelError
 from onnxq.graph.constants import moved_tensor
 from onnxq.ops import clamp_bounds, facts, op_key
 from onnxq.stages.plan.candidates import Candidate, Kept
+from onnxq.stages.plan.copies import Products, of_table
 from onnxq.stages.plan.few_rows import Shortage, instead, shortage
 from onnxq.stages.plan.inputs import WeightInputs
 from onnxq.stages.plan.levels import Reader, fewer_codes
@@ -21,9 +23,9 @@ from onnxq.stages.plan.placement import Placement
 from onnxq.stages.plan.storage import with_axis
 from onnxq.targets import Output, Target
 from onnxq.types.format import Format
-from onnxq.types.plan import FloatFeatures, Role, TensorPlan
-from onnxq.types.scheme import PerChannel, PerTensor, QuantType, Range, Scheme
-from onnxq.types.statistics import Statistics
+from onnxq.types.plan import FloatFeatures, PairLimit, Role, TensorPlan
+from onnxq.types.scheme import PerChannel, PerTensor, QuantParams, QuantType, Range, Scheme
+from onnxq.types.statistics import Statistics, TensorStatistics
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -52,7 +54,8 @@ class Tensors:
         self._statistics = statistics
         self._calibrator = calibrator
         self._inputs = inputs
-        self._pairs = Pairs(examined, target)
+        self._pairs = Pairs(target)
+        self._products = Products(examined)
         self._largest: dict[str, int] = {}
         self._on_codes = {
             entry.node: entry for entry in examined if isinstance(entry, Candidate) and entry.name in placement.codes
@@ -210,7 +213,7 @@ class Tensors:
             params = activation_params(seen, scheme, self._calibrator, bounds, _defined_range(value.producer()))
             highest = None if note else self._highest(value.producer())
             if highest is not None:
-                fewer = fewer_codes(params, seen, self._all_readers(value), self._pairs, highest)
+                fewer = self._fewer_codes(params, seen, value, highest)
                 if fewer is not None:
                     params, self._largest[key] = fewer
                     source += f"; {self._largest[key] + 1} codes, which leave room for larger weights in sums of pairs"
@@ -223,6 +226,18 @@ class Tensors:
                 reason=f"{source}; {note}" if note else source,
             )
         return key
+
+    def _fewer_codes(
+        self, params: QuantParams, seen: TensorStatistics, value: ir.Value, highest: float
+    ) -> tuple[QuantParams, int] | None:
+        """Return parameters with fewer codes and the largest of these, None where all are better.
+
+        A weight with NaN decides nothing here: whoever turns it into codes refuses it by its name.
+        """
+        try:
+            return fewer_codes(params, seen, self._all_readers(value), self._pairs, highest)
+        except ModelError:
+            return None
 
     def _all_readers(self, value: ir.Value) -> list[Reader]:
         """Return the nodes that compute with a value's codes, looking through those that only move them."""
@@ -300,11 +315,20 @@ class Tensors:
             text = f"{plan.reason}; weights of {len(apart.features.indices)} features stay in float"
             axis = entry.fact.reduction_axis(entry.node, len(value.shape))
             plan = replace(plan, feature_axis=axis, in_float=apart.features, reason=text)
-        pairs = self._pairs.of(entry, slot, scheme, largest)
+        pairs = self._pairs.of(entry, slot, scheme, largest) or self._pairs_of_table(entry, slot)
         if pairs is not None:
             text = f"{plan.reason}; neighbours of one sign add up to {pairs.limit} at most, so that no sum saturates"
             plan = replace(plan, pairs=pairs, reason=text)
         return self._add(plan, entry.name)
+
+    def _pairs_of_table(self, entry: Candidate, slot: int) -> PairLimit | None:
+        """Return the limit of a table that a product multiplies in a copy, None if there is none."""
+        found = self._products.with_table(entry, slot)
+        if found is None:
+            return None
+        product, axes = found
+        limit = self._pairs.of(product, product.weights[0], self._weight_scheme(product, product.weights[0]))
+        return None if limit is None else of_table(limit, axes)
 
     def _knows(self, name: str) -> bool:
         """Tell whether a tensor's features were observed, or may still be, where it was only surveyed so far."""

@@ -14,6 +14,7 @@ from onnxq.runtime.session import run_model
 from onnxq.stages.plan_json import plan_from_json, plan_to_json
 from onnxq.stages.rewrite import simulate
 from onnxq.stages.verify import read_kernels
+from onnxq.types.plan import Action
 from onnxq.types.recipe import Recipe
 from onnxq.types.scheme import PerTensor
 from onnxq.weights import make_weight_method
@@ -280,19 +281,25 @@ def test_what_cannot_be_is_refused_with_what_would_do(family, options, said):
         {"format": "weight-only"},
         {"format": "dynamic"},
         {"format": "qdq"},
+        {"format": "qdq", "weights": "per-tensor"},
         {"format": "qoperator"},
     ],
     ids=str,
 )
-def test_a_weight_with_nan_is_refused_by_name(options):
+@pytest.mark.parametrize("target", ["cpu-avx2", "cpu-vnni", "cpu-arm64"])
+@pytest.mark.parametrize("wrong", [np.nan, np.inf])
+def test_a_weight_with_nan_is_planned_and_refused_by_name(wrong, target, options):
     model = model_from_text(text(*FAMILIES["matmul"], opset=21))
     weight = model.graph.initializers["w"].const_value.numpy().copy()
-    weight[3, 4] = np.nan
+    weight[3, 4] = wrong
     model.graph.initializers["w"].const_value = ir.tensor(weight, name="w")
+    options = {"placement": "everywhere", "target": target, **options}
+    plan = onnxq.plan(ir.to_proto(model), **options)
+    assert plan.decisions[0].action is Action.QUANTIZE
     with pytest.raises(ModelError, match=r"^weight 'w' holds NaN"):
-        onnxq.quantize(ir.to_proto(model), check=False, placement="everywhere", **options)
+        onnxq.quantize(ir.to_proto(model), check=False, **options)
     with pytest.raises(ModelError, match=r"^weight 'w' holds NaN"):
-        onnxq.simulate(ir.to_proto(model), placement="everywhere", **options)
+        onnxq.simulate(ir.to_proto(model), **options)
 
 
 def test_the_short_form_means_the_long_one():

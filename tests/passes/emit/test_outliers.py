@@ -9,6 +9,7 @@ from onnxq.runtime.session import run_model
 from onnxq.stages.plan_json import plan_from_json, plan_to_json
 from onnxq.stages.rewrite import simulate
 from onnxq.types.plan import FloatFeatures
+from tests.integers import accumulated
 from tests.quantizing import quantize_text, text
 
 LLM_INT8 = {
@@ -40,25 +41,42 @@ def quantized(form="matmul", **options):
     return quantize_text(graph, feeds, **{**LLM_INT8, **options})
 
 
-def llm_int8(x, w):
-    """LLM.int8() in float64: rows of x and columns of w in 8 bits, the large features apart."""
-    others = np.delete(np.arange(x.shape[-1]), LARGE)
-    rows, columns = x[..., others].astype(np.float64), w[..., others, :].astype(np.float64)
-    s = (np.abs(rows).max(axis=-1, keepdims=True).astype(np.float32) / np.float32(127)).astype(np.float64)
-    stack = tuple(range(columns.ndim - 1))
-    t = (np.abs(columns).max(axis=stack).astype(np.float32) / np.float32(127)).astype(np.float64)
-    exact = x[..., LARGE].astype(np.float64) @ w[..., LARGE, :].astype(np.float64)
-    return np.rint(rows / s) @ np.rint(columns / t) * s * t + exact
+def weight_of(done, form):
+    """Return the float weight as the product has it, (..., features, columns)."""
+    weight = done.float_model.graph.initializers["w"].const_value.numpy()
+    return np.float32(-0.5) * weight.T if form == "turned" else weight
 
 
+def stored(done, what):
+    return done.model.graph.initializers[f"w/{what}"].const_value.numpy()
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_the_codes_of_the_weight_are_those_of_the_paper(form):
+    """LLM.int8(): the largest of each column, large features left out, is 127."""
+    done = quantized(form, target="cpu-vnni")
+    rest = weight_of(done, form).astype(np.float64)
+    rest[..., list(LARGE), :] = 0
+    largest = np.abs(rest).max(axis=tuple(range(rest.ndim - 1)))
+    np.testing.assert_array_equal(np.abs(stored(done, "scale")), np.float32(largest / 127))
+    np.testing.assert_array_equal(stored(done, "quantized"), np.rint(rest / np.float64(stored(done, "scale"))))
+
+
+@pytest.mark.parametrize("target", ["cpu-avx2", "cpu-vnni"])
 @pytest.mark.parametrize("optimize", [False, True])
 @pytest.mark.parametrize("form", FORMS)
-def test_the_product_is_that_of_the_paper(form, optimize):
-    done = quantized(form)
-    weight = done.float_model.graph.initializers["w"].const_value.numpy()
-    weight = -0.5 * weight.T if form == "turned" else weight
+def test_the_product_is_that_of_the_paper(form, optimize, target):
+    """Rows of x times the stored codes of w in 8 bits, as this processor adds them; large features in float64."""
+    done = quantized(form, target=target)
+    x, weight = done.feeds["x"], weight_of(done, form)
+    rows = x.copy()
+    rows[..., list(LARGE)] = 0
+    scale = np.abs(rows).max(axis=-1, keepdims=True) / np.float32(127)
+    codes = (np.rint(rows / scale) + 128).astype(np.uint8)
+    sums = accumulated(codes, stored(done, "quantized"), a_zero=128)
+    exact = x[..., LARGE].astype(np.float64) @ weight[..., LARGE, :].astype(np.float64)
+    expected = sums * np.float64(scale) * np.float64(stored(done, "scale")) + exact
     found = run_model(done.model, dict(done.feeds), optimize=optimize)["y"]
-    expected = llm_int8(done.feeds["x"], weight)
     np.testing.assert_allclose(found, expected, atol=2e-5 * np.abs(expected).max())
 
 

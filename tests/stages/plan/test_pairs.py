@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from onnxq.errors import RecipeError
 from onnxq.types.plan import Action
 from tests.quantizing import quantize_text, text
 
@@ -50,11 +51,46 @@ def test_unsigned_weights_are_left_alone(form):
     assert not any(limits(done).values())
 
 
-def test_zero_points_of_signed_weights_are_refused_with_what_would_do():
-    done = quantize_text(MATMUL, target="cpu-avx2", weights={"symmetric": False})
-    (entry,) = done.plan.decisions
-    assert entry.action is Action.KEEP
-    assert "dtype: uint8" in entry.reason.text
+@pytest.mark.parametrize("form", ["qdq", "qoperator", "dynamic"])
+@pytest.mark.parametrize("source", [MATMUL, GEMM, CONV, LSTM], ids=["MatMul", "Gemm", "Conv", "LSTM"])
+def test_uint8_stands_in_for_int8_with_zero_points_at_the_same_values(source, form):
+    """128 more in codes and zero points is the same number, and sums of u8 x u8 products do not saturate."""
+    weights = {"dtype": "int8", "symmetric": False, "granularity": "per-tensor"}
+    options = {"format": form, "placement": "everywhere", "weights": weights, "calibrator": "minmax"}
+    exact, signed = (quantize_text(source, target=target, **options) for target in ("cpu-avx2", "cpu-vnni"))
+    (decision,) = exact.plan.decisions
+    assert decision.action is Action.QUANTIZE
+    found = {done.plan.target: stored_weights(done) for done in (exact, signed)}
+    if source == CONV and form == "dynamic":  # activations are uint8: ConvInteger is exact with int8 weights too
+        assert decision.reason.text.startswith("uint8 activations x int8 weights")
+        assert not exact.plan.warnings
+    else:
+        assert "int8 weights with zero points would saturate" in decision.reason.text
+        (warning,) = exact.plan.warnings
+        assert "are uint8 instead of int8 with zero points" in warning
+        assert f"'{decision.node}'" in warning
+        assert {array.dtype for array, *_ in found["cpu-avx2"]} == {np.dtype(np.uint8)}
+    for (codes, zero, scale), (others, other_zero, other_scale) in zip(*found.values(), strict=True):
+        np.testing.assert_array_equal(np.int32(codes) - zero, np.int32(others) - other_zero)
+        np.testing.assert_array_equal(scale, other_scale)
+    assert exact.sqnr(optimize=True) > 25
+    assert not signed.plan.warnings
+
+
+def stored_weights(done):
+    arrays = {name: value.const_value.numpy() for name, value in done.model.graph.initializers.items()}
+    parts = [
+        tuple(arrays[f"{name}/{part}"] for part in ("quantized", "zero_point", "scale"))
+        for name in sorted(done.plan.tensors)
+        if name in ("w", "r")
+    ]
+    return [(codes, np.int32(zero), scale) for codes, zero, scale in parts]
+
+
+def test_where_uint8_has_no_kernel_either_the_refusal_says_what_would_do():
+    weights = {"dtype": "int8", "symmetric": False, "granularity": "per-channel"}
+    with pytest.raises(RecipeError, match=r"'LSTM_0': .* would saturate without VNNI; set `symmetric: true`"):
+        quantize_text(LSTM, target="cpu-avx2", format="dynamic", weights=weights)
 
 
 def test_int8_activations_are_made_uint8_by_the_runtime_and_fitted_too():
