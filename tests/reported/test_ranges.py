@@ -1,6 +1,7 @@
 """Reported about ranges: shapes that vary, masks, tiny and dead channels, parts of very different size."""
 
 import numpy as np
+import onnx
 import pytest
 from tests.reported.end_to_end import FORMATS, normal, quantize, with_weights
 
@@ -79,6 +80,56 @@ def test_dead_channels_and_dead_weights(form):
         b=normal(8, seed=2),
     )
     assert quantize(model, {"x": normal(1, 4, 8, 8)}, form).at_least(30)
+
+
+@pytest.mark.parametrize("form", ["qdq", "qoperator"])
+@pytest.mark.parametrize("granularity", ["per-channel", "per-tensor"])
+@pytest.mark.parametrize("weights", ["int8,symmetric", "uint8,asymmetric"])
+@pytest.mark.parametrize("operator", ["Conv", "Gemm"])
+def test_a_small_bias_on_weights_that_are_all_zero(form, granularity, weights, operator):
+    """The scale 1 would leave a bias of 0.01 beside inputs in steps of 0.03 no code but 0."""
+    extents = "float[1,8,1,1] x) => (float[1,8,1,1] y)" if operator == "Conv" else "float[1,8] x) => (float[1,8] y)"
+    model = with_weights(
+        f"{HEAD} g ({extents} {{ y = {operator} (x, w, b) }}",
+        w=np.zeros((8, 8, 1, 1) if operator == "Conv" else (8, 8), np.float32),
+        b=normal(8, seed=2, scale=0.01),
+    )
+    feeds = {"x": normal(*((1, 8, 1, 1) if operator == "Conv" else (1, 8)), scale=2)}
+    done = quantize(model, feeds, form, weights=f"{weights},{granularity}")
+    assert done.quantized() == [f"{operator}_0"]
+    assert done.at_least(40)
+
+
+@pytest.mark.parametrize("form", ["qdq", "qoperator"])
+@pytest.mark.parametrize("method", ["rtn", "mse", "gptq:sequential=true"])
+def test_a_small_bias_on_a_channel_of_zeros_beside_large_weights(form, method):
+    """The scale of its neighbours, 1, would do the same."""
+    large = normal(8, 8, seed=1, scale=50)
+    large[:, 3] = 0
+    model = with_weights(
+        f"""{HEAD} g (float[4,8] x) => (float[4,1] y) {{
+            a = Gemm (x, w, b)  s = Constant <value_ints = [3]> ()  e = Constant <value_ints = [4]> ()
+            o = Constant <value_ints = [1]> ()  y = Slice (a, s, e, o) }}""",
+        w=large,
+        b=normal(8, seed=2, scale=0.01),
+    )
+    done = quantize(model, {"x": normal(4, 8, scale=2)}, form, weights=f"method={method}", placement="fastest")
+    assert done.quantized() == ["Gemm_0"]
+    assert done.at_least(40)
+
+
+@pytest.mark.parametrize("form", ["qdq", "qoperator"])
+def test_products_of_scales_stay_in_float32(form):
+    """Where scale_x * scale_w is 0, a bias of 0 has the code 0 / 0."""
+    model = with_weights(
+        f"{HEAD} g (float[1,8] x) => (float[1,2] y) {{ y = Gemm (x, w, b) }}",
+        w=np.float32(normal(8, 2, scale=1e-30)),
+        b=np.float32([0, 1]),
+    )
+    done = quantize(model, {"x": normal(1, 8, scale=1e-18)}, form, placement="everywhere")
+    stored = {entry.name: onnx.numpy_helper.to_array(entry) for entry in done.model.graph.initializer}
+    assert stored["b/quantized"][0] == 0
+    assert done.at_least(40)
 
 
 @pytest.mark.parametrize("form", FORMATS)

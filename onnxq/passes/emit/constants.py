@@ -11,10 +11,11 @@ import numpy.typing as npt
 
 from onnxq.errors import ModelError, PlanError
 from onnxq.graph.tensors import drop_pages
-from onnxq.numerics.affine import dequantize, quantize
+from onnxq.numerics.affine import dequantize, quantize, weight_range
 from onnxq.numerics.codebook import Codebook, codebook_quantize
 from onnxq.numerics.pair_safe import fit_pairs
 from onnxq.numerics.product_codes import ProductCodes, product_quantize
+from onnxq.numerics.scales import allowed_scale
 from onnxq.types.inputs import Inputs
 from onnxq.types.plan import Plan, Role, TensorPlan
 from onnxq.types.scheme import PerBlock, PerChannel, QuantParams, Scheme
@@ -22,6 +23,8 @@ from onnxq.types.statistics import ChannelStatistics, Statistics
 from onnxq.weights import make_weight_method
 
 _BIAS_LIMIT = float(2**30)  # the other half of int32 is for the products that are added
+_BIAS_STEPS = float(2**22)  # of a bias without products: float32, in which kernels scale their sums, holds them exactly
+_SMALLEST = float(np.finfo(np.float32).smallest_normal)
 
 Chosen: TypeAlias = tuple[npt.NDArray[Any], QuantParams]
 """Codes of a weight, of its shape, and their parameters."""
@@ -85,6 +88,7 @@ class Constants:
             raise _not_finite(tensor) from error
         if pairs is not None:
             codes, params = fit_pairs(weight, codes, params, pairs.axes, pairs.limit)
+        params = self._scaled_for_biases(key, weight, params)
         self._remember(key, params)
         drop_pages(stored)  # one weight after the other is read: a model may be bigger than memory
         return codes, params
@@ -182,17 +186,45 @@ class Constants:
         """Return the smallest weight scale for which every bias on it still fits int32, None without biases.
 
         bias / (scale_x * scale_w) and the products that the kernel adds to it must stay within 2^31 - 1; tiny scales
-        overflow it otherwise. 2^30 are enough for sums of 32,000 products of 8-bit codes.
+        overflow it otherwise. 2^30 are enough for sums of 32,000 products of 8-bit codes. Nor may scale_x * scale_w
+        itself leave float32.
         """
-        floors = []
+        smallest = self._scale_for_biases(key, _BIAS_LIMIT / (1 + 1e-6), smallest=_SMALLEST)
+        return None if smallest is None else smallest.astype(np.float32)
+
+    def _scaled_for_biases(self, key: str, weight: npt.NDArray[np.float32], params: QuantParams) -> QuantParams:
+        """Return a weight's parameters, with those of channels that are all zero chosen for the bias alone.
+
+        Their codes are the zero point whatever the scale. scale_w = |bias| / (scale_x * 2^22) leaves the bias 22 bits,
+        where the scale of other channels, or 1, may leave it none.
+        """
+        fitting = self._scale_for_biases(key, _BIAS_STEPS)
+        if fitting is None or params.scheme.dtype.is_float:
+            return params
+        low, high = weight_range(weight, params.scheme)
+        fitting = np.broadcast_to(fitting, params.scale.shape)
+        alone = (low == 0) & (high == 0) & (fitting > 0)
+        scale = allowed_scale(np.where(alone, fitting, 1.0), params.scheme.scale_type, up=True)
+        return replace(params, scale=np.where(alone, scale, params.scale)) if alone.any() else params
+
+    def _scale_for_biases(self, key: str, steps: float, smallest: float = 0.0) -> npt.NDArray[np.float64] | None:
+        """Return the weight scales for which every bias on them has a magnitude of `steps` codes at most, or is 0.
+
+        Args:
+            key: of the weight. steps: see there. smallest: that scale_x * scale_w has to be.
+
+        Returns:
+            float64, one for each channel, or for all where the biases have one scale; None without biases.
+        """
+        found = []
         for bias in self._biases.get(key, []):
             assert bias.scale_from is not None
             activation = self._tensor(bias.scale_from[0]).params
             assert activation is not None
-            values = np.abs(self._read(bias.tensor).astype(np.float64))
-            floor = values / (float(activation.scale) * _BIAS_LIMIT) * (1 + 1e-6)
-            floors.append(floor if bias.scheme.granularity.kind == "per-channel" else floor.max(initial=0.0))
-        return np.maximum.reduce(floors).astype(np.float32) if floors else None
+            values = np.abs(self._read(bias.tensor).astype(np.float64)) / steps
+            values = values if bias.scheme.granularity.kind == "per-channel" else values.max(initial=0.0)
+            found.append(np.maximum(values, smallest) / float(activation.scale))
+        return np.maximum.reduce(found) if found else None
 
     def _bias(self, tensor: TensorPlan) -> tuple[npt.NDArray[Any], QuantParams]:
         assert tensor.scale_from is not None
