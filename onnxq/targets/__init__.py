@@ -42,6 +42,8 @@ class Row:
         codebook: whether weights are indices into tables of values (`weights`: types of the indices), or evenly spaced.
         formats: in which the row holds. contrib: whether the kernel is onnxruntime's own, outside the ONNX standard.
         output: whether the output must be quantized.
+        takes_clamp: whether the runtime takes a Relu or Clip behind the operator for a part of the group, if that alone
+            reads it and has one reader, and then fuses nothing unless the clamp's output is quantized.
         granularities: of weights. activation_granularities: of activations.
         largest_rank_per_channel: of weights that can have a scale for each channel, None for any; others get one scale.
         symmetric: whether activations must be quantized symmetrically (True) or must not be (False); None for either.
@@ -74,6 +76,7 @@ class Row:
     contrib: bool = False
     output: Output = Output.REQUIRED
     float_kernel: str = ""
+    takes_clamp: bool = False
     granularities: tuple[type, ...] = (PerTensor, PerChannel)
     activation_granularities: tuple[type, ...] = (PerTensor,)
     largest_rank_per_channel: int | None = None

@@ -167,6 +167,7 @@ _PRODUCTS = tuple(
             condition="one matrix; blocks of 16, 32, 64, 128 or 256",
             opset=_opset,
             fused="MatMulNBits",
+            takes_clamp=True,
             probe=_PROBES[op],
         ),
     )

@@ -37,7 +37,7 @@ class Candidate:
         name: unique name. node: the node. op: `domain::op_type`. fact, row: what is known of it. wish: what is wanted.
         activations: input slots with values computed at run time. constants: activation slots with constants.
         weights: slots of constant weights. bias: slot of a constant bias to quantize, None if there is none.
-        hidden: whether it lies where values cannot be observed.
+        hidden: whether it lies where values cannot be observed. note: what is to be said of it besides, in words.
     """
 
     name: str
@@ -51,6 +51,7 @@ class Candidate:
     weights: tuple[int, ...] = ()
     bias: int | None = None
     hidden: bool = False
+    note: str = ""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)

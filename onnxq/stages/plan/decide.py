@@ -11,6 +11,7 @@ from onnxq.graph.fingerprint import fingerprint
 from onnxq.graph.names import name_of
 from onnxq.ops import known_operators
 from onnxq.stages.plan.candidates import Candidate, Kept, examine
+from onnxq.stages.plan.clamped import with_outputs_for_clamps
 from onnxq.stages.plan.copies import with_codes_of_products
 from onnxq.stages.plan.few_rows import few_rows
 from onnxq.stages.plan.float_types import with_float_types
@@ -128,7 +129,7 @@ def _placed(
     examined = list(examine(model, recipe, target))
     inputs = WeightInputs(examined)
     warnings = _check(examined, recipe)
-    examined = with_codes_of_products(without_unfit(examined, statistics))
+    examined = with_codes_of_products(without_unfit(with_outputs_for_clamps(examined), statistics))
     everywhere = recipe.placement == "everywhere"
     examined = list(without_costly(examined, statistics, target.timing, everywhere=everywhere))
     return examined, inputs, place(examined, statistics, target.timing, everywhere=everywhere), warnings
@@ -186,7 +187,7 @@ def _decide(entry: Candidate | Kept, placement: Placement, tensors: Tensors, tar
         node=entry.name,
         op=entry.op,
         action=Action.QUANTIZE,
-        reason=Reason(code=code, text=text),
+        reason=Reason(code=code, text=f"{text}; {entry.note}" if entry.note else text),
         format=entry.wish.format,
         rule=entry.wish.rule,
         inputs=inputs,

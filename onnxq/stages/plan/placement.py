@@ -89,7 +89,9 @@ def absorbable(examined: Sequence[Candidate | Kept]) -> list[tuple[Kept, Candida
         # A symmetric zero point cannot stand at the clamp's bound, and an operator that only moves codes cannot clamp.
         if producer.wish.activations.symmetric or producer.fact.rearranges or len(producer.node.outputs) != 1:
             continue
-        if clamp_bounds(entry.node) is not None:
+        # Codes always stand for 0 too, which a clamp without 0 between its bounds would never return.
+        bounds = clamp_bounds(entry.node)
+        if bounds is not None and bounds.low <= 0 <= bounds.high:
             pairs.append((entry, producer))
     return pairs
 
