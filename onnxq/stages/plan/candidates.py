@@ -114,22 +114,34 @@ def _examine(
         reason = Reason(code=ALREADY, text=why)
         return Kept(name=name, node=node, op=op, reason=reason, rule=wish.rule, wish=wish)
     rows = target.rows_for(op, wish.format, portable=wish.portable)
+    table = None
     if fact is not None and ((wish.format.static and _looks_up(node, fact)) or (fact.more_weights and not rows)):
         other = _elsewhere(name, node, fact, recipe=recipe, target=target, asked=wish, opset=opset)
-        if other is not None:
+        if isinstance(other, Candidate):
             return other
+        table = None if other is None else other.reason.text
     if wish.format.static and "" in model.opset_imports and opset is not None and opset < _CODES:
         reason = Reason(code=NO_SCHEME, text=f"QuantizeLinear needs opset {_CODES}, the model has {opset}")
         return Kept(name=name, node=node, op=op, reason=reason, rule=wish.rule, wish=wish)
     if wish.format.static:
-        return _examine_static(name, node, fact, rows=rows, wish=wish, target=target)
+        return _examine_static(name, node, fact, rows=rows, wish=wish, target=target, table=table)
     return _examine_weighted(name, node, fact, rows=rows, wish=wish, target=target, opset=opset)
 
 
 def _examine_static(
-    name: str, node: ir.Node, fact: OpFact | None, *, rows: tuple[Row, ...], wish: Wish, target: Target
+    name: str,
+    node: ir.Node,
+    fact: OpFact | None,
+    *,
+    rows: tuple[Row, ...],
+    wish: Wish,
+    target: Target,
+    table: str | None,
 ) -> Candidate | Kept:
-    """Examine a node for a format whose activations have parameters from calibration."""
+    """Examine a node for a format whose activations have parameters from calibration.
+
+    `table`: why the table of constants that it picks from cannot be quantized, None if that was not tried.
+    """
     op = op_key(node)
 
     def kept(code: str, text: str, *, clamp: bool = False) -> Kept:
@@ -152,7 +164,7 @@ def _examine_static(
     weight = fact.weight if fact.weight is not None and _is_constant(node, fact.weight) else None
     running = tuple(slot for slot in slots if slot != weight and constant_tensor(node.inputs[slot]) is None)
     if all(moved_tensor(node.inputs[slot]) is not None for slot in running):
-        return kept("constant", _about_constants(node))
+        return kept("constant", _about_constants(node, table))
     bias = fact.bias if fact.bias is not None and _is_filled(node, fact.bias) else None
     if all(row.float_bias for row in rows):
         bias = None
@@ -203,9 +215,12 @@ def _asked(keep: tuple[str, str | None], rule: int | None) -> tuple[str, str]:
 
 def _elsewhere(
     name: str, node: ir.Node, fact: OpFact, *, recipe: Recipe, target: Target, asked: Wish, opset: int | None
-) -> Candidate | None:
-    """Return a node in another format where the one asked for has no kernel for it, None if there is none."""
-    op = op_key(node)
+) -> Candidate | Kept | None:
+    """Return a node in another format where the one asked for has no kernel for it; None if no other has one either.
+
+    Of a node that no other format can write, the reason is that of the first which has a kernel for its operator.
+    """
+    op, kept = op_key(node), None
     # Codes that are looked up cost nothing; a table unpacked before every look would.
     for form in (Format.DYNAMIC, Format.WEIGHT_ONLY)[: 1 if fact.rearranges else 2]:
         rows = target.rows_for(op, form, portable=asked.portable) if form in target.defaults else ()
@@ -215,7 +230,8 @@ def _elsewhere(
         entry = _examine_weighted(name, node, fact, rows=rows, wish=wish, target=target, opset=opset)
         if isinstance(entry, Candidate):
             return entry
-    return None
+        kept = kept or entry
+    return kept
 
 
 def _looks_up(node: ir.Node, fact: OpFact) -> bool:
@@ -223,10 +239,10 @@ def _looks_up(node: ir.Node, fact: OpFact) -> bool:
     return fact.rearranges and fact.weight is not None and _never_changes(node, fact.weight)
 
 
-def _about_constants(node: ir.Node) -> str:
+def _about_constants(node: ir.Node, table: str | None) -> str:
     if all(value is None or moved_tensor(value) is not None for value in node.inputs):
         return "computes from constants only"
-    return "picks from constants; the formats for weights quantize those, this one does not"
+    return f"picks from constants, which stay in float: {table or 'only rows that a Gather picks are looked up on codes'}"
 
 
 def _problem(

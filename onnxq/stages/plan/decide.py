@@ -15,6 +15,7 @@ from onnxq.stages.plan.clamped import with_outputs_for_clamps
 from onnxq.stages.plan.copies import with_codes_of_products
 from onnxq.stages.plan.few_rows import few_rows
 from onnxq.stages.plan.float_types import with_float_types
+from onnxq.stages.plan.granularity import without_channels
 from onnxq.stages.plan.inputs import Features, WeightInputs
 from onnxq.stages.plan.observed import compared, never_ran, without_unfit
 from onnxq.stages.plan.outliers import FEATURES, share_in_float
@@ -114,6 +115,7 @@ def make_plan(model: ir.Model, statistics: Statistics, recipe: Recipe, target: T
             *warnings,
             *tensors.warnings,
             *few_rows(tensors.shortages.values()),
+            *without_channels(tensors.one_scale, target),
             *never_ran(model, examined),
             *_without_effect(decisions, recipe),
             *_unsigned(examined, decisions),

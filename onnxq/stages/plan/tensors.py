@@ -14,6 +14,7 @@ from onnxq.stages.plan.candidates import Candidate, Kept
 from onnxq.stages.plan.copies import Products, of_table
 from onnxq.stages.plan.few_rows import Shortage, instead, shortage
 from onnxq.stages.plan.inputs import WeightInputs
+from onnxq.stages.plan.granularity import no_channels
 from onnxq.stages.plan.levels import Reader, fewer_codes
 from onnxq.stages.plan.observed import only_surveyed
 from onnxq.stages.plan.outliers import Outliers, outliers
@@ -50,6 +51,7 @@ class Tensors:
     ) -> None:
         self.warnings: list[str] = []
         self.shortages: dict[str, Shortage] = {}
+        self.one_scale: dict[str, Candidate] = {}
         self._per_channel = model.opset_imports.get("", _PER_CHANNEL_OPSET) >= _PER_CHANNEL_OPSET
         self._statistics = statistics
         self._calibrator = calibrator
@@ -275,6 +277,7 @@ class Tensors:
             return scheme
         largest = entry.row.largest_rank_per_channel
         if largest is not None and rank > largest:
+            self.one_scale[entry.name] = entry
             return replace(scheme, granularity=PerTensor())
         # Integer operators take their scales apart from the codes: only DequantizeLinear needs an axis.
         if not self._per_channel and entry.wish.format is not Format.DYNAMIC:
@@ -294,6 +297,8 @@ class Tensors:
         plan = TensorPlan(
             name=name, tensor=name, role=Role.WEIGHT, scheme=scheme, method=entry.wish.method, reason="constant"
         )
+        if entry.name in self.one_scale and slot in entry.weights:
+            plan = replace(plan, reason=f"constant; one scale for all, since {no_channels(entry)}")
         multiplied = self._inputs.of(entry, slot)
         if multiplied is not None:
             names = tuple(each for each in multiplied[0] if self._knows(each))
@@ -301,7 +306,7 @@ class Tensors:
                 plan,
                 features_from=names,
                 feature_axis=multiplied[1] if names else None,
-                reason=f"constant; errors weighed by {_listed(names)}" if names else "constant; no input was observed",
+                reason=f"{plan.reason}; {f'errors weighed by {_listed(names)}' if names else 'no input was observed'}",
             )
             codebook = scheme.codebook is not None
             short = None if codebook else shortage(name, entry.wish.method, names, self._statistics.tensors)
