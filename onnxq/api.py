@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from onnxq.data import open_source, signature, synthetic
 from onnxq.data.statistics_file import save_statistics
 from onnxq.errors import RecipeError, VerificationError
+from onnxq.runtime.loading import check_loads
 from onnxq.stages.benchmark import benchmark as run_benchmark
 from onnxq.stages.budget import Budget
 from onnxq.stages.calibrate.executors import engine
@@ -121,6 +122,8 @@ def quantize(
     if output is not None:
         output = Path(output)
         check_writable(output, force, [report_path(output)])
+    if check:
+        check_loads(job.came)  # what cannot be run cannot be compared: told before the work, too
     of_rewrite = dump_after is not None and is_of_rewrite(dump_after[0])
     job.prepare(None if of_rewrite else dump_after, reproducer_dir, verify_each=verify_each)
     job.equalize()

@@ -13,11 +13,12 @@ from onnxq.calibrators import make_calibrator
 from onnxq.data import Source, open_source, signature, synthetic
 from onnxq.data.statistics_file import load_statistics
 from onnxq.equalizers import make_equalizers
-from onnxq.errors import CalibrationError, OnnxqError, RecipeError
+from onnxq.errors import CalibrationError, ModelError, OnnxqError, RecipeError
 from onnxq.graph.fingerprint import fingerprint
 from onnxq.passes.emit.constants import Chosen
 from onnxq.passes.emit.drop_inferred import declared_values
 from onnxq.passes.verifier import Verifier
+from onnxq.runtime.loading import check_loads
 from onnxq.runtime.session import run_model
 from onnxq.stages.budget import Budget
 from onnxq.stages.calibrate import calibrate, findings, survey
@@ -122,6 +123,15 @@ class Job:
         yield
         self.seconds[stage] = self.seconds.get(stage, 0.0) + perf_counter() - start
 
+    @contextmanager
+    def _naming_nodes(self) -> Iterator[None]:
+        """Where the prepared model cannot be loaded, nor can the user's: tell of that, whose names are known."""
+        try:
+            yield
+        except ModelError:
+            check_loads(self.came)
+            raise
+
     def prepare(
         self,
         dump_after: tuple[str, Path] | None = None,
@@ -174,7 +184,7 @@ class Job:
         # What a guard found comes after equalizing, when it is replayed, too.
         rules = tuple(rule for rule in self.recipe.rules if rule.keep in (None, "float"))
         asked = self.recipe.model_copy(update={"rules": rules})
-        with self.timed("equalize"):
+        with self.timed("equalize"), self._naming_nodes():
             found = equalize(self.prepared.model, asked, self.target, self.samples(), progress=self.progress)
         self.equalizations = found.entries
         self.prepared = replace(self.prepared, model=found.model, records=(*self.prepared.records, *found.records))
@@ -254,7 +264,7 @@ class Job:
         wanted = observed_tensors(model, self.recipe, self.target)
         if not wanted or not self.samples().repeatable:
             return self.observe_for((self.recipe,), **how)
-        with self.timed("calibrate"):
+        with self.timed("calibrate"), self._naming_nodes():
             found = self.complete(survey(model, wanted, self.samples()), self.recipe, **how)
         return self._noted(found)
 
@@ -266,7 +276,7 @@ class Job:
         if not wanted:  # nothing is quantized by calibration: the data need not be run
             return Statistics(fingerprint=fingerprint(model))
         source = self.samples()
-        with self.timed("calibrate"):
+        with self.timed("calibrate"), self._naming_nodes():
             found = calibrate(model, wanted, source, **(self._observing(*recipes) | how))
         return self._noted(found)
 

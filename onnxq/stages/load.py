@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from onnxq.errors import ModelError, nearest
+from onnxq.graph.names import take_name
 from onnxq.graph.own import own
 from onnxq.graph.tensors import tensors
 from onnxq.graph.walk import scopes
@@ -143,12 +144,14 @@ def _normalize(model: ir.Model, what: str) -> None:
     """Bring into one form what models say in several, and what onnx_ir cannot clone.
 
     Nodes that come before what they read are sorted, the ONNX domain has one name, and an extent below zero, which some
-    exporters write for one that varies, becomes an unknown one.
+    exporters write for one that varies, becomes an unknown one. Of nodes with one name, which the runtime refuses, the
+    first keeps it.
     """
     for scope in scopes(model):
         made = (value for node in scope for value in node.outputs)
         for value in (*scope.inputs, *scope.outputs, *made):
             _open_extents(value)
+        _tell_nodes_apart(scope)
     for graph in (model.graph, *(function.graph for function in model.functions.values())):
         if "ai.onnx" in graph.opset_imports:
             graph.opset_imports.setdefault("", graph.opset_imports.pop("ai.onnx"))
@@ -156,6 +159,16 @@ def _normalize(model: ir.Model, what: str) -> None:
             graph.sort()
         except ValueError:
             raise ModelError(f"{what} is broken: its nodes wait for each other in a circle; export it again") from None
+
+
+def _tell_nodes_apart(scope: ir.Graph | ir.Function) -> None:
+    given = {node.name for node in scope if node.name}
+    met: set[str] = set()
+    for node in scope:
+        if node.name and node.name in met:
+            node.name = take_name(node.name, given)
+        if node.name:
+            met.add(node.name)
 
 
 def _open_extents(value: ir.Value) -> None:
