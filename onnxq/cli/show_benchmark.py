@@ -45,9 +45,9 @@ def show_comparison(found: Comparison, worst: int) -> None:
     outputs = [
         (
             entry.name,
-            _db(entry.sqnr_served),
-            _db(entry.sqnr_plain),
-            "-" if math.isnan(entry.max_abs_served) else f"{entry.max_abs_served:.3g}",
+            "no values" if entry.is_empty else _db(entry.sqnr_served),
+            "no values" if entry.is_empty else _db(entry.sqnr_plain),
+            "-" if entry.is_empty or math.isnan(entry.max_abs_served) else f"{entry.max_abs_served:.3g}",
             "-" if entry.agreement_served is None else f"{entry.agreement_served:.2%}",
         )
         for entry in found.outputs

@@ -120,7 +120,8 @@ def _outputs(outputs: Iterable[OutputError]) -> Table:
     for output in outputs:
         agreement = "-" if output.agreement_served is None else f"{output.agreement_served:.2%}"
         largest = "-" if math.isnan(output.max_abs_served) else f"{output.max_abs_served:.3g}"
-        table.add_row(output.name, _db(output.sqnr_served), _db(output.sqnr_plain), largest, agreement)
+        figures = (_db(output.sqnr_served), _db(output.sqnr_plain), largest)
+        table.add_row(output.name, *(("no values", "no values", "-") if output.is_empty else figures), agreement)
     return table
 
 

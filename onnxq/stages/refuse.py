@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from collections.abc import Sequence
 
 from onnxq.errors import VerificationError
 from onnxq.stages.budget import Budget
@@ -10,10 +10,13 @@ from onnxq.stages.doctor import holds_codes
 from onnxq.stages.draft import Draft, is_empty
 from onnxq.stages.job import Job
 from onnxq.stages.make_report import make_report
-from onnxq.types.plan import Plan
+from onnxq.types.plan import Decision, Plan
 from onnxq.types.report import Report
 from onnxq.types.searching import Searching
 from onnxq.types.statistics import Statistics
+
+_PLAIN = ("no-kernel", "lone-clamp")
+"""Reasons that operators have wherever they stand."""
 
 
 def refuse_none_found(job: Job, draft: Draft, found: Statistics, searching: Searching, *, kept: bool) -> None:
@@ -54,13 +57,19 @@ def refuse_worse(report: Report, budget: Budget) -> None:
 
 
 def why_empty(plan: Plan) -> str:
-    """Return in words why nothing is quantized: each reason with the operators it is about, most frequent first."""
-    operators: dict[str, dict[str, None]] = {}
+    """Return in words why nothing is quantized: each reason with the operators it is about, most frequent first.
+
+    Nodes of operators that no plan quantizes say little beside others: of each other reason, one node is named.
+    """
+    groups: dict[str, list[Decision]] = {}
     for decision in plan.decisions:
-        operators.setdefault(decision.reason.code, {})[decision.op] = None
-    counts = Counter(decision.reason.code for decision in plan.decisions).most_common()
-    parts = [
-        f"{code} {count} ({', '.join(list(operators[code])[:3])}{', ...' if len(operators[code]) > 3 else ''})"
-        for code, count in counts
-    ]
+        groups.setdefault(decision.reason.code, []).append(decision)
+    order = sorted(groups.items(), key=lambda item: (item[0] in _PLAIN, -len(item[1])))
+    parts = [_told(code, found, explain=code not in _PLAIN or len(order) == 1) for code, found in order]
     return f"nothing can be quantized: {'; '.join(parts) or 'the model has no nodes'}"
+
+
+def _told(code: str, found: Sequence[Decision], *, explain: bool) -> str:
+    operators = list(dict.fromkeys(decision.op for decision in found))
+    text = f"{code} {len(found)} ({', '.join(operators[:3])}{', ...' if len(operators) > 3 else ''})"
+    return f"{text}: '{found[0].node}': {found[0].reason.text}" if explain else text

@@ -31,10 +31,12 @@ class _Output:
     served: Comparison = field(default_factory=Comparison)
     agreeing: int = 0
     positions: int = 0
+    values: int = 0
     numeric: bool = True
 
     def add(self, reference: Any, plain: Any, served: Any) -> None:
         x, y, z = (np.asarray(value) for value in (reference, plain, served))
+        self.values += max(x.size, y.size, z.size)
         if not _numeric(x):
             self.numeric = False
             self._count(_equal(x, z))
@@ -55,6 +57,7 @@ class _Output:
             sqnr_served=self.served.sqnr_db if self.numeric else math.nan,
             max_abs_served=self.served.max_error if self.numeric else math.nan,
             agreement_served=self.agreeing / self.positions if self.positions else None,
+            values=self.values,
         )
 
 
@@ -87,6 +90,11 @@ def output_errors(
         f"output '{name}': {entry.served.broken} values are NaN, infinite or of another shape in one of the models only"
         for name, entry in sums.items()
         if entry.served.broken
+    ]
+    warnings += [
+        f"output '{name}' held no values in any sample: nothing was compared; give samples that fill it"
+        for name, entry in sums.items()
+        if not entry.values
     ]
     return tuple(entry.result(name) for name, entry in sums.items()), samples, warnings
 

@@ -23,6 +23,8 @@ class OutputError:
         max_abs_served: largest absolute difference as served.
         agreement_served: share of positions whose arg-max over the last axis agrees, None where there are no classes
             along that axis; of integer and string outputs the share of equal elements.
+        values: numbers that were compared; 0 where the output held none, so that nothing is known of it. None: not
+            counted, as in older reports.
     """
 
     name: str
@@ -30,6 +32,12 @@ class OutputError:
     sqnr_served: float
     max_abs_served: float
     agreement_served: float | None = None
+    values: int | None = None
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether the output held no values in any sample."""
+        return self.values == 0
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -17,7 +17,7 @@ from onnxq.stages.plan.few_rows import few_rows
 from onnxq.stages.plan.float_types import with_float_types
 from onnxq.stages.plan.granularity import without_channels
 from onnxq.stages.plan.inputs import Features, WeightInputs
-from onnxq.stages.plan.observed import compared, never_ran, without_unfit
+from onnxq.stages.plan.observed import compared, unknown_ranges, without_unfit
 from onnxq.stages.plan.outliers import FEATURES, share_in_float
 from onnxq.stages.plan.placement import Placement, place
 from onnxq.stages.plan.possible import check_possible
@@ -116,7 +116,7 @@ def make_plan(model: ir.Model, statistics: Statistics, recipe: Recipe, target: T
             *tensors.warnings,
             *few_rows(tensors.shortages.values()),
             *without_channels(tensors.one_scale, target),
-            *never_ran(model, examined),
+            *unknown_ranges(model, examined),
             *_without_effect(decisions, recipe),
             *_unsigned(examined, decisions),
         ),

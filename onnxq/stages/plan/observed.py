@@ -1,4 +1,4 @@
-"""What calibration says against quantizing a node: never ran, NaN, infinities, masks, values lost beside large ones."""
+"""What calibration says against quantizing a node: never ran, always 0, NaN, infinities, masks, values lost beside others."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from onnxq.graph.names import name_of
 from onnxq.graph.walk import bodies, subgraphs
+from onnxq.ops import clamp_bounds
 from onnxq.stages.plan.candidates import Candidate, Kept
 from onnxq.targets import Output
 from onnxq.types.plan import Reason
@@ -17,6 +18,9 @@ if TYPE_CHECKING:
     import onnx_ir as ir
 
 _UNSEEN = "not-observed"
+_DEAD = "always-zero"
+_REMEDY = "what else it can be is not known; calibrate with samples in which it is not"
+_SHOWN = 3
 _FEWEST_LEVELS = 16  # of 256: a joined tensor that would keep fewer steps than 4 bits is better left in float
 
 
@@ -44,6 +48,10 @@ def _against(entry: Candidate | Kept, statistics: Statistics) -> Reason | None:
         reason = _unfit(value, statistics)
         if reason is not None:
             return reason
+    for value in written if entry.row.output is Output.REQUIRED else []:
+        reason = _dead_behind(value, statistics)
+        if reason is not None:
+            return reason
     return _lost(read, written, statistics) if entry.op in _JOINS else None
 
 
@@ -53,7 +61,8 @@ def _unfit(value: ir.Value | None, statistics: Statistics) -> Reason | None:
     if seen is not None and only_surveyed(seen):
         return None
     if seen is None or seen.count + seen.nan + seen.pos_inf + seen.neg_inf == 0:
-        return Reason(code=_UNSEEN, text=f"tensor '{name}' never held a value during calibration")
+        text = f"tensor '{name}' never held a value during calibration; calibrate with samples that give it some"
+        return Reason(code=_UNSEEN, text=text)
     if seen.nan:
         return Reason(code="nan", text=f"tensor '{name}' held NaN during calibration ({seen.nan} values)")
     if seen.pos_inf or seen.neg_inf:
@@ -63,10 +72,44 @@ def _unfit(value: ir.Value | None, statistics: Statistics) -> Reason | None:
             f"tensor '{name}' held {seen.sentinels[0].minimum:.3g}, far from all else: a mask has no place in a range"
         )
         return Reason(code="mask", text=text)
+    if seen.minimum == 0 == seen.maximum:
+        return Reason(code=_DEAD, text=f"tensor '{name}' was 0 throughout calibration: {_REMEDY}")
     return None
 
 
-def never_ran(model: ir.Model, examined: Sequence[Candidate | Kept]) -> list[str]:
+def _dead_behind(value: ir.Value, statistics: Statistics) -> Reason | None:
+    """Return the reason against quantizing what a clamp reads that gave nothing but its lower bound."""
+    for use in value.uses():
+        bounds = clamp_bounds(use.node)
+        for name in (name_of(value), name_of(use.node.outputs[0])) if bounds is not None else ():
+            seen = statistics.tensors.get(name)
+            if seen is not None and seen.count and bounds is not None and seen.maximum <= bounds.low:
+                clamped = name_of(use.node.outputs[0])
+                text = f"tensor '{clamped}' was {bounds.low + 0.0:g} throughout calibration: {_REMEDY}"
+                return Reason(code=_DEAD, text=text)
+    return None
+
+
+def unknown_ranges(model: ir.Model, examined: Sequence[Candidate | Kept]) -> list[str]:
+    """Return warnings about nodes that stay in float since calibration did not show what their values can be."""
+    kept = [entry for entry in examined if isinstance(entry, Kept) and entry.reason.code in (_UNSEEN, _DEAD)]
+    dead = Counter(entry.reason.text for entry in kept if entry.reason.code == _DEAD)
+    found = [f"{text}; {_stay(number)} in float" for text, number in dead.most_common(_SHOWN)]
+    if len(dead) > _SHOWN:
+        found.append(f"{len(dead) - _SHOWN} more tensors never changed during calibration; the plan names them")
+    unseen = [entry.name for entry in kept if entry.reason.code == _UNSEEN and entry.node.graph is model.graph]
+    if unseen:
+        named = ", ".join(f"'{name}'" for name in unseen[:_SHOWN]) + (", ..." if len(unseen) > _SHOWN else "")
+        text = f"{_stay(len(unseen))} in float ({named}), since their tensors never held a value during calibration"
+        found.append(f"{text}; calibrate with samples that give them some")
+    return [*found, *_never_ran(model, examined)]
+
+
+def _stay(number: int) -> str:
+    return f"{number} node stays" if number == 1 else f"{number} nodes stay"
+
+
+def _never_ran(model: ir.Model, examined: Sequence[Candidate | Kept]) -> list[str]:
     """Return a warning for each branch that calibration never took, the branches inside it counted with it."""
     owners = bodies(model)
     titles = {graph: f"{part} of '{entry.name}'" for entry in examined for part, graph in subgraphs(entry.node)}
@@ -79,7 +122,7 @@ def never_ran(model: ir.Model, examined: Sequence[Candidate | Kept]) -> list[str
             top, owner = owner.graph, owners[owner.graph]  # type: ignore[index]
         counts[titles[top]] += number  # type: ignore[index]
     return [
-        f"{title} never ran during calibration: {number} {'node stays' if number == 1 else 'nodes stay'} in float; "
+        f"{title} never ran during calibration: {_stay(number)} in float; "
         "calibrate with samples that take it"
         for title, number in counts.items()
     ]

@@ -36,7 +36,7 @@ def test_the_format_follows_from_where_the_multiplications_are(model, expected, 
 
 
 def test_auto_is_resolved_in_plan_and_report():
-    data = [{"x": np.zeros((1, 3, 16, 16), np.float32)}]
+    data = [{"x": np.ones((1, 3, 16, 16), np.float32)}]
     report = onnxq.quantize(model_from_text(CONV), calibration=data, format="auto", guard=False)
     assert report.plan.format is Format.QDQ
     assert report.recipe["format"] == "qdq"
