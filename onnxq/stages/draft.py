@@ -65,7 +65,7 @@ def with_rules(recipe: Recipe, rules: Sequence[Rule]) -> Recipe:
 
 
 def keep(
-    nodes: Collection[str], why: Literal["unfused", "error", "slower"], because: str | Mapping[str, str]
+    nodes: Collection[str], why: Literal["unfused", "error", "slower", "kernel-fault"], because: str | Mapping[str, str]
 ) -> tuple[Rule, ...]:
     """Return rules that keep nodes in float: one for each text of `because`, which may differ from node to node."""
     groups: dict[str, list[str]] = {}

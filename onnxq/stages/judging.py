@@ -22,6 +22,7 @@ from onnxq.stages.progress import Silent
 from onnxq.stages.search import Search
 from onnxq.stages.search.links import Conversion
 from onnxq.stages.search.notebook import Notebook, key_of
+from onnxq.stages.served import Served
 from onnxq.stages.verify import timed_batch, verify
 from onnxq.stages.verify_metric import Metric, load_metric
 from onnxq.types.guarding import Guarding, Verdict
@@ -80,6 +81,7 @@ class Judging:
             prefer=recipe.prefer,
             read_back=self.job.target.provider in CPU,
             quality=(self._limits or self.limits()) if Budget.of(recipe) else None,
+            fidelity=self._served() if self.job.target.provider in CPU else None,
             measure=self.stopwatch(),
         )
         self.job.seconds = {**before, "guard": perf_counter() - began}  # of which plan and rewrite took parts
@@ -140,6 +142,10 @@ class Judging:
                 f"{text}; no quantized model can be expected to be, ask for less; nothing was written"
             )
         return made
+
+    def _served(self) -> Served:
+        """Return what tells how models are served against what their graphs say, on some evaluation data."""
+        return Served(self.job.model, self.samples(), threads=self.job.recipe.serving[0])
 
     def stopwatch(self) -> Stopwatch | None:
         """Return what times models on data, None where the model is not served on this machine."""

@@ -11,6 +11,7 @@ from onnxq.runtime.session import Session, open_session
 from onnxq.runtime.timing import time_interleaved
 from onnxq.stages.progress import Progress, Silent, step
 from onnxq.stages.read_kernels import read_kernels
+from onnxq.stages.served import as_written, why_served_differs
 from onnxq.stages.verify_metric import Metric, accuracy, score
 from onnxq.stages.verify_outputs import output_errors, served_differs
 from onnxq.stages.verify_tensors import tensor_errors
@@ -65,7 +66,8 @@ def verify(
     float_served, quantized_served = (open_session(model, threads=threads) for model in (float_model, quantized))
     some, few = source.head(max_samples), source.head(TENSOR_SAMPLES)
     with step(progress, some.samples, "compare outputs"):
-        expected, plain = (open_session(model, optimize=False, threads=threads) for model in (float_model, quantized))
+        written = as_written(quantized)
+        expected, plain = (open_session(model, optimize=False, threads=threads) for model in (float_model, written))
         outputs, samples, warnings = output_errors(expected, plain, quantized_served, some, progress)
         del expected, plain  # their weights, before others are loaded
     with step(progress, None, "compare tensors"):
@@ -79,6 +81,11 @@ def verify(
     latency, settled = _latency((float_served, quantized_served), source, threads, latency_budget)
     if not settled:
         warnings.append("the machine was busy while models were timed: the latency is uncertain, measure again")
+
+    def why() -> str:
+        planned_for = plan.target if plan.decisions else None
+        return why_served_differs(quantized, few, target=planned_for, threads=threads)
+
     return Verification(
         outputs=outputs,
         tensors=tensors,
@@ -87,7 +94,7 @@ def verify(
         kernels=kernels,
         samples=samples,
         data=source.description,
-        warnings=(*warnings, *served_differs(outputs, plan), *_unfused(kernels)),
+        warnings=(*warnings, *served_differs(outputs, why), *_unfused(kernels)),
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -10,17 +11,10 @@ import numpy as np
 
 from onnxq.data.source import Source
 from onnxq.numerics.metrics import Comparison, argmax_agreement
-from onnxq.runtime.saturation import adds_pairs
 from onnxq.runtime.session import Session
 from onnxq.stages.progress import Progress
-from onnxq.types.plan import Plan, Role
+from onnxq.stages.served.gaps import notable
 from onnxq.types.report import OutputError
-from onnxq.types.scheme import QuantType
-
-# A difference between optimizer off and served that is worth a word, in dB, and the level above which it is only the
-# rounding of float32 sums in another order.
-_NOTABLE_DB = 1.0
-_ROUNDING_DB = 60.0
 
 
 @dataclass(kw_only=True, slots=True)
@@ -71,7 +65,7 @@ def output_errors(
     """Compare the quantized model's outputs with the float model's over all batches of `source`.
 
     Args:
-        reference: the float model, optimizer off. plain, served: the quantized model, optimizer off and as served.
+        reference: the float model, optimizer off. plain, served: the quantized model, as its graph says and as served.
         source: what to feed. progress: told of every batch.
 
     Returns:
@@ -99,27 +93,22 @@ def output_errors(
     return tuple(entry.result(name) for name, entry in sums.items()), samples, warnings
 
 
-def served_differs(outputs: tuple[OutputError, ...], plan: Plan) -> list[str]:
-    """Return a warning for each output whose error as served is not what the graph promises."""
-    warnings = []
+def served_differs(outputs: tuple[OutputError, ...], why: Callable[[], str]) -> list[str]:
+    """Return a warning for each output whose error as served is not what the graph promises.
+
+    Args:
+        outputs: compared. why: looks the cause up, in words; asked only where an output is worse as served.
+    """
+    warnings, cause = [], ""
     for output in outputs:
         plain, served = output.sqnr_plain, output.sqnr_served
-        if not min(plain, served) < _ROUNDING_DB or abs(plain - served) <= _NOTABLE_DB or plain == served:
+        if not notable(plain, served):
             continue
         text = f"output '{output.name}': {served:.1f} dB as served, {plain:.1f} dB with the optimizer off"
-        warnings.append(f"{text}; {_why(plan) if served < plain else 'better than the graph promises'}")
+        if served < plain:
+            cause = cause or why()
+        warnings.append(f"{text}; {cause if served < plain else 'better than the graph promises'}")
     return warnings
-
-
-def _why(plan: Plan) -> str:
-    used = {(tensor.role, tensor.scheme.dtype) for tensor in plan.tensors.values()}
-    mixed = {(Role.ACTIVATION, QuantType.UINT8), (Role.WEIGHT, QuantType.INT8)} <= used
-    if mixed and adds_pairs():
-        return (
-            "this processor has no VNNI, so uint8 x int8 products are added in 16 bits and saturate; --target cpu-avx2 "
-            "chooses weights that do not"
-        )
-    return "the runtime's fused kernels compute something else than the graph says; cause unknown"
 
 
 def _numeric(array: np.ndarray[Any, Any]) -> bool:

@@ -48,11 +48,11 @@ class Race:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Step:
-    """Nodes that a guard put back in float, or tried to.
+    """Nodes that a guard put back in float or gave another form, or tried to.
 
     Attributes:
-        why: "unfused", "error" or "slower". nodes: their names. text: figures.
-        taken: whether the result has them in float; False: that was tried, and gained nothing.
+        why: "unfused", "error", "slower" or "kernel-fault". nodes: their names. text: figures.
+        taken: whether the result has them so; False: that was tried, and gained nothing.
     """
 
     why: str

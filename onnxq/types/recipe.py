@@ -152,31 +152,43 @@ class Rule(_Model):
 
     Attributes:
         match: the nodes meant.
-        keep: leaves them alone, and says why: "float" since it was asked for; "unfused", "error" and "slower" since a
-            guard found that they do not run on integers, spoil an output or take longer; `because` has the figures.
+        keep: leaves them alone, and says why: "float" since it was asked for; "unfused", "error", "slower" and
+            "kernel-fault" since a guard found that they do not run on integers, spoil an output, take longer, or that
+            their kernel computes something else than the graph says.
         format: write them in another format than the recipe's.
         activations, weights: parts of the schemes to change for them.
+        accuracy_level: of MatMulNBits, as in the recipe.
+        why: "kernel-fault" where a guard gave them this form, since the kernel of the one before computes something
+            else than the graph says. because: the figures, of `keep` or `why`.
         optional: allow that the rule matches nothing, for recipes that serve many models.
     """
 
     match: Match
-    keep: Literal["float", "unfused", "error", "slower"] | None = None
+    keep: Literal["float", "unfused", "error", "slower", "kernel-fault"] | None = None
     because: str | None = None
     format: Format | None = None
     activations: ActivationChoice | None = None
     weights: WeightChoice | None = None
+    accuracy_level: Literal[1, 4] | None = None
+    why: Literal["kernel-fault"] | None = None
     optional: bool = False
 
     @model_validator(mode="after")
     def _says_something(self) -> Rule:
         if self.format is Format.AUTO:
             raise ValueError("a rule names a format; `auto` is for the whole model")
-        says = [part for part in (self.format, self.activations, self.weights) if part is not None]
+        parts = (self.format, self.activations, self.weights, self.accuracy_level)
+        says = [part for part in parts if part is not None]
         if self.keep is None and not says:
-            raise ValueError("a rule says `keep: float`, `format`, `activations` or `weights`")
-        if self.keep is not None and says:
+            raise ValueError("a rule says `keep: float`, `format`, `activations`, `weights` or `accuracy_level`")
+        if self.keep is not None and (says or self.why):
             raise ValueError("a rule cannot keep nodes in float and give them a format or scheme")
         return self
+
+    @property
+    def found(self) -> bool:
+        """Whether a guard found the rule, and nobody asked for it."""
+        return self.why is not None or self.keep not in (None, "float")
 
 
 class CalibratorChoice(_Model):

@@ -26,6 +26,7 @@ _ADVICE = {
     "rule": "take the rule out of the recipe",
     "slower": "`--no-guard` or `--prefer size` quantizes it all the same",
     "unfused": "nothing; the runtime would leave it in float anyway",
+    "kernel-fault": "nothing; the kernel of the form before computes something else than the graph says",
     "error": "a looser `--min-sqnr` or `--max-drop` quantizes it",
 }
 

@@ -121,6 +121,10 @@ class SpeedGuard:
             faster = faster or race.faster
         return faster, math.prod(gains) ** (1 / len(gains))
 
+    def faster(self, model: ir.Model, base: ir.Model) -> bool:
+        """Tell whether a model is faster than another one at some thread count, beyond chance, and slower at none."""
+        return self._faster(model, base)[0]
+
     def _race(self, base: ir.Model, model: ir.Model, threads: int) -> Race:
         timing = self.measure.race([base, model], threads)
         return Race(

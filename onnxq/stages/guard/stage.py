@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Literal
 from onnxq.graph.tensors import total_bytes
 from onnxq.stages.draft import Draft, Make, keep, refine
 from onnxq.stages.guard.error import ErrorGuard, Quality
+from onnxq.stages.guard.faults import FaultGuard, Fidelity
 from onnxq.stages.guard.speed import Measure, SpeedGuard
 from onnxq.stages.read_kernels import unfused
 from onnxq.types.guarding import Guarding, Race, Step, Verdict
@@ -31,6 +32,7 @@ def guard(
     prefer: Literal["speed", "size"] = "speed",
     read_back: bool = True,
     quality: Quality | None = None,
+    fidelity: Fidelity | None = None,
     measure: Measure | None = None,
 ) -> tuple[Draft, Guarding]:
     """Return the best draft between the one given and the float model, and what was done.
@@ -40,6 +42,7 @@ def guard(
         original: the float model. prepared: its normal form, whose nodes the plan names.
         threads: counts the model is served with, 0 for all cores. prefer: as in the recipe.
         read_back: look at what the runtime makes of the model. quality: judges the outputs; None where all will do.
+        fidelity: tells how models are served against what their graphs say; None where they are served elsewhere.
         measure: measures time; None where that cannot be done here.
 
     Raises:
@@ -56,6 +59,27 @@ def guard(
 
     if read_back:
         draft = refine(make, draft, as_planned, rounds=_ROUNDS)
+    speed = (
+        SpeedGuard(
+            original=original,
+            prepared=prepared,
+            make=make,
+            measure=measure,
+            threads=threads,
+            good=lambda model: quality is None or quality.shortfall(model) is None,
+            steps=steps,
+        )
+        if measure is not None
+        else None
+    )
+
+    def as_served(tried: Draft) -> Draft:
+        if fidelity is None or not tried.quantized:
+            return tried
+        faster = None if speed is None else speed.faster
+        return FaultGuard(make=make, fidelity=fidelity, prefer=prefer, faster=faster, steps=steps).improve(tried)
+
+    draft = right = as_served(draft)
     if quality is not None:
         errors = ErrorGuard(prepared=prepared, make=make, quality=quality, steps=steps)
         draft = errors.improve(draft)
@@ -69,19 +93,12 @@ def guard(
         return done(draft, Verdict.KEPT, "nothing is quantized, so nothing was measured")
     if not draft.quantized:
         return done(draft, Verdict.FLOAT, "no node is left to quantize: the result is the float model")
-    if measure is None:
+    if speed is None:
         return done(draft, Verdict.KEPT, "time was not measured: the model is not served on this machine")
-    speed = SpeedGuard(
-        original=original,
-        prepared=prepared,
-        make=make,
-        measure=measure,
-        threads=threads,
-        good=lambda model: quality is None or quality.shortfall(model) is None,
-        steps=steps,
-    )
     if prefer == "speed":
         draft = speed.improve(draft)
+    if draft is not right:  # what was put in float may have changed what its neighbours run as
+        draft = as_served(draft)
     if not draft.quantized:
         text = "nothing is gained: every quantized node is in a group that takes longer than in float"
         return done(draft, Verdict.FLOAT, f"{text}; {_ADVICE}")

@@ -21,7 +21,7 @@ from onnxq.stages.plan.observed import compared, unknown_ranges, without_unfit
 from onnxq.stages.plan.outliers import FEATURES, share_in_float
 from onnxq.stages.plan.placement import Placement, place
 from onnxq.stages.plan.possible import check_possible
-from onnxq.stages.plan.rules import check_rules
+from onnxq.stages.plan.rules import Wish, check_rules
 from onnxq.stages.plan.run_time import without_costly
 from onnxq.stages.plan.tensors import Tensors
 from onnxq.targets import Target
@@ -102,8 +102,7 @@ def make_plan(model: ir.Model, statistics: Statistics, recipe: Recipe, target: T
     calibrator = make_calibrator(recipe.calibrator.name, recipe.calibrator.options)
     examined, inputs, placement, warnings = _placed(model, statistics, recipe, target)
     tensors = Tensors(model, statistics, calibrator, placement, examined, target=target, inputs=inputs)
-    decided = (_decide(entry, placement, tensors, target) for entry in examined)
-    decisions = tuple(_with_accuracy(decision, recipe.accuracy_level or _ROUNDS_INPUTS) for decision in decided)
+    decisions = tuple(_with_wish(_decide(entry, placement, tensors, target), entry.wish) for entry in examined)
     plan = Plan(
         format=recipe.format,
         target=recipe.target,
@@ -198,14 +197,20 @@ def _decide(entry: Candidate | Kept, placement: Placement, tensors: Tensors, tar
     )
 
 
-def _with_accuracy(decision: Decision, level: int) -> Decision:
-    """Say at which accuracy level a product with weights on codes is computed."""
-    if decision.kernel != _WITH_ACCURACY:
+def _with_wish(decision: Decision, wish: Wish | None) -> Decision:
+    """Say at which accuracy level a product with weights on codes is computed, and why a node has another form."""
+    if wish is None or decision.action is not Action.QUANTIZE:
         return decision
     reason = decision.reason
-    if level != _ROUNDS_INPUTS:
-        reason = replace(reason, text=f"{reason.text}, its inputs not rounded (accuracy level {level})")
-    return replace(decision, accuracy_level=level, reason=reason)
+    if decision.kernel == _WITH_ACCURACY:
+        level = wish.accuracy_level or _ROUNDS_INPUTS
+        if level != _ROUNDS_INPUTS:
+            reason = replace(reason, text=f"{reason.text}, its inputs not rounded (accuracy level {level})")
+        decision = replace(decision, accuracy_level=level)
+    if wish.why is not None:
+        code, because = wish.why
+        reason = Reason(code=code, text=reason.text if because is None else f"{reason.text}; {because}")
+    return replace(decision, reason=reason)
 
 
 def _without_effect(decisions: Sequence[Decision], recipe: Recipe) -> tuple[str, ...]:

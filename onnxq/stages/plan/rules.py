@@ -23,6 +23,8 @@ class Wish:
         activations, weights: schemes. method: weight method.
         stands_in: whether `format` is taken because the one asked for has no kernel.
         unsigned: whether uint8 weights stand in for int8 ones with zero points, which would saturate.
+        accuracy_level: of MatMulNBits, None for its default.
+        why: reason code and text of a rule that gives it another form than was asked for, None if there is none.
     """
 
     keep: tuple[str, str | None] | None
@@ -34,6 +36,8 @@ class Wish:
     method: str
     stands_in: bool = False
     unsigned: bool = False
+    accuracy_level: int | None = None
+    why: tuple[str, str | None] | None = None
 
     @property
     def splits(self) -> bool:
@@ -66,9 +70,12 @@ def wish_for(
     activations = recipe.activations.over(defaults[form].activations)
     weights = recipe.weights.over(defaults[form].weights)
     method = recipe.weights.method or defaults[form].method
-    keep, last = None, None
+    keep, last, level = None, None, recipe.accuracy_level
+    why: tuple[str, str | None] | None = None
     for index, rule in spoken:
         last, keep = index, None if rule.keep is None else (rule.keep, rule.because)
+        level = rule.accuracy_level or level
+        why = why if rule.why is None else (rule.why, rule.because)
         if rule.activations is not None:
             activations = rule.activations.over(activations)
         if rule.weights is not None:
@@ -93,6 +100,8 @@ def wish_for(
         weights=weights,
         method=method,
         stands_in=stands_in,
+        accuracy_level=level,
+        why=why,
     )
 
 

@@ -133,12 +133,14 @@ _ANY = Match(name="*")
 
 def _said(recipe: Recipe, op: str, name: str) -> Rule | None:
     """Return all that a recipe says of one node, as a rule for any node; None where it stays in float."""
-    form, activations, weights, kept = recipe.format, recipe.activations, recipe.weights, False
+    form, activations, weights, kept, level = recipe.format, recipe.activations, recipe.weights, False, None
     for rule in recipe.rules:
         if rule.match.covers(op, name):
-            kept, form = rule.keep is not None, rule.format or form
+            kept, form, level = rule.keep is not None, rule.format or form, rule.accuracy_level or level
             activations, weights = _over(rule.activations, activations), _over(rule.weights, weights)
-    return None if kept else Rule(match=_ANY, format=form, activations=activations, weights=weights)
+    if kept:
+        return None
+    return Rule(match=_ANY, format=form, activations=activations, weights=weights, accuracy_level=level)
 
 
 def _over(later: Any, earlier: Any) -> Any:

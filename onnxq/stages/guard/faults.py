@@ -1,0 +1,214 @@
+"""Served as planned: nodes whose kernel computes something else than the graph says get another form.
+
+The outputs on a few samples tell whether there is anything to look for. Where there is, tensors as served against
+tensors as the graph says name suspects, worst first; that is only a suspicion, so each form that nodes may have instead
+is tried on them, and what counts is how the whole model is served then.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from time import perf_counter
+from typing import TYPE_CHECKING, Protocol
+
+from onnxq.errors import CalibrationError, ModelError, RecipeError
+from onnxq.stages.draft import Draft, Make, with_rules
+from onnxq.stages.guard.forms import Form, forms_of, rule_for
+from onnxq.stages.served import Departure, Gap, named, ran_there, why
+from onnxq.types.format import Format
+from onnxq.types.guarding import Step
+from onnxq.types.plan import Action, Decision, Plan
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
+
+CODE = "kernel-fault"
+# Kinds of nodes that are repaired one after the other.
+_ROUNDS = 4
+# A form is right where it takes away this share of what serving adds to the noise.
+_MOST = 0.5
+# Seconds after which no smaller number of nodes is looked for.
+_LIMIT = 60.0
+# What must be lost before weights go back to float that were put on codes for their size: one bit.
+_WORTH_DB = 6.0
+
+
+class Fidelity(Protocol):
+    """Tells how a model is served against what its graph says; `onnxq.stages.served.Served` does by running it."""
+
+    def gap(self, model: ir.Model, *, rounding: bool = True) -> Gap:
+        """Return the output that falls short most; `rounding`: whether inputs that a kernel rounds count."""
+        ...
+
+    def departures(self, model: ir.Model, *, rounding: bool = True) -> Sequence[Departure]:
+        """Return where a model departs from its graph, worst first."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Suspects:
+    """Nodes of one kind, worst first, what their kernels do, and what else they may be."""
+
+    nodes: tuple[str, ...]
+    cause: str
+    forms: tuple[Form, ...]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Try:
+    """A form that nodes were given, and how the model is served with it."""
+
+    form: Form
+    draft: Draft
+    gap: Gap
+
+
+@dataclass(kw_only=True)
+class FaultGuard:
+    """Gives nodes whose kernels compute something else another form.
+
+    Attributes:
+        make: makes a draft of a recipe. fidelity: runs models. prefer: as in the recipe.
+        faster: tells whether a model is faster than another one; None where time cannot be measured here.
+        steps: what got another form, and what could not be repaired. clock: seconds.
+    """
+
+    make: Make
+    fidelity: Fidelity
+    prefer: str = "speed"
+    faster: Callable[[ir.Model, ir.Model], bool] | None = None
+    steps: list[Step] = field(default_factory=list)
+    clock: Callable[[], float] = perf_counter
+
+    def improve(self, draft: Draft) -> Draft:
+        """Return the draft with other forms of those nodes that are not served as the graph says."""
+        until = self.clock() + _LIMIT
+        # An accuracy level that was asked for is one that may round.
+        rounding = draft.recipe.accuracy_level is None
+        for _ in range(_ROUNDS):
+            gap = self.fidelity.gap(draft.model, rounding=rounding)
+            if not gap.open:
+                return draft
+            suspects = self._suspects(draft, rounding)
+            better = next((found for each in suspects if (found := self._repair(draft, gap, each, until))), None)
+            if better is None:
+                self._in_vain(gap, suspects)
+                return draft
+            draft = better
+        return draft
+
+    def _suspects(self, draft: Draft, rounding: bool) -> list[_Suspects]:
+        """Return the nodes at which a draft departs from its graph, by kind, worst kind first."""
+        quantized = {entry.node: entry for entry in draft.plan.decisions if entry.action is Action.QUANTIZE}
+        kinds: dict[Hashable, dict[str, None]] = {}
+        causes: dict[Hashable, str] = {}
+        for departure in self.fidelity.departures(draft.model, rounding=rounding):
+            for node in _planned(named(departure.nodes), quantized):
+                kind = _kind(quantized[node], draft.plan)
+                kinds.setdefault(kind, {})[node] = None
+                if kind not in causes:
+                    causes[kind] = why([ran_there(draft.model, departure, target=draft.plan.target)], advice=False)
+        return [
+            _Suspects(
+                nodes=tuple(names),
+                cause=causes[kind],
+                forms=forms_of(quantized[next(iter(names))], draft.plan, portable=draft.recipe.portable),
+            )
+            for kind, names in kinds.items()
+        ]
+
+    def _repair(self, draft: Draft, gap: Gap, suspects: _Suspects, until: float) -> Draft | None:
+        """Return the draft with the form of suspects that is served right, None if there is none."""
+        chosen = self._choose(draft, gap, suspects)
+        if chosen is None:
+            return None
+        nodes, count = suspects.nodes, 1
+        while count < len(suspects.nodes) and not chosen.gap.open and self.clock() < until:
+            fewer = self._try(draft, gap, suspects.nodes[:count], chosen.form, suspects.cause)
+            if fewer is not None and not fewer.gap.open:
+                chosen, nodes = fewer, suspects.nodes[:count]
+                break
+            count *= 2
+        text = f"{_because(gap, suspects.cause)}; {chosen.form.name}: {chosen.gap}"
+        self.steps.append(Step(why=CODE, nodes=nodes, text=text))
+        return _retold(chosen.draft, _because(gap, suspects.cause), text)
+
+    def _choose(self, draft: Draft, gap: Gap, suspects: _Suspects) -> _Try | None:
+        """Return the first form that is served right, or float where that is faster; None if none is."""
+        first: _Try | None = None
+        for form in suspects.forms:
+            if form.is_float and first is not None and (self.prefer == "size" or self.faster is None):
+                break
+            if form.is_float and first is None and self._gives_up_size(draft, gap, suspects):
+                break
+            if not form.is_float and first is not None:
+                continue
+            tried = self._try(draft, gap, suspects.nodes, form, suspects.cause)
+            if tried is None:
+                continue
+            if first is None:
+                first = tried
+            elif self.faster is not None and self.faster(tried.draft.model, first.draft.model):
+                text = f"{first.form.name} is served right as well, and slower than float"
+                self.steps.append(Step(why=CODE, nodes=suspects.nodes, text=text, taken=False))
+                first = tried
+        return first
+
+    def _gives_up_size(self, draft: Draft, gap: Gap, suspects: _Suspects) -> bool:
+        """Return whether float would undo what weights are on codes for, for no more than a bit of error."""
+        formats = {entry.format for entry in draft.plan.decisions if entry.node in suspects.nodes}
+        for_size = self.prefer == "size" or formats == {Format.WEIGHT_ONLY}
+        return for_size and gap.plain - gap.served <= _WORTH_DB
+
+    def _try(self, draft: Draft, gap: Gap, nodes: Sequence[str], form: Form, cause: str) -> _Try | None:
+        """Return what nodes in another form come to, None where they cannot have it or are served no better."""
+        try:
+            made = self.make(with_rules(draft.recipe, [rule_for(nodes, form, _because(gap, cause))]))
+            if not form.is_float and not set(nodes) <= set(made.quantized):
+                return None
+            after = self.fidelity.gap(made.model, rounding=draft.recipe.accuracy_level is None)
+        except (RecipeError, CalibrationError, ModelError):  # no such kernel, or tensors that were not observed
+            return None
+        right = after.excess <= _MOST * gap.excess and after.served > gap.served
+        return _Try(form=form, draft=made, gap=after) if right else None
+
+    def _in_vain(self, gap: Gap, suspects: Sequence[_Suspects]) -> None:
+        nodes = tuple(dict.fromkeys(node for each in suspects for node in each.nodes))
+        cause = suspects[0].cause if suspects else "no quantized node departs from the graph alone"
+        text = f"{_because(gap, cause)}; no other form of its nodes is served better and worth its price"
+        self.steps.append(Step(why=CODE, nodes=nodes, text=text, taken=False))
+
+
+def _because(gap: Gap, cause: str) -> str:
+    return f"{cause}: output '{gap.output}': {gap}"
+
+
+def _retold(draft: Draft, before: str, after: str) -> Draft:
+    """Return a draft whose last rule, and the plan by it, give the figures that were measured since."""
+    *rules, last = draft.recipe.rules
+    recipe = draft.recipe.model_copy(update={"rules": (*rules, last.model_copy(update={"because": after}))})
+    decisions = tuple(
+        replace(entry, reason=replace(entry.reason, text=entry.reason.text.replace(before, after)))
+        if entry.rule == len(rules)
+        else entry
+        for entry in draft.plan.decisions
+    )
+    return replace(draft, recipe=recipe, plan=replace(draft.plan, decisions=decisions))
+
+
+def _planned(names: Sequence[str], quantized: dict[str, Decision]) -> Iterator[str]:
+    """Yield the planned nodes that nodes of the quantized model stand for: several may be called after one."""
+    for name in names:
+        parts = name.split("/")
+        for count in range(len(parts), 0, -1):
+            path = "/".join(parts[:count])
+            if path in quantized:
+                yield path
+                break
+
+
+def _kind(decision: Decision, plan: Plan) -> Hashable:
+    """Return what nodes have in common that may run on one kernel: a fault of that is a fault of all."""
+    schemes = tuple((slot, plan.tensors[key].scheme) for slot, key in sorted(decision.inputs.items()))
+    return decision.op, decision.kernel, decision.format, decision.accuracy_level, schemes

@@ -1,0 +1,26 @@
+"""served: where a model, as served, computes something else than its graph says, and what is known to be the cause."""
+
+from __future__ import annotations
+
+from onnxq.stages.served.as_written import as_written
+from onnxq.stages.served.causes import CAUSES, Cause, Ran, cause_of, ran_there, why, why_served_differs
+from onnxq.stages.served.departures import Departure, departures, named
+from onnxq.stages.served.gaps import Gap, Served, falls_short, notable
+
+__all__ = [
+    "CAUSES",
+    "Cause",
+    "Departure",
+    "Gap",
+    "Ran",
+    "Served",
+    "as_written",
+    "cause_of",
+    "departures",
+    "falls_short",
+    "named",
+    "notable",
+    "ran_there",
+    "why",
+    "why_served_differs",
+]

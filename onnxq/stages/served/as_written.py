@@ -1,0 +1,142 @@
+"""What the graph says, where integer operators are written out: with the optimizer off these run the same kernels.
+
+    QLinearConv, QLinearMatMul, QLinearSoftmax ...   the float operator between DequantizeLinear and QuantizeLinear
+    MatMulInteger (a, b, za, zb)                     Cast (MatMul (Cast (a) - Cast (za), Cast (b) - Cast (zb)))
+    ConvInteger (x, w, zx, zw)                       the same with Conv
+    MatMulNBits at accuracy level 4                  at level 1, which rounds nothing (only where that is asked for)
+
+Sums of float32 stand in for those of integers: exact up to 2^24, and off by 1e-7 of the largest beyond. Operators: ONNX
+specification of MatMulInteger and ConvInteger, opset 10.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from onnxq.graph.own import own
+from onnxq.graph.walk import bodies, nodes
+from onnxq.ops import op_key
+from onnxq.stages.convert.expand import expand, filled, holds_integer_operators
+from onnxq.stages.convert.writer import Writer, replace
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
+
+_INTEGER = {"MatMulInteger": "MatMul", "ConvInteger": "Conv"}
+_PRODUCT = "com.microsoft::MatMulNBits"
+_LEVEL, _ROUNDS = "accuracy_level", 4
+_PER_CHANNEL = 13  # the first opset whose DequantizeLinear takes a list of scales
+
+
+def rounds_inputs(model: ir.Model) -> bool:
+    """Return whether a model holds MatMulNBits that rounds what it multiplies to 8 bits (accuracy level 4)."""
+    return any(_rounds(node) for graph in bodies(model) for node in graph)
+
+
+def as_written(model: ir.Model, *, exact_inputs: bool = False) -> ir.Model:
+    """Return a model that, with the optimizer off, computes what the graph says; the model itself where that does.
+
+    Values keep their names. What cannot be written out (computed scales, operators of other layouts) stays.
+
+    Args:
+        model: stays as it is. exact_inputs: whether MatMulNBits of accuracy level 4 is one of level 1 here.
+    """
+    integer = holds_integer_operators(model) and model.opset_imports.get("", 1) >= _PER_CHANNEL
+    sums = any(op_key(node) in _INTEGER for graph in bodies(model) for node in graph)
+    levels = exact_inputs and rounds_inputs(model)
+    if not (integer or sums or levels):
+        return model
+    copy = model.clone()
+    own(copy)
+    if levels:
+        _without_rounding(copy)
+    if sums:
+        _with_float_sums(copy)
+    if integer:
+        expand(copy)
+        _with_old_names(model, copy)
+    return copy
+
+
+def _rounds(node: ir.Node) -> bool:
+    return op_key(node) == _PRODUCT and node.attributes.get_int(_LEVEL, 0) == _ROUNDS
+
+
+def _without_rounding(model: ir.Model) -> None:
+    import onnx_ir as ir
+
+    for _, node in nodes(model):
+        if _rounds(node):
+            node.attributes[_LEVEL] = ir.AttrInt64(_LEVEL, 1)
+
+
+def _with_float_sums(model: ir.Model) -> None:
+    """Let float operators add up the products of codes, in place."""
+    writer = Writer(model)
+    for _, node in list(nodes(model)):
+        op = _INTEGER.get(op_key(node))
+        points = (2,) if op == "MatMul" else (2, 3)
+        if op is not None and all(_is_single(filled(node, slot)) for slot in points):
+            _write_sums(node, op, writer)
+
+
+def _write_sums(node: ir.Node, op: str, writer: Writer) -> None:
+    """Write one MatMulInteger or ConvInteger as a float operator on codes without their zero points."""
+    import onnx_ir as ir
+
+    graph, old = node.graph, node.outputs[0]
+    assert isinstance(graph, ir.Graph)
+    steps: list[ir.Node] = []
+
+    def step(kind: str, *inputs: ir.Value, to: ir.DataType = ir.DataType.FLOAT) -> ir.Value:
+        attributes = {"to": int(to)} if kind == "Cast" else {}
+        steps.append(writer.node(kind, inputs, f"{old.name}/{kind}", attributes=attributes, dtype=to))
+        return steps[-1].outputs[0]
+
+    operands = []
+    for slot in (0, 1):
+        codes, point = filled(node, slot), filled(node, slot + 2)
+        assert codes is not None
+        value = step("Cast", codes)
+        operands.append(value if point is None else step("Sub", value, step("Cast", point)))
+    steps.append(
+        writer.node(
+            op, operands, f"{old.name}/{op}", attributes=list(node.attributes.values()), dtype=ir.DataType.FLOAT
+        )
+    )
+    result = step("Cast", steps[-1].outputs[0], to=ir.DataType.INT32)
+    steps[-1].name, result.shape = node.name, old.shape
+    graph.insert_before(node, steps)
+    _take_over(old, result)
+    graph.remove(node, safe=True)
+
+
+def _is_single(point: ir.Value | None) -> bool:
+    """Return whether a zero point is left out, or one for all elements: a list would not lie along the last axis."""
+    if point is None:
+        return True
+    producer = point.producer()
+    if producer is not None and producer.op_type == "DynamicQuantizeLinear":
+        return True
+    return point.shape is not None and all(extent == 1 for extent in point.shape)
+
+
+def _take_over(old: ir.Value, new: ir.Value) -> None:
+    """Let a value be read in the place of an older one, under its name."""
+    name = old.name
+    replace(old, new)
+    if new.name != name:  # the name of a graph output went over with it
+        old.name, new.name = f"{name}/replaced", name
+
+
+def _with_old_names(model: ir.Model, expanded: ir.Model) -> None:
+    """Give codes that are now made by QuantizeLinear the name that the integer operator's output had."""
+    made = {node.name: node for _, node in nodes(expanded) if node.name}
+    taken = {value.name for _, node in nodes(expanded) for value in node.outputs}
+    for _, node in nodes(model):
+        written = made.get(node.name or "")
+        if written is None or written.op_type == node.op_type or len(node.outputs) != 1:
+            continue
+        name, users = node.outputs[0].name, [use.node for use in written.outputs[0].uses()]
+        if name not in taken and len(users) == 1 and users[0].op_type == "QuantizeLinear":
+            users[0].outputs[0].name = name

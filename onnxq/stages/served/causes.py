@@ -1,0 +1,200 @@
+"""Known causes of outputs that are served otherwise than the graph says, each recognized by what really ran.
+
+An entry is looked up with the nodes of the optimized graph that compute a tensor which departs: none is guessed from
+what was planned. A new one is one more `Cause` in CAUSES, the more special first.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from onnxq.data.source import Source
+from onnxq.graph.constants import constant_array
+from onnxq.graph.walk import bodies
+from onnxq.numerics.pair_safe import breaks, pair_limit
+from onnxq.runtime.readback import op_name
+from onnxq.runtime.saturation import adds_pairs
+from onnxq.stages.served.departures import Departure, departures
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
+
+UNKNOWN = "the runtime's kernels compute something else than the graph says; cause unknown"
+_AVX2 = "cpu-avx2"
+_MS = "com.microsoft::"
+_PRODUCT = f"{_MS}MatMulNBits"
+_ROUNDS = 4
+# Kernels that multiply codes, with the slots of the activation's zero point and of the weight.
+_PRODUCTS = {
+    "QLinearConv": (2, 3),
+    "QLinearMatMul": (2, 3),
+    "MatMulInteger": (2, 1),
+    "ConvInteger": (2, 1),
+    f"{_MS}QGemm": (2, 3),
+    f"{_MS}MatMulIntegerToFloat": (4, 1),
+    f"{_MS}DynamicQuantizeMatMul": (None, 1),
+    f"{_MS}DynamicQuantizeLSTM": (None, 1),
+    f"{_MS}QAttention": (6, 1),
+}
+_BY_ROW = frozenset({"QLinearConv", "ConvInteger"})
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Ran:
+    """What ran where a tensor departs.
+
+    Attributes:
+        nodes: of the optimized graph. written: operators that the model holds itself, as `domain::op_type`.
+        weights: the model's constants by name; those of the optimized graph have no data.
+        pairs: whether the processor adds pairs of products of u8 x s8 in 16 bits.
+        target: what the model was planned for, None where that is not known (another tool's model).
+    """
+
+    nodes: tuple[ir.Node, ...]
+    written: frozenset[str] = frozenset()
+    weights: dict[str, ir.Value] = field(default_factory=dict)
+    pairs: bool = False
+    target: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Cause:
+    """A cause.
+
+    Attributes:
+        name: for machines. recognizes: whether it is at work in what ran. sentence: what happens, in words.
+        advice: what to do about it, in words.
+    """
+
+    name: str
+    recognizes: Callable[[Ran], bool]
+    sentence: Callable[[Ran], str]
+    advice: Callable[[Ran], str]
+
+    def text(self, ran: Ran) -> str:
+        """Return sentence and advice."""
+        return f"{self.sentence(ran)}; {self.advice(ran)}"
+
+
+def ran_there(model: ir.Model, departure: Departure, *, target: str | None) -> Ran:
+    """Return what ran where a model departs; arguments as for `Ran`."""
+    graphs = bodies(model)
+    return Ran(
+        nodes=departure.ran,
+        written=frozenset(op_name(node) for graph in graphs for node in graph),
+        weights={name: value for graph in graphs for name, value in graph.initializers.items()},
+        pairs=adds_pairs(),
+        target=target,
+    )
+
+
+def why_served_differs(model: ir.Model, source: Source, *, target: str | None, threads: int) -> str:
+    """Return in words why a model is served otherwise than its graph says, and what to do; else that nobody knows.
+
+    Args:
+        model: quantized, by whatever tool. source: the few samples to run. target: what it was planned for, None where
+            that is not known. threads: intra-op threads it is served with.
+
+    Raises:
+        ModelError: the runtime cannot load or run the model.
+    """
+    found = departures(model, source, threads=threads, exact_inputs=False)
+    return why([ran_there(model, departure, target=target) for departure in found])
+
+
+def cause_of(ran: Ran) -> Cause | None:
+    """Return the first known cause that is at work in what ran, None if none is."""
+    return next((cause for cause in CAUSES if cause.recognizes(ran)), None)
+
+
+def why(ran: Sequence[Ran], *, advice: bool = True) -> str:
+    """Return the causes of what ran at several places in words, each once; else that none is known.
+
+    Args:
+        ran: at each place, the worst first. advice: whether to say what to do about it.
+    """
+    known = [(cause, each) for each in ran if (cause := cause_of(each)) is not None]
+    texts = [cause.text(each) if advice else cause.sentence(each) for cause, each in known]
+    if texts:
+        return "; ".join(dict.fromkeys(texts))
+    kernels = dict.fromkeys(op_name(node) for each in ran[:1] for node in each.nodes)
+    return UNKNOWN + (f" ({', '.join(kernels)})" if kernels else "")
+
+
+def _saturates(ran: Ran) -> bool:
+    return ran.pairs and any(_adds_in_16_bits(node, ran) for node in ran.nodes)
+
+
+def _adds_in_16_bits(node: ir.Node, ran: Ran) -> bool:
+    """Return whether a kernel multiplies uint8 by int8 codes of which a pair may exceed 16 bits."""
+    import onnx_ir as ir
+
+    slots = _PRODUCTS.get(op_name(node))
+    if slots is None or slots[1] >= len(node.inputs):
+        return False
+    point = None if slots[0] is None or slots[0] >= len(node.inputs) else node.inputs[slots[0]]
+    weight = node.inputs[slots[1]]
+    if weight is None or weight.dtype != ir.DataType.INT8 or (point is not None and point.dtype == ir.DataType.INT8):
+        return False
+    codes = constant_array(ran.weights.get(weight.name or "")) if weight.name in ran.weights else None
+    if codes is None or codes.ndim < 2:
+        return True
+    if op_name(node) in _BY_ROW:
+        if codes.shape[1] == 1:  # depthwise
+            return False
+        axes = (*range(2, codes.ndim), 1)
+    else:
+        axes = (1,) if node.attributes.get_int("transB", 0) else (codes.ndim - 2,)
+    return breaks(codes, axes, pair_limit(255)) > 0
+
+
+def _for_pairs(ran: Ran) -> str:
+    if ran.target == _AVX2:
+        return "weights that came with the model keep their codes: quantize the float model, or give it uint8 weights"
+    return f"--target {_AVX2} chooses weights that do not"
+
+
+def _has(*ops: str) -> Callable[[Ran], bool]:
+    return lambda ran: any(op_name(node) in ops for node in ran.nodes)
+
+
+def _rounded(nodes: Iterable[ir.Node]) -> bool:
+    return any(op_name(node) == _PRODUCT and node.attributes.get_int("accuracy_level", 0) == _ROUNDS for node in nodes)
+
+
+def _fused(ran: Ran) -> bool:
+    return _PRODUCT not in ran.written
+
+
+CAUSES: tuple[Cause, ...] = (
+    Cause(
+        name="saturation",
+        recognizes=_saturates,
+        sentence=lambda ran: (
+            "this processor has no VNNI, so uint8 x int8 products are added in pairs in 16 bits and saturate"
+        ),
+        advice=_for_pairs,
+    ),
+    Cause(
+        name="accuracy-level",
+        recognizes=lambda ran: _rounded(ran.nodes),
+        sentence=lambda ran: (
+            f"{'DequantizeLinear and MatMul were fused to' if _fused(ran) else 'the product runs as'} MatMulNBits at "
+            "accuracy level 4, which rounds what it multiplies to 8 bits"
+        ),
+        advice=lambda ran: (
+            "the session option session.qdq_matmulnbits_accuracy_level=1 leaves it as it is, and so does "
+            "--accuracy-level 1 without --portable"
+            if _fused(ran)
+            else "--accuracy-level 1 leaves it as it is"
+        ),
+    ),
+    Cause(
+        name="softmax",
+        recognizes=_has(f"{_MS}QLinearSoftmax"),
+        sentence=lambda ran: "QLinearSoftmax rounds otherwise than Softmax between DequantizeLinear and QuantizeLinear",
+        advice=lambda ran: "--keep Softmax leaves it in float",
+    ),
+)

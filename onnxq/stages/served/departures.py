@@ -1,0 +1,177 @@
+"""Where a model, as served, departs from what its graph says, tensor by tensor.
+
+Only values that the optimized graph still holds are read: reading one that was fused away would undo the fusion.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from onnxq.data.source import Source
+from onnxq.graph.walk import subgraphs
+from onnxq.runtime.readback import optimized_graph
+from onnxq.runtime.taps import Taps
+from onnxq.stages.served.as_written import as_written
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
+
+# All tapped tensors of a run are held at once, in both models; groups of tensors are sized to stay below this.
+_MEMORY = 256 << 20
+_FIRST_GROUP, _GROWTH = 16, 4
+# What is a hundredth of the worst is what that left behind.
+_SHARE = 0.01
+_ROUNDING = 1e-7  # of float32 sums in another order
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class Departure:
+    """A tensor that is further from what the graph says than those it is computed from.
+
+    Attributes:
+        tensor: its name. noise: what is added there, in shares of its variance.
+        nodes: those of the model that compute it from other such tensors. ran: those of the optimized graph.
+    """
+
+    tensor: str
+    noise: float
+    nodes: tuple[ir.Node, ...]
+    ran: tuple[ir.Node, ...]
+
+
+def departures(model: ir.Model, source: Source, *, threads: int, exact_inputs: bool = True) -> tuple[Departure, ...]:
+    """Return where a quantized model departs from its graph, worst first.
+
+    Args:
+        model: of whatever tool. source: the few samples to run. threads: intra-op threads it is served with.
+        exact_inputs: whether what MatMulNBits rounds counts, see `as_written`.
+
+    Raises:
+        ModelError: the runtime cannot load or run the model.
+    """
+    optimized = optimized_graph(model, threads=threads, layout=False)
+    written = as_written(model, exact_inputs=exact_inputs)
+    values, ran, plain = (_values(each) for each in (model, optimized, written))
+    tapped = [name for name, value in values.items() if name in ran and name in plain and not _is_constant(value)]
+    apart = _apart(written, model, tapped, source, threads)
+    found = []
+    for name in tapped:
+        if name not in apart:
+            continue
+        nodes, sources = _between(values[name], apart)
+        added = (
+            apart[name] if math.isinf(apart[name]) else apart[name] - max((apart[each] for each in sources), default=0)
+        )
+        if added > _ROUNDING and not any(math.isinf(apart[each]) for each in sources):
+            found.append(Departure(tensor=name, noise=added, nodes=nodes, ran=_between(ran[name], apart)[0]))
+    found.sort(key=lambda each: -each.noise)
+    return tuple(each for each in found if each.noise >= _SHARE * found[0].noise)
+
+
+def _values(model: ir.Model) -> dict[str, ir.Value]:
+    """Return what the nodes of the main graph compute, by name."""
+    return {value.name: value for node in model.graph for value in node.outputs if value.name}
+
+
+def _is_constant(value: ir.Value) -> bool:
+    """Return whether a node makes a value of constants: a weight, taken off its codes."""
+    node = value.producer()
+    return node is not None and all(each is None or each.is_initializer() for each in node.inputs)
+
+
+def _between(value: ir.Value, known: Mapping[str, float]) -> tuple[tuple[ir.Node, ...], set[str]]:
+    """Return the nodes that compute a value from known ones, and the names of those."""
+    found: dict[ir.Node, None] = {}
+    sources: set[str] = set()
+    todo = [value]
+    while todo:
+        node = todo.pop().producer()
+        if node is None or node in found:
+            continue
+        found[node] = None
+        for read in _read(node):
+            if read.name is not None and read.name in known:
+                sources.add(read.name)
+            else:
+                todo.append(read)
+    return tuple(found), sources
+
+
+def _read(node: ir.Node) -> Iterator[ir.Value]:
+    """Yield what a node reads, the bodies that it holds included."""
+    yield from (value for value in node.inputs if value is not None)
+    for _, graph in subgraphs(node):
+        for inner in graph:
+            yield from _read(inner)
+
+
+@dataclass(kw_only=True, slots=True)
+class _Sums:
+    """Sums over all elements of a tensor: the graph's values x, and the squares of what is served otherwise."""
+
+    count: int = 0
+    total: float = 0.0
+    squares: float = 0.0
+    noise: float = 0.0
+
+    def add(self, plain: Any, served: Any) -> None:
+        x, y = (np.asarray(value).astype(np.float64).reshape(-1) for value in (plain, served))
+        if x.shape != y.shape:
+            self.noise = math.inf
+            return
+        finite = np.isfinite(x) & np.isfinite(y)
+        if not finite.all():
+            if not np.array_equal(x[~finite], y[~finite], equal_nan=True):
+                self.noise = math.inf
+            x, y = x[finite], y[finite]
+        self.count += x.size
+        self.total += float(x.sum())
+        self.squares += float(np.dot(x, x))
+        self.noise += float(np.dot(x - y, x - y))
+
+    @property
+    def relative(self) -> float:
+        """Noise over variance: codes, which have a zero point, compare as the floats that they stand for."""
+        variance = self.squares - self.total**2 / max(self.count, 1)
+        return 0.0 if self.noise == 0 else self.noise / variance if variance > 0 else math.inf
+
+
+def _apart(
+    written: ir.Model, model: ir.Model, tensors: Sequence[str], source: Source, threads: int
+) -> dict[str, float]:
+    """Return for each tensor of numbers how far it is as served from what the graph says."""
+    batches, found, left, size = list(source.batches()), dict[str, float](), list(tensors), _FIRST_GROUP
+    while left:
+        group, left = left[:size], left[size:]
+        plain = Taps(written, group, optimize=False, threads=threads)
+        served = Taps(model, group, threads=threads)
+        sums, held = {name: _Sums() for name in group}, 1
+        for batch in batches:
+            x, y = plain.run(batch.feeds), served.run(batch.feeds)
+            for name, entry in sums.items():
+                for one, other in zip(x[name], y[name], strict=True):
+                    if _is_numeric(one):
+                        entry.add(one, other)
+            held = max(held, 2 * sum(np.asarray(array).nbytes for each in x.values() for array in each))
+        found |= {name: entry.relative for name, entry in sums.items() if entry.count or entry.noise}
+        size = max(1, min(_GROWTH * size, _MEMORY * len(group) // held))
+    return found
+
+
+def _is_numeric(array: Any) -> bool:
+    return np.asarray(array).dtype.kind in "biufV"
+
+
+def named(nodes: Iterable[ir.Node]) -> list[str]:
+    """Return the names of nodes, those of the bodies that they hold included."""
+    found = []
+    for node in nodes:
+        found.append(node.name or "")
+        for _, graph in subgraphs(node):
+            found += named(graph)
+    return found

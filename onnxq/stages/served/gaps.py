@@ -1,0 +1,134 @@
+"""How far a model's outputs, as served, fall short of what its graph says: on a few samples, in dB."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from onnxq.data.source import Source
+from onnxq.numerics.metrics import Comparison
+from onnxq.runtime.session import open_session
+from onnxq.stages.served.as_written import as_written, rounds_inputs
+from onnxq.stages.served.departures import Departure, departures
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
+    import onnx_ir as ir
+
+NOTABLE_DB = 1.0
+"""A difference between what the graph says and what is served that is worth a word."""
+ROUNDING_DB = 60.0
+"""Above this it is only the rounding of float32 sums in another order."""
+_PLANNED_DB = 6.0
+"""What rounding inputs to 8 bits may cost in MatMulNBits of accuracy level 4, which a plan chooses for its speed: one
+bit. Next to 8-bit weights 1 to 3 dB are usual, next to 4-bit ones less than 0.5."""
+SAMPLES = 16
+
+
+def notable(plain: float, served: float) -> bool:
+    """Return whether two figures of an output, optimizer off and as served, differ by more than rounding does."""
+    return min(plain, served) < ROUNDING_DB and abs(plain - served) > NOTABLE_DB and plain != served
+
+
+def falls_short(plain: float, served: float, allowed: float = NOTABLE_DB) -> bool:
+    """Return whether an output is worse as served than the graph says, by more than is allowed."""
+    return served < ROUNDING_DB and plain - served > allowed
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Gap:
+    """The output that falls short most.
+
+    Attributes:
+        output: its name, "" for a model without outputs of numbers.
+        plain, served: dB against the float model: as the graph says, and as served.
+        allowed: by how much they may differ.
+    """
+
+    output: str
+    plain: float
+    served: float
+    allowed: float
+
+    @property
+    def open(self) -> bool:
+        """Whether it is worse as served than the graph says."""
+        return falls_short(self.plain, self.served, self.allowed)
+
+    @property
+    def excess(self) -> float:
+        """What serving adds to the noise that the graph says, in shares of the signal's power."""
+        return max(0.0, _power(self.served) - _power(self.plain))
+
+    def __str__(self) -> str:
+        """Return both figures in words."""
+        if self.plain == self.served == math.inf:
+            return "no error"
+        return f"{self.served:.1f} dB as served, {self.plain:.1f} dB with the optimizer off"
+
+
+def _power(db: float) -> float:
+    return math.inf if math.isnan(db) else 10 ** (-db / 10)
+
+
+class Served:
+    """Measures models against the float model that they were made from.
+
+    `source` holds the few samples.
+    """
+
+    def __init__(self, original: ir.Model, source: Source, *, threads: int, samples: int = SAMPLES) -> None:
+        """Take what models are compared on.
+
+        Args:
+            original: the float model. source: evaluation data. threads: intra-op threads models are served with.
+            samples: how many of the source to run at most.
+        """
+        self.threads = threads
+        self.source = source.head(samples)
+        self._original = original
+        self._expected: list[tuple[Mapping[str, Any], Mapping[str, npt.NDArray[Any]]]] = []
+
+    def gap(self, model: ir.Model, *, rounding: bool = True) -> Gap:
+        """Return the output of a model that falls short most.
+
+        Args:
+            model: to measure. rounding: whether inputs that MatMulNBits rounds count, beyond what that usually costs.
+
+        Raises:
+            ModelError: the runtime cannot load or run one of the models.
+        """
+        inputs = rounding and rounds_inputs(model)
+        allowed = _PLANNED_DB if inputs else NOTABLE_DB
+        sessions = (
+            open_session(as_written(model, exact_inputs=inputs), optimize=False, threads=self.threads),
+            open_session(model, threads=self.threads),
+        )
+        sums: dict[str, tuple[Comparison, Comparison]] = {}
+        for feeds, expected in self._float_outputs():
+            found = [session.run(feeds) for session in sessions]
+            for name, array in expected.items():
+                if np.asarray(array).dtype.kind in "fV":
+                    pair = sums.setdefault(name, (Comparison(), Comparison()))
+                    for entry, outputs in zip(pair, found, strict=True):
+                        entry.add(array, outputs[name])
+        gaps = [
+            Gap(output=name, plain=plain.sqnr_db, served=served.sqnr_db, allowed=allowed)
+            for name, (plain, served) in sums.items()
+        ]
+        nothing = Gap(output="", plain=math.inf, served=math.inf, allowed=allowed)
+        return max(gaps, key=lambda gap: (gap.open, gap.excess / max(_power(gap.plain), 1e-30)), default=nothing)
+
+    def departures(self, model: ir.Model, *, rounding: bool = True) -> tuple[Departure, ...]:
+        """Return where a model departs from its graph, worst first; arguments and errors as for `gap`."""
+        return departures(model, self.source, threads=self.threads, exact_inputs=rounding)
+
+    def _float_outputs(self) -> list[tuple[Mapping[str, Any], Mapping[str, npt.NDArray[Any]]]]:
+        if not self._expected:
+            session = open_session(self._original, optimize=False, threads=self.threads)
+            self._expected = [(batch.feeds, session.run(batch.feeds)) for batch in self.source.batches()]
+        return self._expected
