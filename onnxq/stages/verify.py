@@ -66,8 +66,8 @@ def verify(
     float_served, quantized_served = (open_session(model, threads=threads) for model in (float_model, quantized))
     some, few = source.head(max_samples), source.head(TENSOR_SAMPLES)
     with step(progress, some.samples, "compare outputs"):
-        written = as_written(quantized)
-        expected, plain = (open_session(model, optimize=False, threads=threads) for model in (float_model, written))
+        written = (as_written(model) for model in (float_model, quantized))
+        expected, plain = (open_session(model, optimize=False, threads=threads) for model in written)
         outputs, samples, warnings = output_errors(expected, plain, quantized_served, some, progress)
         del expected, plain  # their weights, before others are loaded
     with step(progress, None, "compare tensors"):

@@ -57,20 +57,27 @@ def departures(model: ir.Model, source: Source, *, threads: int, exact_inputs: b
     optimized = optimized_graph(model, threads=threads, layout=False)
     written = as_written(model, exact_inputs=exact_inputs)
     values, ran, plain = (_values(each) for each in (model, optimized, written))
-    tapped = [name for name, value in values.items() if name in ran and name in plain and not _is_constant(value)]
-    apart = _apart(written, model, tapped, source, threads)
-    found = []
-    for name in tapped:
-        if name not in apart:
-            continue
-        nodes, sources = _between(values[name], apart)
-        added = (
-            apart[name] if math.isinf(apart[name]) else apart[name] - max((apart[each] for each in sources), default=0)
-        )
-        if added > _ROUNDING and not any(math.isinf(apart[each]) for each in sources):
-            found.append(Departure(tensor=name, noise=added, nodes=nodes, ran=_between(ran[name], apart)[0]))
+    outputs = [value.name for value in model.graph.outputs if value.name in values]
+    inner = [name for name, value in values.items() if name not in outputs and not _is_dequantized(value)]
+    # Reading inner values can undo a fusion all the same; then all that is known is which outputs depart.
+    for names in ([*inner, *outputs], outputs) if inner else (outputs,):
+        tapped = [name for name in names if name in ran and name in plain]
+        apart = _apart(written, model, tapped, source, threads)
+        found = list(_departing(values, ran, apart))
+        if found:
+            break
     found.sort(key=lambda each: -each.noise)
     return tuple(each for each in found if each.noise >= _SHARE * found[0].noise)
+
+
+def _departing(
+    values: Mapping[str, ir.Value], ran: Mapping[str, ir.Value], apart: Mapping[str, float]
+) -> Iterator[Departure]:
+    for name, noise in apart.items():
+        nodes, sources = _between(values[name], apart)
+        before = max((apart[each] for each in sources), default=0.0)
+        if not math.isinf(before) and noise - before > _ROUNDING:
+            yield Departure(tensor=name, noise=noise - before, nodes=nodes, ran=_between(ran[name], apart)[0])
 
 
 def _values(model: ir.Model) -> dict[str, ir.Value]:
@@ -78,10 +85,10 @@ def _values(model: ir.Model) -> dict[str, ir.Value]:
     return {value.name: value for node in model.graph for value in node.outputs if value.name}
 
 
-def _is_constant(value: ir.Value) -> bool:
-    """Return whether a node makes a value of constants: a weight, taken off its codes."""
+def _is_dequantized(value: ir.Value) -> bool:
+    """Return whether DequantizeLinear makes a value: it is fused with what reads it, or stands for codes."""
     node = value.producer()
-    return node is not None and all(each is None or each.is_initializer() for each in node.inputs)
+    return node is not None and node.op_type == "DequantizeLinear"
 
 
 def _between(value: ir.Value, known: Mapping[str, float]) -> tuple[tuple[ir.Node, ...], set[str]]:

@@ -129,6 +129,6 @@ class Served:
 
     def _float_outputs(self) -> list[tuple[Mapping[str, Any], Mapping[str, npt.NDArray[Any]]]]:
         if not self._expected:
-            session = open_session(self._original, optimize=False, threads=self.threads)
+            session = open_session(as_written(self._original), optimize=False, threads=self.threads)
             self._expected = [(batch.feeds, session.run(batch.feeds)) for batch in self.source.batches()]
         return self._expected
