@@ -18,7 +18,7 @@ from onnxq.stages.guard.forms import Form, forms_of, rule_for
 from onnxq.stages.served import Departure, Gap, named, ran_there, why
 from onnxq.types.format import Format
 from onnxq.types.guarding import Step
-from onnxq.types.plan import Action, Decision, Plan
+from onnxq.types.plan import Action, Decision, Plan, Role
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -157,9 +157,11 @@ class FaultGuard:
 
     def _gives_up_size(self, draft: Draft, gap: Gap, suspects: _Suspects) -> bool:
         """Return whether float would undo what weights are on codes for, for no more than a bit of error."""
-        formats = {entry.format for entry in draft.plan.decisions if entry.node in suspects.nodes}
-        for_size = self.prefer == "size" or formats == {Format.WEIGHT_ONLY}
-        return for_size and gap.plain - gap.served <= _WORTH_DB
+        entries = [entry for entry in draft.plan.decisions if entry.node in suspects.nodes]
+        tensors = [draft.plan.tensors[key] for entry in entries for key in entry.inputs.values()]
+        weighted = any(tensor.role is Role.WEIGHT for tensor in tensors)
+        for_size = self.prefer == "size" or all(entry.format is Format.WEIGHT_ONLY for entry in entries)
+        return weighted and for_size and gap.plain - gap.served <= _WORTH_DB
 
     def _try(self, draft: Draft, gap: Gap, nodes: Sequence[str], form: Form, cause: str) -> _Try | None:
         """Return what nodes in another form come to, None where they cannot have it or are served no better."""

@@ -1,0 +1,291 @@
+"""Kernels that compute something else: with a judge that says what it is told, and with real ones."""
+
+import math
+from collections.abc import Collection
+
+import numpy as np
+import onnx_ir as ir
+import onnxq
+import pytest
+from onnxq.graph.text import model_from_text
+from onnxq.graph.walk import nodes
+from onnxq.runtime.saturation import adds_pairs
+from onnxq.stages.guard import guard
+from onnxq.stages.guard.faults import FaultGuard
+from onnxq.stages.guard.forms import forms_of
+from onnxq.stages.served import Departure, Gap
+from onnxq.types.recipe import Recipe
+from tests.quantizing import quantize_text
+from tests.stages.guard.conftest import TEXT, Workshop
+
+
+def weights(model: ir.Model, kind: ir.DataType) -> set[str]:
+    """Return the nodes that multiply weights on codes of a type."""
+    found = set()
+    for path, node in nodes(model):
+        for value in node.inputs:
+            maker = None if value is None else value.producer()
+            codes = None if maker is None or maker.op_type != "DequantizeLinear" else maker.inputs[0]
+            if codes is not None and codes.is_initializer() and codes.dtype == kind and codes.name != "bias":
+                found.add(path)
+    return found
+
+
+class Kernels:
+    """Kernels that are wrong for some nodes while their weights have a type; each adds its noise to the output."""
+
+    def __init__(self, wrong: dict[str, float], types: Collection[ir.DataType] = (ir.DataType.INT8,)) -> None:
+        self.wrong, self.types, self.asked = wrong, types, 0
+
+    def faulty(self, model: ir.Model) -> dict[str, float]:
+        running = set().union(*(weights(model, kind) for kind in self.types))
+        return {node: noise for node, noise in self.wrong.items() if node in running}
+
+    def gap(self, model: ir.Model, *, rounding: bool = True) -> Gap:
+        self.asked += 1
+        served = -10 * math.log10(1e-4 + sum(self.faulty(model).values()))
+        return Gap(output="y", plain=40.0, served=served, allowed=1.0)
+
+    def departures(self, model: ir.Model, *, rounding: bool = True) -> list[Departure]:
+        named = dict(nodes(model))
+        found = [
+            Departure(tensor=node, noise=noise, nodes=(named[node],), ran=(named[node],))
+            for node, noise in self.faulty(model).items()
+        ]
+        return sorted(found, key=lambda each: -each.noise)
+
+
+def improved(workshop: Workshop, kernels: Kernels, recipe: Recipe | None = None, **options):
+    repairing = FaultGuard(make=workshop, fidelity=kernels, **options)
+    return repairing.improve(workshop(recipe or Recipe())), repairing
+
+
+def reasons(draft, code="kernel-fault") -> set[str]:
+    return {entry.node for entry in draft.plan.decisions if entry.reason.code == code}
+
+
+def test_where_nothing_is_wrong_nothing_is_made_and_one_model_is_measured(workshop):
+    kernels = Kernels({})
+    draft, repairing = improved(workshop, kernels)
+    assert (draft is workshop.made[0], len(workshop.made), kernels.asked, repairing.steps) == (True, 1, 1, [])
+
+
+def test_the_node_that_is_wrong_gets_the_next_form_and_the_plan_says_why(workshop):
+    draft, repairing = improved(workshop, Kernels({"m3": 1e-2}))
+    assert reasons(draft) == {"m3"}
+    (rule,) = draft.recipe.rules
+    assert (rule.why, rule.keep, rule.weights.dtype) == ("kernel-fault", None, "uint8")
+    decision = next(entry for entry in draft.plan.decisions if entry.node == "m3")
+    assert decision.action == "quantize"
+    assert "20.0 dB as served, 40.0 dB with the optimizer off; uint8 weights: 40.0 dB as served" in decision.reason.text
+    (step,) = repairing.steps
+    assert (step.why, step.nodes, step.taken) == ("kernel-fault", ("m3",), True)
+
+
+def test_the_rule_alone_gives_the_same_plan_and_model_again(workshop):
+    draft, _ = improved(workshop, Kernels({"m3": 1e-2, "m1": 1e-3}))
+    again = workshop(Recipe.parse(draft.recipe.plain()))
+    assert again.plan == draft.plan
+    assert ir.to_proto(again.model) == ir.to_proto(draft.model)
+
+
+def test_as_few_nodes_as_it_takes(workshop):
+    """Nodes of one kind share a fault, but what two of them add is within a decibel."""
+    draft, _ = improved(workshop, Kernels({"m1": 1e-2, "m2": 1e-6}))
+    assert reasons(draft) == {"m1"}
+
+
+def test_nodes_of_several_kinds_are_repaired_one_kind_after_the_other(workshop):
+    draft, repairing = improved(workshop, Kernels({"m1": 1e-2, "m2": 1e-2, "m3": 3e-3, "m4": 2e-3}))
+    assert reasons(draft) == {"m1", "m2", "m3", "m4"}
+    assert all(step.taken for step in repairing.steps)
+
+
+def test_what_is_wrong_in_every_form_goes_back_to_float(workshop):
+    draft, _ = improved(workshop, Kernels({"m3": 1e-2}, (ir.DataType.INT8, ir.DataType.UINT8)))
+    assert reasons(draft) == {"m3"}
+    decision = next(entry for entry in draft.plan.decisions if entry.node == "m3")
+    assert decision.format in (None, "weight-only")
+
+
+@pytest.mark.parametrize(("faster", "prefer", "kept"), [(True, "speed", "keep"), (False, "speed", "quantize")])
+def test_float_is_taken_where_it_is_faster_than_the_form_that_is_right(workshop, faster, prefer, kept):
+    draft, _ = improved(workshop, Kernels({"m3": 1e-2}), faster=lambda model, base: faster, prefer=prefer)
+    assert next(entry.action for entry in draft.plan.decisions if entry.node == "m3") == kept
+
+
+def test_whoever_prefers_size_keeps_the_codes(workshop):
+    def never(model, base):
+        raise AssertionError("nothing to race")
+
+    draft, _ = improved(workshop, Kernels({"m3": 1e-2}), faster=never, prefer="size")
+    assert next(entry.action for entry in draft.plan.decisions if entry.node == "m3") == "quantize"
+
+
+def test_what_cannot_be_repaired_is_said(workshop):
+    class Hopeless(Kernels):
+        def gap(self, model, *, rounding=True):
+            return Gap(output="y", plain=40.0, served=20.0, allowed=1.0)
+
+    draft, repairing = improved(workshop, Hopeless({"m3": 1e-2}))
+    assert draft is workshop.made[0]
+    (step,) = repairing.steps
+    assert (step.taken, step.nodes) == (False, ("m3",))
+    assert "no other form" in step.text
+
+
+def test_a_model_that_is_served_better_is_left_alone(workshop):
+    class Better(Kernels):
+        def gap(self, model, *, rounding=True):
+            return Gap(output="y", plain=20.0, served=40.0, allowed=1.0)
+
+    assert improved(workshop, Better({"m3": 1e-2}))[0] is workshop.made[0]
+
+
+def test_what_other_guards_change_is_measured_again(workshop):
+    """m4 runs right only as long as m3 is on codes, and m3 is noisy: the guard for errors puts it in float."""
+
+    class Beside(Kernels):
+        def faulty(self, model):
+            return {} if "m3" in weights(model, ir.DataType.INT8) else super().faulty(model)
+
+    class Noisy:
+        def shortfall(self, model):
+            return "too noisy" if "m3" in weights(model, ir.DataType.INT8) else None
+
+        def noise(self, draft):
+            return {"m3": 1.0}
+
+    class Free:
+        def race(self, models, threads, budget=None):
+            from onnxq.runtime.timing import Timing
+
+            return Timing(seconds=np.ones((5, len(models))) * np.linspace(2, 1, len(models)))
+
+        def times(self, model, threads):
+            return {}
+
+    draft, _ = guard(
+        workshop(Recipe()),
+        workshop,
+        original=workshop.model,
+        prepared=workshop.model,
+        threads=(1,),
+        prefer="size",
+        read_back=False,
+        quality=Noisy(),
+        fidelity=Beside({"m4": 1e-2}),
+        measure=Free(),
+    )
+    assert (reasons(draft, "error"), reasons(draft)) == ({"m3"}, {"m4"})
+
+
+def test_forms_are_tried_nearest_first():
+    def names(text=TEXT, node="m1", **options):
+        done = quantize_text(text, **options)
+        return [form.name for form in forms_of(done.decision(node), done.plan, portable=False)]
+
+    assert names() == ["uint8 weights", "8-bit weights alone", "in float"]
+    assert names(activations="int8")[:2] == ["uint8 weights", "uint8 activations"]
+    assert names(weights="uint8") == ["8-bit weights alone", "in float"]
+    assert names(format="weight-only") == ["accuracy level 1", "symmetric weights", "in float"]
+    assert names(format="weight-only", accuracy_level=1, weights="int8,symmetric") == ["in float"]
+
+
+# Real kernels.
+
+
+def products(size: int, layers: int, generator: np.random.Generator, *, zeros: int | None = None) -> ir.Model:
+    """Return products with Tanh between them; of the first, weights in every `zeros`-th row are 0."""
+    names = ["x", *(f"t{i}" for i in range(1, layers)), "y"]
+    chain = "".join(
+        f"[m{i}] a{i} = MatMul ({names[i]}, w{i})  [n{i}] {names[i + 1]} = Tanh (a{i})\n" for i in range(layers)
+    )
+    declared = ", ".join(f"float[{size},{size}] w{i}" for i in range(layers))
+    model = model_from_text(
+        f'<ir_version: 10, opset_import: ["" : 21]>\n'
+        f"g (float[B,{size}] x) => (float[B,{size}] y) <{declared}> {{ {chain} }}"
+    )
+    for i in range(layers):
+        array = (generator.standard_normal((size, size)) / math.sqrt(size)).astype(np.float32)
+        if zeros is not None and i == 0:
+            array[::zeros] = 0
+        model.graph.initializers[f"w{i}"].const_value = ir.tensor(array, name=f"w{i}")
+    return model
+
+
+def figures(report) -> tuple[float, float]:
+    (output,) = report.verification.outputs
+    return output.sqnr_plain, output.sqnr_served
+
+
+def repeated(report, model, x, **options) -> bool:
+    again = onnxq.quantize(model, calibration=[{"x": x}], recipe=report.recipe, **options)
+    return bool(again.plan == report.plan and ir.to_proto(again.model) == ir.to_proto(report.model))
+
+
+@pytest.mark.parametrize("portable", [False, True])
+def test_inputs_that_the_kernel_rounds_away_are_given_to_it_exactly(portable):
+    """One feature in a block is 500 times the others: rounding to 8 bits leaves nothing of these."""
+    generator = np.random.default_rng(0)
+    model = products(64, 2, generator, zeros=32)
+    x = generator.standard_normal((16, 64)).astype(np.float32)
+    x[:, ::32] *= 500
+    options = {"calibration": [{"x": x}], "format": "weight-only", "prefer": "size", "portable": portable}
+    before = figures(onnxq.quantize(model, **options, guard=False))
+    report = onnxq.quantize(model, **options)
+    decision = next(entry for entry in report.plan.decisions if entry.node == "m0")
+    assert decision.reason.code == "kernel-fault"
+    assert decision.accuracy_level == (None if portable else 1)
+    assert "accuracy level 4, which rounds what it multiplies to 8 bits" in decision.reason.text
+    plain, served = figures(report)
+    assert served > before[1] + 6
+    assert abs(plain - served) <= 1
+    assert next(entry for entry in report.plan.decisions if entry.node == "m1").reason.code == "weights"
+    assert repeated(report, model, x)
+
+
+def test_an_accuracy_level_that_was_asked_for_stays():
+    generator = np.random.default_rng(0)
+    model = products(64, 2, generator, zeros=32)
+    x = generator.standard_normal((16, 64)).astype(np.float32)
+    x[:, ::32] *= 500
+    report = onnxq.quantize(model, calibration=[{"x": x}], format="weight-only", prefer="size", accuracy_level=4)
+    assert {entry.accuracy_level for entry in report.plan.decisions if entry.op == "MatMul"} == {4}
+
+
+@pytest.mark.parametrize("form", ["qdq", "qoperator", "dynamic"])
+def test_weights_that_saturate_where_they_are_served_are_repaired(form):
+    """Planned for a processor with VNNI; one without adds pairs in 16 bits."""
+    generator = np.random.default_rng(1)
+    model = products(64, 2, generator)
+    x = generator.standard_normal((16, 64)).astype(np.float32)
+    options = {"format": form, "target": "cpu-vnni", "prefer": "size", "placement": "everywhere"}
+    before = figures(onnxq.quantize(model, calibration=[{"x": x}], **options, guard=False))
+    report = onnxq.quantize(model, calibration=[{"x": x}], **options)
+    plain, served = figures(report)
+    assert plain - served <= 1
+    assert (before[0] - before[1] > 3) is adds_pairs()
+    found = {entry.node for entry in report.plan.decisions if entry.reason.code == "kernel-fault"}
+    assert found <= {"m0", "m1"}
+    assert bool(found) is adds_pairs()
+    assert repeated(report, model, x)
+
+
+SOFTMAX = """
+<ir_version: 10, opset_import: ["" : 21]>
+g (float[64,16] x) => (float[64,2] y) <float[16,2] w> { [m] a = MatMul (x, w)  [s] y = Softmax (a) }
+"""
+
+
+@pytest.mark.parametrize("form", ["qdq", "qoperator"])
+def test_a_softmax_that_rounds_otherwise_stays_in_float(form):
+    x = np.random.default_rng(2).standard_normal((64, 16)).astype(np.float32) / 4
+    options = {"format": form, "prefer": "size", "placement": "everywhere", "calibration": [{"x": x}]}
+    before = figures(onnxq.quantize(model_from_text(SOFTMAX), **options, guard=False))
+    assert before[0] - before[1] > 1
+    report = onnxq.quantize(model_from_text(SOFTMAX), **options)
+    assert {entry.node: entry.reason.code for entry in report.plan.decisions}["s"] == "kernel-fault"
+    plain, served = figures(report)
+    assert plain - served <= 1
+    assert served > before[1]
