@@ -179,7 +179,8 @@ def _guard(guard: Guarding) -> RenderableType:
     table = _figures()
     for step in guard.steps:
         if step.taken:
-            table.add_row(Text(_count(len(step.nodes), "node")), f"back in float, {step.why}: {step.text}")
+            what = step.why if step.why == "kernel-fault" else f"back in float, {step.why}"
+            table.add_row(Text(_count(len(step.nodes), "node")), f"{what}: {step.text}")
     message = Text(guard.message, _GOOD if guard.verdict is Verdict.KEPT else "yellow")
     return Group(message, table) if table.rows else message
 

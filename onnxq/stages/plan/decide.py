@@ -214,11 +214,19 @@ def _with_wish(decision: Decision, wish: Wish | None) -> Decision:
 
 
 def _without_effect(decisions: Sequence[Decision], recipe: Recipe) -> tuple[str, ...]:
+    """Return warnings where an accuracy level is asked for that no node has a use for."""
     has_one = any(_WITH_ACCURACY in (decision.kernel, decision.op.rpartition("::")[2]) for decision in decisions)
-    if recipe.accuracy_level in (None, _ROUNDS_INPUTS) or has_one:
-        return ()
-    text = "no node runs as MatMulNBits (format weight-only, not portable), and no other kernel has it"
-    return (f"`accuracy_level: {recipe.accuracy_level}` has no effect: {text}",)
+    lacking = [("", recipe.accuracy_level)] if not has_one else []
+    for index, rule in enumerate(recipe.rules):
+        meant = (each.kernel for each in decisions if rule.match.covers(each.op, each.node))
+        if not rule.optional and not rule.found and _WITH_ACCURACY not in meant:
+            lacking.append((f" of rule {index}", rule.accuracy_level))
+    return tuple(
+        f"`accuracy_level: {level}`{whose} has no effect: no node {'of it ' if whose else ''}runs as MatMulNBits "
+        "(format weight-only, not portable), and no other kernel has it"
+        for whose, level in lacking
+        if level not in (None, _ROUNDS_INPUTS)
+    )
 
 
 def _unsigned(examined: Sequence[Candidate | Kept], decisions: Sequence[Decision]) -> tuple[str, ...]:

@@ -291,3 +291,42 @@ def test_a_rule_may_mean_products_of_two_computed_tensors_only():
         assert [d.node for d in quantized.plan.decisions if d.reason.code == "rule"] == [
             node.name for node in quantized.float_model.graph if node.outputs[0].name in kept
         ]
+
+
+BLOCKS = """
+<ir_version: 10, opset_import: ["" : 21]>
+g (float[4,64] x) => (float[4,64] y) <float[64,64] w1, float[64,64] w2>
+{ [m1] a = MatMul (x, w1)  [t] b = Tanh (a)  [m2] y = MatMul (b, w2) }
+"""
+
+
+def test_a_rule_gives_its_nodes_an_accuracy_level_of_their_own():
+    rule = {"match": {"name": "m2"}, "accuracy_level": 1}
+    done = quantize_text(BLOCKS, format="weight-only", rules=[rule])
+    assert {node: done.decision(node).accuracy_level for node in ("m1", "m2")} == {"m1": 4, "m2": 1}
+    levels = {node.name: node.attributes.get_int("accuracy_level") for node in done.model.graph if node.name != "t"}
+    assert levels == {"m1": 4, "m2": 1}
+    assert "not rounded (accuracy level 1)" in done.decision("m2").reason.text
+    assert not any("no effect" in warning for warning in done.plan.warnings)
+
+
+def test_an_accuracy_level_of_a_rule_that_nothing_has_a_use_for_is_told():
+    rule = {"match": {"name": "m2"}, "accuracy_level": 1}
+    (warning,) = (text for text in quantize_text(BLOCKS, rules=[rule]).plan.warnings if "no effect" in text)
+    assert "`accuracy_level: 1` of rule 0" in warning
+
+
+def test_a_form_that_a_guard_chose_says_why():
+    rule = {"match": {"name": "m2"}, "weights": "uint8", "why": "kernel-fault", "because": "12 dB as served"}
+    done = quantize_text(BLOCKS, rules=[rule], placement="everywhere")
+    decision = done.decision("m2")
+    assert (decision.action, decision.reason.code) == ("quantize", "kernel-fault")
+    assert decision.reason.text.startswith("uint8 activations x uint8 weights run as")
+    assert decision.reason.text.endswith("; 12 dB as served")
+    assert done.decision("m1").reason.code == "integer-kernel"
+
+
+def test_a_node_that_a_guard_put_in_float_says_why():
+    rule = {"match": {"name": "m2"}, "keep": "kernel-fault", "because": "12 dB as served"}
+    done = quantize_text(BLOCKS, rules=[rule], placement="everywhere")
+    assert (done.decision("m2").reason.code, done.decision("m2").reason.text) == ("kernel-fault", "12 dB as served")
