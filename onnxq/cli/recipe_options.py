@@ -61,6 +61,13 @@ OPTIONS: dict[str, Any] = {
         "Times to choose between float and codes by: auto (measured here by `onnxq targets --measure`, if any were) or "
         "none (the target's own).",
     ),
+    "faults": _option(
+        list[str],
+        _CHOICES,
+        "NAME",
+        "Faults of the runtime to go around: auto (those it is found to have), none, or names that "
+        "`onnxq targets --probe` shows; repeatable.",
+    ),
     "float_type": _option(
         str,
         _CHOICES,

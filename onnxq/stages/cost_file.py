@@ -31,7 +31,7 @@ def load_costs(target: str) -> CostTable | None:
     Raises:
         RecipeError: the file cannot be read, or holds something else.
     """
-    installed = _onnxruntime()
+    installed = installed_version()
     if installed is None:
         return None
     path = cost_file(target, installed)
@@ -67,8 +67,8 @@ def save_costs(table: CostTable) -> Path:
     return path
 
 
-def _onnxruntime() -> str | None:
-    """Return the version that is installed, without loading it."""
+def installed_version() -> str | None:
+    """Return the version of onnxruntime that is installed, without loading it; None if none is."""
     for name in ("onnxruntime", "onnxruntime-gpu"):
         try:
             return version(name)

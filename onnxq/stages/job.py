@@ -36,6 +36,7 @@ from onnxq.stages.correct_biases import with_corrected_biases
 from onnxq.stages.cost_file import load_costs
 from onnxq.stages.draft import Draft, Make, is_empty
 from onnxq.stages.equalize import equalize
+from onnxq.stages.faults import with_faults
 from onnxq.stages.load import load
 from onnxq.stages.measure_costs import with_costs
 from onnxq.stages.plan import (
@@ -56,6 +57,7 @@ from onnxq.stages.search.ways import Way, open_ways
 from onnxq.stages.sequential import choose_in_order, wants_data
 from onnxq.stages.verify_metric import load_metric
 from onnxq.targets import targets
+from onnxq.targets.faults import known_fault
 from onnxq.types.costs import Costs
 from onnxq.types.equalization import Equalization
 from onnxq.types.format import Format
@@ -95,6 +97,8 @@ class Job:
             self.recipe = self.recipe.model_copy(update={"costs": "none" if table is None else table.costs})
         if isinstance(self.recipe.costs, Costs):
             self.target = with_costs(self.target, self.recipe.costs)
+        if isinstance(self.recipe.faults, tuple):
+            self.target = replace(self.target, faults=frozenset(map(known_fault, self.recipe.faults)))
         make_calibrator(self.recipe.calibrator.name, self.recipe.calibrator.options)
         for choice in (self.recipe.weights, *(rule.weights for rule in self.recipe.rules)):
             if choice is not None and choice.method is not None and choice.method not in CODEBOOK_METHODS:
@@ -160,6 +164,7 @@ class Job:
                 self.warnings.append(why)
             if not as_it_is:
                 prepared = self._converted(prepared, options)
+            self._settle_faults(prepared.model)
             needed = self._needed_opset(prepared.model)
             if self.recipe.passes is None and needed > prepared.model.opset_imports.get("", needed):
                 prepared = prepare(self.model, opset=needed, **options)
@@ -209,9 +214,16 @@ class Job:
     def planned(self, found: Statistics, recipe: Recipe | None = None) -> Plan:
         """Return the plan of a recipe (the job's) for the prepared model, with what was done to that before."""
         assert self.prepared is not None
+        self._settle_faults(self.prepared.model, recipe)
         made = make_plan(self.prepared.model, found, recipe or self.recipe, self.target)
         made = with_known(replace(made, equalizations=self.equalizations), self.prepared.model, self.known)
         return with_imported(made, self.imported, self.left)
+
+    def _settle_faults(self, model: ir.Model, recipe: Recipe | None = None) -> None:
+        """Find out which faults of the runtime plans of a recipe (the job's, and its ways) would meet."""
+        if isinstance(self.recipe.faults, str) and self.recipe.faults == "auto":
+            ways = (recipe,) if recipe is not None else (way.recipe for way in open_ways(self.recipe, lambda way: None))
+            self.target = with_faults(self.target, model, ways)
 
     def _needed_opset(self, model: ir.Model) -> int:
         recipes = [way.recipe for way in open_ways(self.recipe, lambda way: None)]
@@ -413,6 +425,7 @@ class Job:
                 quantized = self.came
             elif recipe.passes is None and is_empty(made):
                 quantized = self.model  # as it came: quantizing a second time gives the same bytes
-            return Draft(recipe=recipe, plan=made, model=quantized, records=records)
+            settled = recipe.model_copy(update={"faults": tuple(sorted(self.target.faults))})
+            return Draft(recipe=settled, plan=made, model=quantized, records=records)
 
         return make

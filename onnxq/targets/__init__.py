@@ -160,6 +160,7 @@ class Target:
         instead: for operators and formats that it has no kernels for: what to do instead, in words.
         pair_limit: returns what the weight of a product must keep to so that no sum saturates, None for nothing, from
             the product and the largest activation code that can occur (None: its type's).
+        faults: names of the faults that its runtime has (`onnxq.targets.faults`); what meets one is written otherwise.
     """
 
     name: str
@@ -172,6 +173,7 @@ class Target:
     stands_for: str = ""
     instead: Mapping[str, str] = field(default_factory=dict)
     pair_limit: Callable[[IntegerProduct, int | None], PairLimit | None] = exact
+    faults: frozenset[str] = frozenset()
 
     def rows_for(self, op: str, form: Format, *, portable: bool = False) -> tuple[Row, ...]:
         """Return the rows of one operator in one format, best first; () if it always runs in float."""

@@ -32,6 +32,19 @@ class Role(StrEnum):
     BIAS = "bias"
 
 
+class Detour(StrEnum):
+    """Another way to write a node, around a fault of the runtime; what it computes is the same.
+
+    OWN_CODES: codes and parameters of its weights lie in the body that it stands in, not where the float weight lay.
+    SIGNED_TABLE: codes of the table that it looks up are stored as int8 instead of uint8.
+    CONTRIB_LINEAR: QuantizeLinear and DequantizeLinear are those of com.microsoft.
+    """
+
+    OWN_CODES = "own-codes"
+    SIGNED_TABLE = "signed-table"
+    CONTRIB_LINEAR = "contrib-linear"
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Reason:
     """Why: a stable code for machines and counts, and a sentence for people."""
@@ -56,6 +69,7 @@ class Decision:
         accuracy_level: of the kernel MatMulNBits, None for all others; see `onnxq.types.recipe.Recipe`.
         float_type, float_reason: the type in which the node's floats are computed, and why; None where the recipe
             leaves float32 as it is, or the node has no floats.
+        detours: how it is written otherwise, around faults of the runtime that the reason names.
     """
 
     node: str
@@ -70,6 +84,7 @@ class Decision:
     accuracy_level: int | None = None
     float_type: FloatType | None = None
     float_reason: Reason | None = None
+    detours: tuple[Detour, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -227,6 +227,14 @@ def _listed(value: object) -> object:
     return (value,) if isinstance(value, str | dict) else value
 
 
+def _fault_names(value: object) -> object:
+    """Accept one name where several may stand, and the words in a list, as the command line gives them."""
+    words = ("auto", "none")
+    if isinstance(value, list | tuple) and len(value) == 1 and value[0] in words:
+        return value[0]
+    return (value,) if isinstance(value, str) and value not in words else value
+
+
 class Recipe(_Model):
     """All that a command or call was asked for, but for the model's own path and the output's.
 
@@ -254,6 +262,8 @@ class Recipe(_Model):
         guard: put back in float what the runtime leaves in float, what breaks those limits, and what takes longer.
         costs: times that the choice between float and codes goes by: measured ones; "auto": those measured on this
             machine (`onnxq targets --measure`), if there are any; "none": the target's own.
+        faults: of the runtime that serves the model, by name, which plans go around; "auto": those that it is found to
+            have (`onnxq targets --probe` shows them); "none": as if there were none.
         prefer: "speed": what takes longer goes back to float; "size": it stays, and a warning says what it costs.
         accuracy_level: of MatMulNBits, in onnxruntime's numbers. 4: what it multiplies is rounded to 8 bits inside,
             block by block; 1: it is not, sums are of float32, which takes several times as long. None: 4, and what a
@@ -288,6 +298,7 @@ class Recipe(_Model):
     threads: int | None = Field(default=None, ge=0)
     guard: bool = True
     costs: Costs | Literal["auto", "none"] = "auto"
+    faults: Annotated[tuple[str, ...] | Literal["auto", "none"], BeforeValidator(_fault_names)] = "auto"
     prefer: Literal["speed", "size"] = "speed"
     accuracy_level: Literal[1, 4] | None = None
     opset: int | None = Field(default=None, ge=1)

@@ -22,7 +22,7 @@ from onnxq.numerics.affine import storage_array
 from onnxq.ops import op_key
 from onnxq.passes.emit.constants import Chosen, Constants
 from onnxq.types.format import Format
-from onnxq.types.plan import Action, Decision, Plan, TensorPlan
+from onnxq.types.plan import Action, Decision, Detour, Plan, TensorPlan
 from onnxq.types.scheme import PerBlock, PerChannel, QuantParams
 from onnxq.types.statistics import Statistics
 
@@ -127,10 +127,16 @@ class Editor:
         self._first = graph[0] if len(graph) else None
         self.emitted = {key: None for decision in decisions for key in decision.outputs.values()}
         self.constants = Constants(plan, self.constant, statistics, chosen)
+        self._own = {key for entry in decisions if Detour.OWN_CODES in entry.detours for key in entry.inputs.values()}
+        self._contrib = any(Detour.CONTRIB_LINEAR in entry.detours for entry in plan.decisions)
 
     def decisions(self) -> Iterator[Decision]:
         """Yield the decisions that concern this editor."""
         return iter(self._decisions)
+
+    def readers(self, key: str) -> Iterator[Decision]:
+        """Yield the decisions about nodes of the graph that read a quantized tensor."""
+        return (decision for decision in self._decisions if key in decision.inputs.values())
 
     def node(self, decision: Decision) -> ir.Node:
         """Return the node that a decision is about.
@@ -203,10 +209,10 @@ class Editor:
         Args:
             name: wanted. array: of any type.
             of: plan key of the constant it is made from. Where several scopes read that one, the array is stored in its
-                scope, once for all of them.
+                scope, once for all of them, unless a decision wants it in the editor's own.
         """
         graph, place = self._graph, None
-        source = None if of is None else self.values[self.tensor(of).tensor]
+        source = None if of is None or of in self._own else self.values[self.tensor(of).tensor]
         if source is not None and source.name in self._common.crossing and isinstance(source.graph, ir.Graph):
             graph = source.graph
             place = graph, array.dtype.name, array.shape, hashlib.sha256(array.tobytes()).digest()
@@ -299,7 +305,11 @@ class Editor:
             wanted = f"{wanted[: _LONG // 2]}~{digest}{wanted[max(wanted.rfind('/'), len(wanted) - _LONG // 2) :]}"
         return take_name(wanted, self._common.taken, second=1)
 
+    def domain(self, op: str) -> str:
+        """Return the domain of an operator that is the standard's, unless the plan wants onnxruntime's own there."""
+        return "com.microsoft" if self._contrib and op in ("QuantizeLinear", "DequantizeLinear") else ""
+
     def _linear(self, op: str, inputs: list[ir.Value], output: str, attributes: Mapping[str, Any]) -> ir.Node:
-        node = ir.node(op, inputs, attributes, name=self.name(f"{output}/{op}"))
+        node = ir.node(op, inputs, attributes, domain=self.domain(op), name=self.name(f"{output}/{op}"))
         node.outputs[0].name, node.outputs[0].shape = self.name(output), inputs[0].shape
         return node

@@ -91,19 +91,23 @@ class Matrices:
         stored = self._rows.get((len(packed), _hash(packed))) or self._store(key, "quantized", packed)
         return self._complete(key, matrix, stored)
 
-    def for_portable_lookup(self, key: str) -> Stored:
+    def for_portable_lookup(self, key: str, *, signed: bool = False) -> Stored:
         """Return a table for Gather and DequantizeLinear: codes as [rows, bytes of a row], zero points one a byte.
 
-        Codes of 8 bits whose zero points all are the middle one become int8 and need none.
+        Codes of 8 bits whose zero points all are the middle one become int8 and need none. `signed`: the others become
+        int8, too, and zero points of any; shorter codes still have to, once they are taken apart.
         """
         matrix = self.codes(key, by_row=True)
         rows, columns = matrix.codes.shape
-        signed = matrix.bits == 8 and not (matrix.zero_point != matrix.middle).any()
-        codes = (matrix.codes ^ 128).view(np.int8) if signed else pack(matrix.codes, matrix.bits)
+        middle = not (matrix.zero_point != matrix.middle).any()
+        flips = matrix.bits == 8 and (signed or middle)
+        codes = (matrix.codes ^ 128).view(np.int8) if flips else pack(matrix.codes, matrix.bits)
+        zero_point = matrix.zero_point ^ 128 if flips else matrix.zero_point
+        zero_point = zero_point.view(np.int8) if signed else zero_point
         return Stored(
             codes=self._store(key, "quantized", codes),
             scale=self._store(key, "scale", matrix.scale),
-            zero_point=None if signed else self._store(key, "zero_point", matrix.zero_point),
+            zero_point=None if flips and middle else self._store(key, "zero_point", zero_point),
             rows=rows,
             columns=columns,
             bits=matrix.bits,

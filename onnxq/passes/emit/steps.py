@@ -74,7 +74,7 @@ class Steps:
             op,
             given,
             dict(attributes or {}),
-            domain=domain,
+            domain=domain or self._editor.domain(op),
             outputs=[
                 ir.val(self._editor.name(f"{self.name}/{part}") if part else "", dtype=dtype, shape=shape)
                 for part, dtype, shape in outputs

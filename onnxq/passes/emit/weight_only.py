@@ -24,7 +24,7 @@ from onnxq.passes.emit.emitter import CONTRIB, Emitter
 from onnxq.passes.emit.matrices import Matrices, Stored
 from onnxq.passes.emit.steps import Steps, take_apart
 from onnxq.types.format import Format
-from onnxq.types.plan import Decision
+from onnxq.types.plan import Decision, Detour
 
 # Of nodes whose decision names none. Activations are rounded to 8 bits inside the kernel, block by block, about 40 dB
 # below them: less than 4-bit weights lose, and with small blocks (see `matrices`) 2 dB for 8-bit ones. The other levels
@@ -124,11 +124,14 @@ class _Writer:
         assert indices.shape is not None
         rank = len(indices.shape)
         if key not in self._tables:
-            self._tables[key] = self._matrices.for_portable_lookup(key)
+            signed = any(Detour.SIGNED_TABLE in each.detours for each in self._editor.readers(key))
+            self._tables[key] = self._matrices.for_portable_lookup(key, signed=signed)
         table, steps = self._tables[key], self._steps(node)
         codes = steps("Gather", table.codes, indices, node=node.name)
         if table.bits < 8:
             codes = take_apart(steps, codes, bits=table.bits, shape=[0] * rank + [table.columns])
+            if table.zero_point is not None and table.zero_point.dtype == ir.DataType.INT8:
+                codes = steps("Cast", codes, attributes={"to": ir.DataType.INT8.value})
         scale = steps("Gather", table.scale, indices)
         zero_point = None if table.zero_point is None else steps("Gather", table.zero_point, indices)
         attributes = {"axis": rank, "block_size": table.block}

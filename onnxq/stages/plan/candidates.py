@@ -12,10 +12,12 @@ from onnxq.graph.marks import equalizing
 from onnxq.graph.walk import nodes
 from onnxq.ops import OpFact, facts, op_key
 from onnxq.stages.plan.already import ALREADY, is_between, is_quantized
+from onnxq.stages.plan.around import FAULT, Around
 from onnxq.stages.plan.fitting import NO_SCHEME, choose, fit
 from onnxq.stages.plan.rules import Wish, wish_for
 from onnxq.stages.plan.storage import no_gain
 from onnxq.targets import Row, Target
+from onnxq.targets.faults import Written
 from onnxq.types.float_type import FloatType
 from onnxq.types.format import Format
 from onnxq.types.plan import Reason
@@ -38,6 +40,7 @@ class Candidate:
         activations: input slots with values computed at run time. constants: activation slots with constants.
         weights: slots of constant weights. bias: slot of a constant bias to quantize, None if there is none.
         hidden: whether it lies where values cannot be observed. note: what is to be said of it besides, in words.
+        written: how it is written, around the target's faults.
     """
 
     name: str
@@ -52,6 +55,7 @@ class Candidate:
     bias: int | None = None
     hidden: bool = False
     note: str = ""
+    written: Written
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -106,6 +110,7 @@ def _examine(
     if method is not None:
         reason = Reason(code="equalizes", text=f"scales by {method} what is quantized behind it, not before")
         return Kept(name=name, node=node, op=op, reason=reason, rule=wish.rule, wish=wish)
+    around = Around(node, target.faults, model.opset_imports.get("", 1))
     opset = model.opset_imports.get("", 1) if limited else None
     fact = facts.get(op) if op in facts else None
     between = fact is not None and (wish.format.static or fact.weight is not None)
@@ -116,7 +121,7 @@ def _examine(
     rows = target.rows_for(op, wish.format, portable=wish.portable)
     table = None
     if fact is not None and ((wish.format.static and _looks_up(node, fact)) or (fact.more_weights and not rows)):
-        other = _elsewhere(name, node, fact, recipe=recipe, target=target, asked=wish, opset=opset)
+        other = _elsewhere(name, node, fact, recipe=recipe, target=target, asked=wish, opset=opset, around=around)
         if isinstance(other, Candidate):
             return other
         table = None if other is None else other.reason.text
@@ -124,8 +129,8 @@ def _examine(
         reason = Reason(code=NO_SCHEME, text=f"QuantizeLinear needs opset {_CODES}, the model has {opset}")
         return Kept(name=name, node=node, op=op, reason=reason, rule=wish.rule, wish=wish)
     if wish.format.static:
-        return _examine_static(name, node, fact, rows=rows, wish=wish, target=target, table=table)
-    return _examine_weighted(name, node, fact, rows=rows, wish=wish, target=target, opset=opset)
+        return _examine_static(name, node, fact, rows=rows, wish=wish, target=target, table=table, around=around)
+    return _examine_weighted(name, node, fact, rows=rows, wish=wish, target=target, opset=opset, around=around)
 
 
 def _examine_static(
@@ -137,6 +142,7 @@ def _examine_static(
     wish: Wish,
     target: Target,
     table: str | None,
+    around: Around,
 ) -> Candidate | Kept:
     """Examine a node for a format whose activations have parameters from calibration.
 
@@ -171,17 +177,21 @@ def _examine_static(
     problem = _problem(node, fact, running, weight, bias)
     if problem is not None:
         return kept(*problem)
+    weights = () if weight is None else (weight,)
     fitting = fit(
         rows,
         node,
         wish,
         target.defaults_for(op)[wish.format].weights,
         weighted=weight is not None,
-        refuses=lambda row, weights: _wrong_axis(node, fact, weight, weights),
+        refuses=lambda row, scheme: (
+            _wrong_axis(node, fact, weight, scheme) or around.refuses(row, replace(wish, weights=scheme), weights)
+        ),
     )
     if isinstance(fitting, Reason):
-        return kept(fitting.code, f"{op} on target {target.name}: {fitting.text}")
+        return kept(FAULT if around.refused else fitting.code, f"{op} on target {target.name}: {fitting.text}")
     row, wish = fitting
+    written, wish = around.written(row, wish, weights)
     in_float = frozenset() if row.float_inputs is None else row.float_inputs(node)
     return Candidate(
         name=name,
@@ -192,8 +202,9 @@ def _examine_static(
         wish=wish,
         activations=tuple(slot for slot in running if slot not in in_float),
         constants=tuple(slot for slot in slots if slot not in running and slot != weight),
-        weights=() if weight is None else (weight,),
+        weights=weights,
         bias=bias,
+        written=written,
     )
 
 
@@ -214,7 +225,15 @@ def _asked(keep: tuple[str, str | None], rule: int | None) -> tuple[str, str]:
 
 
 def _elsewhere(
-    name: str, node: ir.Node, fact: OpFact, *, recipe: Recipe, target: Target, asked: Wish, opset: int | None
+    name: str,
+    node: ir.Node,
+    fact: OpFact,
+    *,
+    recipe: Recipe,
+    target: Target,
+    asked: Wish,
+    opset: int | None,
+    around: Around,
 ) -> Candidate | Kept | None:
     """Return a node in another format where the one asked for has no kernel for it; None if no other has one either.
 
@@ -227,7 +246,7 @@ def _elsewhere(
         if not rows:
             continue
         wish = wish_for(recipe, target, op, name, weighted=is_weighted(node), instead=form)
-        entry = _examine_weighted(name, node, fact, rows=rows, wish=wish, target=target, opset=opset)
+        entry = _examine_weighted(name, node, fact, rows=rows, wish=wish, target=target, opset=opset, around=around)
         if isinstance(entry, Candidate):
             return entry
         kept = kept or entry
@@ -288,6 +307,7 @@ def _examine_weighted(
     wish: Wish,
     target: Target,
     opset: int | None,
+    around: Around,
 ) -> Candidate | Kept:
     """Examine a node for a format that quantizes weights only, or activations at run time: nothing is observed."""
     op = op_key(node)
@@ -304,10 +324,10 @@ def _examine_weighted(
         value = node.inputs[slot] if slot < len(node.inputs) else None
         return kept("computed-weight", f"its weight '{'' if value is None else value.name}' is computed at run time")
     running = tuple(slot for slot in fact.activation_slots(node) if slot not in weights)
-    written = (node.outputs[slot] for slot in fact.output_slots(node))
+    computed = (node.outputs[slot] for slot in fact.output_slots(node))
     for value in (
         *(node.inputs[slot] for slot in (*weights, *running)),
-        *(value for value in written if value.name),  # recurrent operators may leave outputs out
+        *(value for value in computed if value.name),  # recurrent operators may leave outputs out
     ):
         if not _is_float(value):
             found = "unknown type" if value is None or value.dtype is None else value.dtype.name.lower()
@@ -324,11 +344,31 @@ def _examine_weighted(
         if grown is not None:
             return kept("no-gain", grown)
     usual = target.defaults_for(op)[wish.format].weights
-    fitting = fit(rows, node, wish, usual, weighted=True, refuses=lambda row, weights: _missing(row, weights, opset))
+    fitting = fit(
+        rows,
+        node,
+        wish,
+        usual,
+        weighted=True,
+        refuses=lambda row, scheme: (
+            _missing(row, scheme, opset) or around.refuses(row, replace(wish, weights=scheme), weights)
+        ),
+    )
     if isinstance(fitting, Reason):
-        return kept(fitting.code, f"{op} on target {target.name}: {fitting.text}")
+        return kept(FAULT if around.refused else fitting.code, f"{op} on target {target.name}: {fitting.text}")
     row, wish = fitting
-    return Candidate(name=name, node=node, op=op, fact=fact, row=row, wish=wish, activations=running, weights=weights)
+    written, wish = around.written(row, wish, weights)
+    return Candidate(
+        name=name,
+        node=node,
+        op=op,
+        fact=fact,
+        row=row,
+        wish=wish,
+        activations=running,
+        weights=weights,
+        written=written,
+    )
 
 
 def _missing(row: Row, weights: Scheme, opset: int | None) -> str | None:

@@ -184,33 +184,31 @@ def _decide(entry: Candidate | Kept, placement: Placement, tensors: Tensors, tar
     apart = tensors.in_float(inputs.values())
     if apart is not None:
         code, text = FEATURES, text + share_in_float(entry, apart)
+    level = entry.written.accuracy_level if kernel == _WITH_ACCURACY else None
+    if level not in (None, _ROUNDS_INPUTS):
+        text = f"{text}, its inputs not rounded (accuracy level {level})"
     return Decision(
         node=entry.name,
         op=entry.op,
         action=Action.QUANTIZE,
-        reason=Reason(code=code, text=f"{text}; {entry.note}" if entry.note else text),
+        reason=Reason(code=code, text="; ".join(filter(None, (text, entry.note, *entry.written.notes)))),
         format=entry.wish.format,
         rule=entry.wish.rule,
         inputs=inputs,
         outputs=outputs,
         kernel=kernel,
+        accuracy_level=level,
+        detours=entry.written.detours,
     )
 
 
 def _with_wish(decision: Decision, wish: Wish | None) -> Decision:
-    """Say at which accuracy level a product with weights on codes is computed, and why a node has another form."""
-    if wish is None or decision.action is not Action.QUANTIZE:
+    """Say why a node has another form than was asked for."""
+    if wish is None or wish.why is None or decision.action is not Action.QUANTIZE:
         return decision
-    reason = decision.reason
-    if decision.kernel == _WITH_ACCURACY:
-        level = wish.accuracy_level or _ROUNDS_INPUTS
-        if level != _ROUNDS_INPUTS:
-            reason = replace(reason, text=f"{reason.text}, its inputs not rounded (accuracy level {level})")
-        decision = replace(decision, accuracy_level=level)
-    if wish.why is not None:
-        code, because = wish.why
-        reason = Reason(code=code, text=reason.text if because is None else f"{reason.text}; {because}")
-    return replace(decision, reason=reason)
+    code, because = wish.why
+    text = decision.reason.text if because is None else f"{decision.reason.text}; {because}"
+    return replace(decision, reason=Reason(code=code, text=text))
 
 
 def _without_effect(decisions: Sequence[Decision], recipe: Recipe) -> tuple[str, ...]:

@@ -1,0 +1,38 @@
+"""Where it is kept which faults this machine's onnxruntime has: one file beside the measured costs."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from pathlib import Path
+from typing import IO
+
+from onnxq.graph.atomic import Batch
+from onnxq.stages.cost_file import cost_file
+
+
+def fault_file(onnxruntime: str) -> Path:
+    """Return the file: in the folder of measured costs, for this processor and a version of onnxruntime."""
+    return cost_file("faults", onnxruntime)
+
+
+def load_findings(onnxruntime: str) -> dict[str, bool]:
+    """Return what was found before, by the digest of the cases that showed it; {} where nothing can be read."""
+    try:
+        found = json.loads(fault_file(onnxruntime).read_text(encoding="utf-8"))
+    except (OSError, ValueError):  # it is only kept to save milliseconds
+        return {}
+    return {key: value for key, value in found.items() if isinstance(value, bool)} if isinstance(found, dict) else {}
+
+
+def save_findings(onnxruntime: str, found: dict[str, bool]) -> None:
+    """Keep what was found; where nothing can be written it is found out again next time."""
+
+    def fill(file: IO[bytes]) -> None:
+        file.write(json.dumps(found, indent=1, sort_keys=True).encode())
+
+    path = fault_file(onnxruntime)
+    with contextlib.suppress(OSError), Batch() as batch:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        batch.write(path, fill)
+        batch.commit()

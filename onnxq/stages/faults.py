@@ -1,0 +1,144 @@
+"""faults: which faults the installed onnxruntime has, tried with tiny models, and which of them a model would meet."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Collection, Iterable, Iterator
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from onnxq.errors import ModelError
+from onnxq.graph.text import model_from_text
+from onnxq.graph.walk import nodes
+from onnxq.runtime.session import CPU, run_model
+from onnxq.stages.cost_file import installed_version
+from onnxq.stages.fault_file import load_findings, save_findings
+from onnxq.stages.plan.candidates import Candidate, examine
+from onnxq.targets import Target
+from onnxq.targets.faults import Case, Fault, faults, met
+from onnxq.targets.processor import this_processor
+from onnxq.types.recipe import Recipe
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Finding:
+    """What became of one fault.
+
+    Attributes:
+        fault: its name. present: whether the runtime has it. how: how that is known, in words. summary: of the fault.
+    """
+
+    fault: str
+    present: bool
+    how: str
+    summary: str
+
+
+def shows(case: Case) -> str | None:
+    """Return what goes wrong with a case on the installed runtime, as it is served; None if it is right."""
+    import numpy as np
+
+    try:
+        found = next(iter(run_model(model_from_text(case.text), case.feeds, optimize=True).values()))
+    except ModelError as error:
+        return str(error)
+    if case.right is None:
+        return None
+    largest = float(np.abs(case.right).max())
+    off = float(np.abs(found.astype(np.float64) - case.right).max())
+    return None if off <= case.error * largest else f"off by {off / largest:.2g} of the largest value"
+
+
+def try_fault(fault: Fault) -> Finding:
+    """Return whether the installed runtime has a fault that has cases, found out now.
+
+    Raises:
+        MissingDependencyError: onnxruntime is not installed.
+    """
+    assert fault.cases is not None
+    wrong = next((text for case in fault.cases() if (text := shows(case)) is not None), None)
+    return Finding(
+        fault=fault.name, present=wrong is not None, how="tried" if wrong is None else wrong, summary=fault.summary
+    )
+
+
+def findings(target: Target) -> Iterator[Finding]:
+    """Yield every known fault of the CPU provider, tried on this machine where it can be."""
+    for _, fault in faults.items():
+        if fault.cases is not None and _is_here(target):
+            yield try_fault(fault)
+        else:
+            has = fault.declared(target.name, installed_version())
+            yield Finding(fault=fault.name, present=has, how="as declared, not tried", summary=fault.summary)
+
+
+def present(names: Iterable[str], target: Target) -> frozenset[str]:
+    """Return which of these faults the runtime of a target has.
+
+    On this machine each is tried once and kept for this processor and version of onnxruntime. What cannot be tried,
+    and other targets, go by the versions and processors that faults declare.
+    """
+    wanted = [faults.get(name) for name in sorted(names)]
+    version = installed_version()
+    tried = [fault for fault in wanted if fault.cases is not None and version is not None and _is_here(target)]
+    declared = {fault.name for fault in wanted if fault not in tried and fault.declared(target.name, version)}
+    return frozenset(declared | _tried(tried, version or ""))
+
+
+def _tried(wanted: Collection[Fault], version: str) -> set[str]:
+    if not wanted:
+        return set()
+    known = load_findings(version)
+    keys = {fault.name: _digest(fault) for fault in wanted}
+    new = {keys[fault.name]: try_fault(fault).present for fault in wanted if keys[fault.name] not in known}
+    if new:
+        save_findings(version, known | new)
+    known |= new
+    return {name for name, key in keys.items() if known[key]}
+
+
+def _digest(fault: Fault) -> str:
+    """Return what its finding is kept under: its name, and what its cases are."""
+    digest = hashlib.sha256()
+    for case in fault.cases() if fault.cases is not None else ():
+        digest.update(f"{case.text} {case.error}".encode())
+        arrays = (*case.feeds.values(), *(() if case.right is None else (case.right,)))
+        for array in arrays:
+            digest.update(array.tobytes())
+    return f"{fault.name} {digest.hexdigest()[:12]}"
+
+
+def _is_here(target: Target) -> bool:
+    return target.provider in CPU and (target.stands_for or target.name) == this_processor().target
+
+
+def with_faults(target: Target, model: ir.Model, recipes: Iterable[Recipe]) -> Target:
+    """Return a target with those faults of its runtime that plans of these recipes would meet, and go around.
+
+    Args:
+        target: with the faults that are known so far. model: prepared. recipes: whatever may be planned.
+    """
+    if target.provider not in CPU:
+        return target
+    asked = list(recipes)
+    known: set[str] = set(target.faults)
+    while True:
+        entries = (entry for recipe in asked for entry in examine(model, recipe, target))
+        open_ = {name for entry in entries if isinstance(entry, Candidate) for name in met(entry.written)} - known
+        if not open_:
+            return target
+        known |= open_
+        target = replace(target, faults=target.faults | present(open_, target))
+
+
+def standing(model: ir.Model, target: Target) -> dict[str, tuple[str, ...]]:
+    """Return the faults of a target's runtime that nodes of a model meet as it is, and the nodes' path names."""
+    if target.provider not in CPU:
+        return {}
+    opset, named = model.opset_imports.get("", 1), list(nodes(model))
+    found = {name: tuple(path for path, node in named if fault.found(node, opset)) for name, fault in faults.items()}
+    real = present((name for name, where in found.items() if where), target)
+    return {name: where for name, where in found.items() if name in real}

@@ -1,0 +1,62 @@
+"""What a node is written as where its runtime has faults, row by row."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from onnxq.stages.plan.rules import Wish
+from onnxq.targets import Row
+from onnxq.targets.faults import Written, avoid
+
+if TYPE_CHECKING:
+    from collections.abc import Collection
+
+    import onnx_ir as ir
+
+FAULT = "runtime-fault"
+"""Code of the reason of nodes that stay in float because every kernel for them meets a fault."""
+
+_ROUNDS_INPUTS = 4  # the accuracy level of MatMulNBits where the recipe names none
+
+
+class Around:
+    """Returns for each row that would do how to write one node, and remembers whether any was refused.
+
+    Attributes:
+        refused: whether a row was refused so far.
+    """
+
+    def __init__(self, node: ir.Node, present: Collection[str], opset: int) -> None:
+        """Take the node, the faults of its runtime by name, and the opset of the model."""
+        self.refused = False
+        self._node = node
+        self._present = present
+        self._opset = opset
+
+    def refuses(self, row: Row, wish: Wish, slots: tuple[int, ...]) -> str | None:
+        """Return why a row cannot be written without a fault, None if it can; `slots`: of the weights."""
+        found = self._avoid(row, wish, slots)
+        if isinstance(found, Written):
+            return None
+        self.refused = True
+        return found
+
+    def written(self, row: Row, wish: Wish, slots: tuple[int, ...]) -> tuple[Written, Wish]:
+        """Return how a row that is not refused is written, and what is wanted as far as it has that."""
+        found = self._avoid(row, wish, slots)
+        assert isinstance(found, Written)
+        return found, replace(wish, weights=found.weights)
+
+    def _avoid(self, row: Row, wish: Wish, slots: tuple[int, ...]) -> Written | str:
+        usual = Written(
+            node=self._node,
+            opset=self._opset,
+            row=row,
+            activations=wish.activations,
+            weights=wish.weights,
+            slots=slots,
+            portable=wish.portable,
+            accuracy_level=wish.accuracy_level or _ROUNDS_INPUTS,
+        )
+        return avoid(usual, self._present)

@@ -1,0 +1,174 @@
+"""Faults of onnxruntime: what some versions compute wrongly or do not load, and what is written instead.
+
+One file a fault, found by folder. A fault says which nodes meet it, before they are written (`written`: the planner
+asks `avoid`, which goes around it) and in a model as it is (`found`: doctor and verify ask). Its `cases` prove within
+milliseconds whether the installed runtime has it (`onnxq.stages.faults`); where nothing can be run, the versions and
+processors that it declares decide.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Collection, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
+
+from onnxq.registry import Registry
+from onnxq.types.plan import Detour
+from onnxq.types.scheme import Scheme
+
+if TYPE_CHECKING:
+    import numpy as np
+    import onnx_ir as ir
+
+    from onnxq.targets import Row
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class Written:
+    """What is to be written of one node.
+
+    Attributes:
+        node: in float. opset: of the model. row: the kernel. activations, weights: schemes.
+        slots: of the weights. portable: whether operators of the ONNX standard alone may be used.
+        accuracy_level: of MatMulNBits. detours: how it is written otherwise than usual.
+        notes: for each fault that was gone around, what is done instead and why, in words.
+    """
+
+    node: ir.Node
+    opset: int
+    row: Row
+    activations: Scheme
+    weights: Scheme
+    slots: tuple[int, ...] = ()
+    portable: bool = False
+    accuracy_level: int = 4
+    detours: tuple[Detour, ...] = ()
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Instead:
+    """One way around a fault.
+
+    Attributes:
+        text: in words. detour: another way to write the node, None for the usual one.
+        symmetric, narrow: of the weights' scheme, None to leave them. accuracy_level: of MatMulNBits, None to leave it.
+        portable: whether it is in operators of the ONNX standard.
+    """
+
+    text: str
+    detour: Detour | None = None
+    symmetric: bool | None = None
+    narrow: bool | None = None
+    accuracy_level: int | None = None
+    portable: bool = True
+
+    def applied(self, written: Written, fault: Fault) -> Written:
+        """Return what is written this way."""
+        parts = {name: getattr(self, name) for name in ("symmetric", "narrow") if getattr(self, name) is not None}
+        return replace(
+            written,
+            weights=replace(written.weights, **parts),
+            accuracy_level=self.accuracy_level or written.accuracy_level,
+            detours=written.detours if self.detour is None else (*written.detours, self.detour),
+            notes=(*written.notes, f"{self.text}, since {fault}"),
+        )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class Case:
+    """A tiny model that shows a fault.
+
+    Attributes:
+        text: of the model. feeds: its inputs. right: what its first output must be; None: it must load and run.
+        error: how far the largest element may be off, as a share of the largest right one.
+    """
+
+    text: str
+    feeds: Mapping[str, np.ndarray]
+    right: np.ndarray | None = None
+    error: float = 0.02
+
+
+def _never(*_: object) -> bool:
+    return False
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Fault:
+    """Something that onnxruntime's CPU execution provider does wrongly.
+
+    Attributes:
+        name: unique. summary: what goes wrong, for the user.
+        first, last: versions of onnxruntime known to have it, the first in full; `last` "": the newest that was tried
+            has it. `first` "": no release that was tried has it; it was reported, and counts where its cases show it.
+        targets: the CPU targets whose processors have it, empty for all.
+        written, found: whether a node meets it: as it would be written; as it is in a model of an opset.
+        cases: models that show it; None: it cannot be tried safely, and `first`, `last` and `targets` decide.
+        instead: ways around it, best first; empty: the next kernel, or float.
+        advice: what to do about a model that has such nodes. reported: where, a URL or "found here".
+    """
+
+    name: str
+    summary: str
+    first: str = ""
+    last: str = ""
+    targets: frozenset[str] = frozenset()
+    written: Callable[[Written], bool] = _never
+    found: Callable[[ir.Node, int], bool] = _never
+    cases: Callable[[], Iterator[Case]] | None = None
+    instead: tuple[Instead, ...] = field(default=())
+    advice: str
+    reported: str
+
+    def __str__(self) -> str:
+        """`onnxruntime has the fault 'NAME' (SUMMARY)`."""
+        return f"onnxruntime has the fault '{self.name}' ({self.summary})"
+
+    def declared(self, target: str, onnxruntime: str | None) -> bool:
+        """Return whether a version (None: the newest) has it on a target, as far as is known without trying."""
+        if not self.first or (self.targets and target not in self.targets):
+            return False
+        if onnxruntime is None:
+            return not self.last
+        version = _version(onnxruntime)
+        return _version(self.first) <= version and (not self.last or version <= _version(self.last))
+
+
+def _version(text: str) -> tuple[int, ...]:
+    """Return major, minor and patch; a missing patch counts as the last one."""
+    numbers = [int(part) for part in re.findall(r"\d+", text)[:3]]
+    return tuple(numbers) if len(numbers) == 3 else (*numbers, 10**6)
+
+
+faults: Registry[Fault] = Registry("fault", "onnxq.targets.faults")
+
+
+def known_fault(name: str) -> str:
+    """Return a name of a fault; raises RecipeError, with the nearest right spelling, if it is none."""
+    return faults.get(name).name
+
+
+def avoid(written: Written, present: Collection[str]) -> Written | str:
+    """Return what is written where a runtime has faults: the same if none is met, or a reason where no way around is.
+
+    Args:
+        written: what would be written. present: names of the faults that the runtime has.
+    """
+    met = next((fault for name in sorted(present) if (fault := faults.get(name)).written(written)), None)
+    if met is None:
+        return written
+    for way in met.instead:
+        other = way.applied(written, met)
+        if (written.portable and not way.portable) or met.written(other):
+            continue
+        around = avoid(other, present)
+        if isinstance(around, Written):
+            return around
+    return f"{met}; {met.advice}"
+
+
+def met(written: Written) -> frozenset[str]:
+    """Return the names of all known faults that a node would meet, on runtimes that have them."""
+    return frozenset(name for name, fault in faults.items() if fault.written(written))

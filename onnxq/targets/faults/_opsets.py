@@ -1,0 +1,59 @@
+"""Opsets whose QuantizeLinear and DequantizeLinear a runtime lacks, though it loads models of that opset."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from onnxq.targets.faults import Case, Fault, Instead, Written
+from onnxq.targets.faults._nodes import is_op
+from onnxq.targets.faults._texts import model
+from onnxq.types.format import Format
+from onnxq.types.plan import Detour
+from onnxq.types.scheme import PerTensor
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
+
+
+def missing_linear(opset: int, until: int, *, first: str, last: str) -> Fault:
+    """Return the fault of runtimes that lack both for models of `opset` up to below `until`.
+
+    Args:
+        opset: that brought them. until: the next opset that brought them anew. first, last: as for `Fault`.
+    """
+
+    def written(what: Written) -> bool:
+        if not opset <= what.opset < until or Detour.CONTRIB_LINEAR in what.detours:
+            return False
+        if what.row.formats & {Format.QDQ, Format.QOPERATOR} or what.row.kernel == "DequantizeLinear":
+            return True
+        # At run time DynamicQuantizeLinear serves, but for symmetric codes and embeddings with one scale.
+        one_scale = isinstance(what.activations.granularity, PerTensor)
+        lookup = what.node.op_type == "Gather" and isinstance(what.weights.granularity, PerTensor)
+        return Format.DYNAMIC in what.row.formats and ((one_scale and what.activations.symmetric) or lookup)
+
+    def found(node: ir.Node, held: int) -> bool:
+        return opset <= held < until and is_op(node, "QuantizeLinear", "DequantizeLinear")
+
+    def cases() -> Iterator[Case]:
+        import numpy as np
+
+        x = np.array([[-1.0, 0.0, 2.0]], np.float32)
+        body = "q = QuantizeLinear (x, s, z) y = DequantizeLinear (q, s, z)"
+        text = model(body, "float[1,3] x", "float[1,3]", "float s = {1.0}, int8 z = {0}", opset=opset)
+        yield Case(text=text, feeds={"x": x}, right=x)
+
+    name = f"no-quantize-linear-{opset}"
+    return Fault(
+        name=name,
+        summary=f"QuantizeLinear and DequantizeLinear of opset {opset} are missing",
+        first=first,
+        last=last,
+        written=written,
+        found=found,
+        cases=cases,
+        instead=(Instead(text="between those of com.microsoft", detour=Detour.CONTRIB_LINEAR, portable=False),),
+        advice=f"bring the model to an opset below {opset}, or leave `portable` out",
+        reported="found here",
+    )

@@ -1,0 +1,52 @@
+"""int8 by int8 on ARM without dot product: two products of -128 by -128 do not fit the 16 bits they are added in."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from onnxq.graph.constants import constant_tensor
+from onnxq.targets.faults import Fault, Instead, Written, faults
+from onnxq.targets.faults._nodes import dequantizes, producer
+from onnxq.types.scheme import QuantType
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
+
+_OPERATORS = ("MatMul", "Gemm", "Conv")
+_INTEGER = {"QLinearConv": 3, "QLinearMatMul": 3, "QGemm": 3, "MatMulInteger": 1, "ConvInteger": 1}
+_LOWEST = -128
+
+
+def _written(what: Written) -> bool:
+    signed = what.node.op_type in _OPERATORS and bool(what.row.activations) and what.weights.dtype is QuantType.INT8
+    return signed and bool(what.slots) and not (what.weights.symmetric and what.weights.narrow)
+
+
+def _found(node: ir.Node, _: int) -> bool:
+    codes: ir.Value | None = None
+    if node.op_type in _INTEGER and _INTEGER[node.op_type] < len(node.inputs):
+        codes = node.inputs[_INTEGER[node.op_type]]
+    elif node.op_type in _OPERATORS and not node.domain and dequantizes(producer(node, 0)):
+        weight = producer(node, 1)
+        codes = weight.inputs[0] if weight is not None and dequantizes(weight) else None
+    tensor = constant_tensor(codes)
+    if tensor is None or tensor.dtype.name != "INT8":
+        return False
+    return bool((tensor.numpy() == _LOWEST).any())
+
+
+faults.add(
+    "int8-pairs-arm",
+    Fault(
+        name="int8-pairs-arm",
+        summary="int8 products wrap on ARM without dot product where codes of -128 meet",
+        first="1.23.0",
+        last="1.29",
+        targets=frozenset({"cpu-arm64"}),
+        written=_written,
+        found=_found,
+        instead=(Instead(text="no code of its weights is -128", symmetric=True, narrow=True),),
+        advice="choose weights without the code -128: symmetric, `narrow: true`",
+        reported="https://github.com/microsoft/onnxruntime/issues/31573",
+    ),
+)

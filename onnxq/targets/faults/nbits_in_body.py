@@ -1,0 +1,76 @@
+"""MatMulNBits in a body, whose zero points are initializers of an outer scope."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from onnxq.targets.faults import Case, Fault, Instead, Written, faults
+from onnxq.targets.faults._nodes import is_filled, is_op, reads_outside
+from onnxq.targets.faults._texts import branch, constant, model, numbers
+from onnxq.types.plan import Detour
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
+
+ROUNDS = 4
+"""The accuracy level at which activations are rounded inside the kernel; it alone packs weights, and loses what it is
+given from outside."""
+
+
+def written(what: Written) -> bool:
+    """Return whether MatMulNBits would read zero points from outside its body."""
+    product = what.row.kernel == "MatMulNBits" and what.accuracy_level == ROUNDS and not what.weights.symmetric
+    return product and Detour.OWN_CODES not in what.detours and reads_outside(what.node, what.slots[0])
+
+
+def found(node: ir.Node, _: int) -> bool:
+    """Return whether a node is such a product."""
+    if not is_op(node, "MatMulNBits", domain="com.microsoft") or node.attributes.get_int("accuracy_level", 0) != ROUNDS:
+        return False
+    return is_filled(node, 3) and reads_outside(node, 3) and node.attributes.get_int("block_size", 0) > 16
+
+
+def cases() -> Iterator[Case]:
+    """Yield 4 bits in blocks of 32."""
+    import numpy as np
+
+    rng = numbers()
+    codes, zero_points = rng.integers(0, 16, (8, 2, 32)), rng.integers(0, 16, (8, 2))
+    scale = rng.uniform(0.5, 1.5, (8, 2)).astype(np.float32)
+    x = rng.standard_normal((4, 64)).astype(np.float32)
+    weight = ((codes - zero_points[..., None]) * scale.astype(np.float64)[..., None]).reshape(8, 64)
+    packed = (codes[..., 0::2] | codes[..., 1::2] << 4).astype(np.uint8)
+    both = (zero_points[:, 0:1] | zero_points[:, 1:2] << 4).astype(np.uint8)
+    product = (
+        "a = com.microsoft.MatMulNBits <K = 64, N = 8, bits = 4, block_size = 32, accuracy_level = 4> (x, q, s, z)"
+    )
+    constants = (
+        constant("q", packed),
+        constant("s", scale),
+        constant("z", both),
+        constant("o", np.zeros((4, 8)).astype(np.float32)),
+    )
+    text = model(branch(product, "float[4,8]", zero="Identity (o)"), "bool c, float[4,64] x", "float[4,8]", *constants)
+    yield Case(text=text, feeds={"c": np.array(True), "x": x}, right=x.astype(np.float64) @ weight.T, error=0.05)
+
+
+faults.add(
+    "nbits-in-body",
+    Fault(
+        name="nbits-in-body",
+        summary="MatMulNBits in a body is computed with wrong zero points where they lie in an outer scope",
+        first="1.23.0",
+        last="1.28",
+        written=written,
+        found=found,
+        cases=cases,
+        instead=(
+            Instead(text="its codes lie in the body itself", detour=Detour.OWN_CODES),
+            Instead(text="without zero points", symmetric=True),
+            Instead(text="its inputs not rounded", accuracy_level=1),
+        ),
+        advice="put codes, scales and zero points into the body, or take a newer onnxruntime",
+        reported="found here; https://github.com/microsoft/onnxruntime/issues/31137 has the cause",
+    ),
+)

@@ -1,0 +1,70 @@
+"""Rows of a uint8 table, dequantized with a zero point each, directly in front of a product of int8 weights."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from onnxq.targets.faults import Case, Fault, Instead, Written, faults
+from onnxq.targets.faults._nodes import dequantizes, dtype_of, is_filled, is_op, producer, readers
+from onnxq.targets.faults._texts import constant, model, numbers
+from onnxq.types.plan import Detour
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
+
+
+def _written(what: Written) -> bool:
+    table = what.node.op_type == "Gather" and what.row.kernel == "DequantizeLinear"
+    middle = what.weights.symmetric and what.weights.dtype.stored_bits == 8  # then it needs no zero points
+    if not table or middle or Detour.SIGNED_TABLE in what.detours:
+        return False
+    return any(is_op(reader, "MatMul") and reader.inputs[0] is what.node.outputs[0] for reader in readers(what.node))
+
+
+def _found(node: ir.Node, _: int) -> bool:
+    first, second = (producer(node, slot) for slot in (0, 1)) if is_op(node, "MatMul") else (None, None)
+    if first is None or second is None or not dequantizes(first) or not dequantizes(second):
+        return False
+    if dtype_of(first, 0) != "uint8" or not is_filled(first, 2):
+        return False
+    quantized = all(reader.op_type == "QuantizeLinear" for reader in readers(node))  # an integer product then
+    return is_op(producer(first, 2), "Gather") and not quantized
+
+
+def _cases() -> Iterator[Case]:
+    import numpy as np
+
+    rng = numbers()
+    table, scale = rng.integers(0, 256, (6, 16)), rng.uniform(0.5, 1.5, (6, 1)).astype(np.float32)
+    zero_point, weight, rows = rng.integers(0, 256, (6, 1)), rng.integers(-127, 128, (16, 8)), np.array([1, 3, 5])
+    constants = (
+        constant("t", table.astype(np.uint8)),
+        constant("s", scale),
+        constant("z", zero_point.astype(np.uint8)),
+        constant("q", weight.astype(np.int8)),
+        constant("ws", np.ones(8, np.float32)),
+    )
+    body = (
+        "c = Gather (t, i) d = Gather (s, i) e = Gather (z, i) "
+        "x = DequantizeLinear <axis = 1, block_size = 16> (c, d, e) "
+        "w = DequantizeLinear <axis = 1> (q, ws) y = MatMul (x, w)"
+    )
+    right = ((table - zero_point) * scale.astype(np.float64))[rows] @ weight
+    yield Case(text=model(body, "int64[3] i", "float[3,8]", *constants, opset=21), feeds={"i": rows}, right=right)
+
+
+faults.add(
+    "unsigned-table",
+    Fault(
+        name="unsigned-table",
+        summary="rows of a uint8 table that have a zero point each, in front of a product of int8 weights, do not run",
+        first="1.23.0",
+        written=_written,
+        found=_found,
+        cases=_cases,
+        instead=(Instead(text="the table is stored as int8", detour=Detour.SIGNED_TABLE),),
+        advice="store the table as int8, or without zero points",
+        reported="found here",
+    ),
+)
