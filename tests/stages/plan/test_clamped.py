@@ -80,7 +80,11 @@ def test_weights_alone_are_unpacked_where_the_plan_says_so(product, clamp, reade
     assert ("fuses no product" in decision.reason.text) is not fused
 
 
-@pytest.mark.parametrize("row", [row for row in targets.get("cpu").rows if row.takes_clamp and not row.fused], ids=str)
+@pytest.mark.parametrize(
+    "row",
+    [row for row in targets.get("cpu").rows if row.takes_clamp and not row.fused],
+    ids=lambda row: f"{row.op}-{'-'.join(sorted(row.weights))}",
+)
 def test_the_runtime_still_wants_codes_behind_such_a_clamp(row, monkeypatch):
     """The fact itself: without this rule nothing is fused. It may go once a runtime fuses all the same."""
     target = targets.get("cpu")
