@@ -50,6 +50,13 @@ class Processor:
             return "cpu-arm64"
         return "cpu-vnni" if _EXACT & (self.features or frozenset()) else "cpu-avx2"
 
+    @property
+    def kind(self) -> str:
+        """Its name among `PRETENDED`."""
+        if self.target == "cpu-avx2":
+            return "avx512" if "avx512" in (self.features or ()) else "avx2"
+        return self.target.removeprefix("cpu-")
+
     def __str__(self) -> str:
         """`AMD EPYC (x86-64: avx2, avx512, avx512-vnni)`."""
         known = "features unknown" if self.features is None else ", ".join(sorted(self.features)) or "no vector units"
@@ -69,16 +76,21 @@ PRETENDED = {
 
 @functools.cache
 def this_processor() -> Processor:
-    """Return the processor of this machine, as /proc/cpuinfo describes it where there is one.
+    """Return the processor that counts as this machine's: the one that `ONNXQ_PROCESSOR` names, else the real one.
 
     Raises:
         RecipeError: `ONNXQ_PROCESSOR` names none that is known.
     """
     pretended = os.environ.get(_VARIABLE)
-    if pretended:
-        if pretended not in PRETENDED:
-            raise RecipeError(f"unknown processor '{pretended}' in {_VARIABLE}{nearest(pretended, PRETENDED)}")
-        return PRETENDED[pretended]
+    if not pretended:
+        return real_processor()
+    if pretended not in PRETENDED:
+        raise RecipeError(f"unknown processor '{pretended}' in {_VARIABLE}{nearest(pretended, PRETENDED)}")
+    return PRETENDED[pretended]
+
+
+def real_processor() -> Processor:
+    """Return the processor of this machine, as /proc/cpuinfo describes it where there is one."""
     machine = platform.machine().lower()
     architecture = _ARCHITECTURES.get(machine, machine)
     try:

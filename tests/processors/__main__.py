@@ -3,8 +3,10 @@
 import sys
 from pathlib import Path
 
-from tests.processors import mask, missing_tools
+from tests.processors import mask, why_not
 
-if missing_tools():
-    sys.exit(f"needs {', '.join(missing_tools())}")
+if len(sys.argv) != 2:
+    sys.exit("usage: python -m tests.processors ENVIRONMENT")
+if why_not() is not None:
+    sys.exit(f"tests.processors {why_not()}")
 print(f"{mask(Path(sys.argv[1]))} CPUID instructions replaced in {sys.argv[1]}")

@@ -1,17 +1,14 @@
 """What rows say of saturation is what the runtime does: on this processor, and on one without VNNI where emulated."""
 
 import json
-import shutil
-import subprocess
 
 import pytest
 from onnxq.errors import RecipeError
-from onnxq.runtime.saturation import adds_pairs, emulated_without_vnni
+from onnxq.runtime.saturation import adds_pairs
 from onnxq.stages import reprove as reproving
 from onnxq.stages.probe import ProbeResult
 from onnxq.stages.probe_sums import EXACT, PAIRS, probe_sums
 from onnxq.targets import targets
-from onnxq.targets.processor import this_processor
 
 PROBE = """
 import json, sys
@@ -22,10 +19,12 @@ json.dump([[r.op, r.form, r.activations, r.weights, r.expected, r.found] for r i
 """
 
 
+@pytest.mark.real_processor
 def test_the_processor_does_what_its_target_says():
     assert adds_pairs() is any(row.pairs is not None for row in targets.get("cpu").rows)
 
 
+@pytest.mark.real_processor
 @pytest.mark.parametrize(
     "result", list(probe_sums(targets.get("cpu"))), ids=lambda r: f"{r.op}-{r.form}-{r.activations}-{r.weights}"
 )
@@ -34,16 +33,8 @@ def test_sums_here_are_what_the_row_says(result):
 
 
 @pytest.mark.timeout(600)
-@pytest.mark.skipif(
-    shutil.which("valgrind") is None or this_processor().architecture != "x86-64",
-    reason="valgrind, which has AVX2 and no VNNI, is not installed",
-)
-def test_sums_without_vnni_are_what_the_rows_say():
-    command = emulated_without_vnni("json.tool")
-    assert command is not None
-    command = [*command[: command.index("-m")], "-c", PROBE]
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
-    results = json.loads(done.stdout)
+def test_sums_without_vnni_are_what_the_rows_say(run_without_vnni):
+    results = json.loads(run_without_vnni(PROBE))
     assert [row for row in results if row[4] != row[5]] == []
     assert {row[5] for row in results} == {EXACT, PAIRS}
 

@@ -22,6 +22,7 @@ FOUR_BITS = ("int4", "awq-int4", "gptq-int4", "zeroquant")
 DATA = [{"x": np.random.default_rng(0).standard_normal((64, 256)).astype(np.float32)}]
 
 
+@pytest.mark.real_processor
 @pytest.mark.parametrize("name", [name for name in recipe_names() if name != "w8a16"])
 def test_a_recipe_quantizes_and_is_near(name):
     report = onnxq.quantize(model_from_text(MODEL), calibration=DATA, recipe=name, guard=False)
