@@ -19,8 +19,8 @@ Results go to stdout; progress, warnings and errors to stderr.
 
 | exit code | means |
 |---|---|
-| 0 | done |
-| 1 | the result is worse than allowed; nothing was written |
+| 0 | done: a model was written, which is the float model where quantizing gains nothing |
+| 1 | nothing was written: the result is worse than allowed, or nothing in the model can be quantized |
 | 2 | a request that cannot be met: usage, recipe, a library that is not installed |
 | 3 | a model or data that will not do, or a file that cannot be written |
 | 70 | a fault of onnxq; `ONNXQ_DEBUG=1` shows where |

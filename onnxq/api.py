@@ -26,13 +26,14 @@ from onnxq.stages.load import load
 from onnxq.stages.make_recipe import make_recipe
 from onnxq.stages.make_report import make_report
 from onnxq.stages.progress import Progress
-from onnxq.stages.refuse import refuse_empty, refuse_none_found, refuse_worse, why_empty
+from onnxq.stages.refuse import refuse_empty, refuse_none_found, refuse_worse
 from onnxq.stages.rewrite import is_of_rewrite
 from onnxq.stages.rewrite import simulate as run_simulate
 from onnxq.stages.save import check_writable, has_data_files, to_proto
 from onnxq.stages.save_report import report_path, save_with_report
 from onnxq.stages.search.notebook import checkpoint_path
 from onnxq.stages.sensitivity import sensitivity as run_sensitivity
+from onnxq.stages.why_empty import why_empty
 from onnxq.types.benchmark import Benchmark, Comparison
 from onnxq.types.diagnosis import Diagnosis
 from onnxq.types.inspection import Inspection
@@ -99,8 +100,8 @@ def quantize(
         statistics: of an earlier calibration, or the path of its file, instead of running the calibration data again.
         memory, executor: as for `calibrate`.
         force: overwrite existing files.
-        allow_empty: write the model also where nothing in it can be quantized. (Where rules, or a guard, put back in
-            float what could be, the result is written in any case.)
+        allow_empty: write the model also where nothing in it can be quantized. (Where something could be, and rules
+            keep it in float or nothing is gained by it, the float model is the result in any case.)
         check: run both models and compare them; False: nor is there a guard (`guard`, see the recipe), which measures
             whether quantizing pays and puts back in float what does not.
         verify_each: check the model after every pass, and compare outputs around passes that must not change them.

@@ -7,7 +7,7 @@
     ├── PlanError               a plan that does not fit its model                                        (exit code 3)
     ├── PassError               a pass failed or broke its contract                                       (exit code 3)
     ├── MissingDependencyError  onnxruntime or an optional library is not installed                       (exit code 2)
-    └── VerificationError       the result is worse than what the user allowed                            (exit code 1)
+    └── VerificationError       worse than what the user allowed, or nothing can be quantized             (exit code 1)
 
     OnnxqWarning                a named warning; also listed in the report
 
@@ -56,7 +56,10 @@ class MissingDependencyError(OnnxqError):
 
 
 class VerificationError(OnnxqError):
-    """The quantized model is worse than what the user allowed; `report` is the Report that tells all about it."""
+    """The quantized model is worse than what the user allowed, or nothing in it can be quantized: nothing was written.
+
+    `report` is the Report that tells all about it, None where there is none.
+    """
 
     exit_code: ClassVar[int] = 1
 

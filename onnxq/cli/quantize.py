@@ -117,12 +117,12 @@ def command(
         raise
     except VerificationError as error:
         if error.report is not None:
-            _show(error.report, as_json=as_json, quiet=quiet)  # tells by how much, and where it was lost
+            _show(error.report, as_json=as_json, quiet=quiet, refused=True)  # tells by how much, and where it was lost
         raise
     _show(report, as_json=as_json, quiet=quiet)
 
 
-def _show(report: Report, *, as_json: bool, quiet: bool) -> None:
+def _show(report: Report, *, as_json: bool, quiet: bool, refused: bool = False) -> None:
     from onnxq.cli.show_report import report_parts
     from onnxq.cli.terminal import show, show_text, warn
     from onnxq.stages.report_json import report_to_json
@@ -132,4 +132,4 @@ def _show(report: Report, *, as_json: bool, quiet: bool) -> None:
     if as_json or quiet:
         warn(report.warnings)
     else:
-        show(*report_parts(report))
+        show(*report_parts(report, refused=refused))

@@ -29,10 +29,17 @@ _TELLING = ("features-in-float",)  # reasons of quantized nodes that say more th
 _GOOD, _BAD, _DIM, _HEAD = "green", "red", "dim", "bold"
 
 
-def report_parts(report: Report) -> Iterator[RenderableType]:
-    """Yield what to print, part by part; made for 80 columns, wider terminals fold less."""
-    yield _title(report)
-    yield _outcome(report)
+def report_parts(report: Report, *, refused: bool = False) -> Iterator[RenderableType]:
+    """Yield what to print, part by part; made for 80 columns, wider terminals fold less.
+
+    Args:
+        report: of a call. refused: whether nothing was written, and no model handed back.
+    """
+    changed = any(entry.action is Action.QUANTIZE for entry in report.plan.decisions)
+    yield _title(report, "not written" if refused else "quantized" if changed else "in float")
+    told = changed or not refused  # figures of what was made and not written; none of what was not made
+    if told:
+        yield _outcome(report)
     verification = report.verification
     if verification is None:
         yield _note("not verified: the models were not run")
@@ -40,7 +47,7 @@ def report_parts(report: Report) -> Iterator[RenderableType]:
         title = f"Outputs, quantized against float, {_count(verification.samples, 'sample')}"
         yield _section(title, _outputs(verification.outputs))
     yield _section("Nodes", _nodes(report.plan.decisions))
-    if report.coverage is not None and report.coverage.weight_bytes:
+    if told and report.coverage is not None and report.coverage.weight_bytes:
         yield Padding(_coverage(report.coverage), (0, 0, 0, 2))
     if report.plan.equalizations:
         yield _section("Equalized before", _equalized(report.plan.equalizations))
@@ -60,9 +67,9 @@ def report_parts(report: Report) -> Iterator[RenderableType]:
     yield _note(_spent(report.seconds))
 
 
-def _title(report: Report) -> Text:
+def _title(report: Report, what: str) -> Text:
     source = Path(report.source).name if report.source else "the model"
-    text = Text.assemble((source, _HEAD), f" quantized: {report.plan.format} for target {report.plan.target}")
+    text = Text.assemble((source, _HEAD), f" {what}: {report.plan.format} for target {report.plan.target}")
     seen = report.calibration
     if seen.get("synthetic"):
         text.append("\ncalibrated on made-up inputs", style="yellow")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import time
 from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -13,6 +12,7 @@ from onnxq.errors import PassError, RecipeError, nearest
 from onnxq.graph.walk import scopes
 from onnxq.passes import PassEntry, passes
 from onnxq.passes.pipeline import Step, parse
+from onnxq.passes.quiet import quiet_libraries
 from onnxq.passes.reproducer import dump_model, write_reproducer
 from onnxq.passes.verifier import Verifier, checker_complaint
 
@@ -71,11 +71,11 @@ def run_pipeline(
     """
     steps = _steps(names, options or {})
     dump = None if dump_after is None else (_last(dump_after[0], steps), dump_after[1])
-    _quiet_libraries()
     skipped: dict[int, str] = {}
     while True:
         try:
-            return _attempt(model, steps, skipped, dump, verify_each)
+            with quiet_libraries():
+                return _attempt(model, steps, skipped, dump, verify_each)
         except _StepError as failure:
             step = steps[failure.index]
             message = f"pass '{step}' failed: {failure.reason}"
@@ -192,11 +192,3 @@ def _root(error: BaseException) -> str:
         error = error.__cause__
     text = str(error).strip().partition("\n")[0] or type(error).__name__
     return text.rstrip(".")
-
-
-def _quiet_libraries() -> None:
-    """Keep the libraries' log lines from the terminal; a program that sets up logging still gets them."""
-    for name in ("onnx_ir", "onnxscript"):
-        logger = logging.getLogger(name)
-        if not logger.handlers:
-            logger.addHandler(logging.NullHandler())

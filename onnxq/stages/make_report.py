@@ -12,6 +12,7 @@ from onnxq.stages.doctor import planned
 from onnxq.stages.draft import Draft, is_empty
 from onnxq.stages.job import Job
 from onnxq.stages.load import file_bytes
+from onnxq.stages.why_empty import about_empty
 from onnxq.types.guarding import Guarding
 from onnxq.types.report import Report, Verification
 from onnxq.types.searching import Searching
@@ -42,7 +43,7 @@ def make_report(
     if data is not None:
         hashes["calibration"] = data
     if is_empty(made) and not job.imported:
-        job.warnings.append("nothing was quantized: every node has its reason in the plan")
+        job.warnings.append(about_empty(made, draft.model))
     checked = () if verification is None else verification.warnings
     return Report(
         source=None if path is None else str(path),

@@ -72,12 +72,14 @@ def verify(
         del expected, plain  # their weights, before others are loaded
     with step(progress, None, "compare tensors"):
         tensors = tensor_errors(reference or float_model, quantized, few, plan, threads=threads, progress=progress)
-    with step(progress, None if metric else source.samples, "score"):
-        if metric is not None:
-            result: MetricResult | None = score(metric, float_served, quantized_served)
-        else:
+    result: MetricResult | None = None
+    if metric is not None:
+        with step(progress, 2, "score"):
+            result = score(metric, float_served, quantized_served, progress)
+    elif next(iter(source.batches())).labels is not None:
+        with step(progress, source.samples, "score"):
             result, more = accuracy(float_served, quantized_served, source, progress)
-            warnings += more
+        warnings += more
     latency, settled = _latency((float_served, quantized_served), source, threads, latency_budget)
     if not settled:
         warnings.append("the machine was busy while models were timed: the latency is uncertain, measure again")

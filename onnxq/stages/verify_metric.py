@@ -37,17 +37,17 @@ def load_metric(path: str) -> Metric:
         raise RecipeError(f"metric {error}") from error
 
 
-def score(metric: Metric, float_served: Session, quantized_served: Session) -> MetricResult:
-    """Score both models with the user's metric.
+def score(metric: Metric, float_served: Session, quantized_served: Session, progress: Progress) -> MetricResult:
+    """Score both models with the user's metric; `progress` is told of each.
 
     Raises:
         RecipeError: the metric fails, or returns something else than a finite number.
     """
-    return MetricResult(
-        name=name_of(metric),
-        float_value=score_one(metric, float_served, "float"),
-        quantized_value=score_one(metric, quantized_served, "quantized"),
-    )
+    values = []
+    for session, which in ((float_served, "float"), (quantized_served, "quantized")):
+        values.append(score_one(metric, session, which))
+        progress.advance(1)
+    return MetricResult(name=name_of(metric), float_value=values[0], quantized_value=values[1])
 
 
 def name_of(metric: Metric) -> str:

@@ -302,7 +302,7 @@ class Recipe(_Model):
     prefer: Literal["speed", "size"] = "speed"
     accuracy_level: Literal[1, 4] | None = None
     opset: int | None = Field(default=None, ge=1)
-    search: tuple[str, ...] = ()
+    search: Annotated[tuple[str, ...], BeforeValidator(_listed)] = ()
     tries: int = Field(default=24, ge=1)
 
     @classmethod

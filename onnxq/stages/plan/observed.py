@@ -66,7 +66,7 @@ def _unfit(value: ir.Value | None, statistics: Statistics) -> Reason | None:
     if seen.nan:
         return Reason(code="nan", text=f"tensor '{name}' held NaN during calibration ({seen.nan} values)")
     if seen.pos_inf or seen.neg_inf:
-        return Reason(code="mask", text=f"tensor '{name}' held infinities: an attention mask has no place in a range")
+        return _infinite(value, name, seen)
     if seen.sentinels:
         text = (
             f"tensor '{name}' held {seen.sentinels[0].minimum:.3g}, far from all else: a mask has no place in a range"
@@ -75,6 +75,19 @@ def _unfit(value: ir.Value | None, statistics: Statistics) -> Reason | None:
     if seen.minimum == 0 == seen.maximum:
         return Reason(code=_DEAD, text=f"tensor '{name}' was 0 throughout calibration: {_REMEDY}")
     return None
+
+
+def _infinite(value: ir.Value | None, name: str, seen: TensorStatistics) -> Reason:
+    """Return the reason against a tensor with infinities: minus infinity is what masks hold, others are faults."""
+    given = value is not None and value.is_graph_input()
+    what, remedy = (f"input '{name}'", "clean the data") if given else (f"tensor '{name}'", "find out where from")
+    count = seen.pos_inf + seen.neg_inf
+    masked = sum(sentinel.count for sentinel in seen.sentinels)
+    values = "1 infinite value" if count == 1 else f"{count} infinite values"
+    text = f"{what} held {values} of {count + seen.count + masked} during calibration"
+    if seen.pos_inf:
+        return Reason(code="infinite", text=f"{text}: they have no place in a range; {remedy}")
+    return Reason(code="mask", text=f"{text}: an attention mask has no place in a range; if it is none, {remedy}")
 
 
 def _dead_behind(value: ir.Value, statistics: Statistics) -> Reason | None:

@@ -154,6 +154,12 @@ def _missing(rule: Rule, nodes: Collection[tuple[str, str]]) -> tuple[str, ...]:
 
 
 def _nearest(rule: Rule, name: str, names: Collection[str], known_ops: Collection[str]) -> str:
-    """Return a hint at what was meant by a name of a rule: a node, or an operator type written as a name."""
-    hint = nearest(name, names if rule.match.ops else {*names, *known_ops})
-    return hint if "did you mean" in hint else nearest(name, names)
+    """Return a hint at what was meant by a name of a rule: a node, or an operator type written as a name.
+
+    A word like `Convs` is nearer to an operator type, `conv9` to a node.
+    """
+    of_nodes, of_all = nearest(name, names), nearest(name, {*names, *known_ops})
+    like_a_type = (name.isalpha() and name[0].isupper()) or name.lower() in {each.lower() for each in known_ops}
+    if rule.match.ops or "did you mean" not in of_all or ("did you mean" in of_nodes and not like_a_type):
+        return of_nodes
+    return of_all
