@@ -1,4 +1,4 @@
-"""The libraries that passes are made of tell their own users what they do; ours hear of it in records and warnings."""
+"""The libraries that passes are made of log for their own users; ours are told in records and warnings."""
 
 from __future__ import annotations
 
@@ -9,9 +9,6 @@ from collections.abc import Iterator
 from threading import Lock
 
 _LIBRARIES = ("onnx_ir", "onnxscript")
-_lock = Lock()
-_within = 0
-_before: dict[str, bool] = {}
 
 
 @contextlib.contextmanager
@@ -20,24 +17,40 @@ def quiet_libraries() -> Iterator[None]:
 
     Handlers on a library's own logger still get them. Threads may be within at the same time.
     """
-    global _within
     if os.environ.get("ONNXQ_DEBUG"):
         yield
         return
-    with _lock:
-        for name in _LIBRARIES if not _within else ():
-            logger = logging.getLogger(name)
-            _before[name], logger.propagate = logger.propagate, False
-            logger.addHandler(_NOWHERE)
-        _within += 1
+    _GATE.close()
     try:
         yield
     finally:
-        with _lock:
-            _within -= 1
-            for name in _LIBRARIES if not _within else ():
-                logging.getLogger(name).propagate = _before[name]
-                logging.getLogger(name).removeHandler(_NOWHERE)
+        _GATE.open()
 
 
-_NOWHERE = logging.NullHandler()
+class _Gate:
+    """Shut as long as anybody is within; then as it was."""
+
+    def __init__(self) -> None:
+        self._lock = Lock()
+        self._within = 0
+        self._before: dict[str, bool] = {}
+        self._nowhere = logging.NullHandler()  # else lines without a handler go to stderr
+
+    def close(self) -> None:
+        with self._lock:
+            for name in _LIBRARIES if not self._within else ():
+                logger = logging.getLogger(name)
+                self._before[name], logger.propagate = logger.propagate, False
+                logger.addHandler(self._nowhere)
+            self._within += 1
+
+    def open(self) -> None:
+        with self._lock:
+            self._within -= 1
+            for name in _LIBRARIES if not self._within else ():
+                logger = logging.getLogger(name)
+                logger.propagate = self._before[name]
+                logger.removeHandler(self._nowhere)
+
+
+_GATE = _Gate()

@@ -11,7 +11,9 @@ from onnxq.runtime.session import open_session
 if TYPE_CHECKING:
     import onnx_ir as ir
 
-_SMALL = 1024  # bytes: what the runtime may want to know of constants while it loads a model, shapes and axes, is smaller
+_SMALL = (
+    1024  # bytes: what the runtime may want to know of constants while it loads a model, shapes and axes, is smaller
+)
 
 
 def check_loads(model: ir.Model) -> None:

@@ -6,7 +6,7 @@ import hashlib
 from dataclasses import asdict
 from pathlib import Path
 
-from onnxq.graph.tensors import total_bytes
+from onnxq.graph.tensors import stored_bytes
 from onnxq.runtime.session import versions
 from onnxq.stages.doctor import planned
 from onnxq.stages.draft import Draft, is_empty
@@ -48,8 +48,8 @@ def make_report(
     return Report(
         source=None if path is None else str(path),
         output=None,
-        float_bytes=total_bytes(job.came) if path is None else file_bytes(path),
-        quantized_bytes=total_bytes(draft.model),
+        float_bytes=stored_bytes(job.came) if path is None else file_bytes(path),
+        quantized_bytes=stored_bytes(draft.model),
         plan=made,
         # What a guard would decide is decided: replayed, the recipe gives this model whatever the clocks say.
         recipe=draft.recipe.model_copy(update={"guard": False, "search": ()}).plain(),

@@ -13,6 +13,7 @@ from onnxq.types.report import Report
 from onnxq.types.searching import Searching
 from onnxq.types.statistics import Statistics
 
+
 def refuse_none_found(job: Job, draft: Draft, found: Statistics, searching: Searching, *, kept: bool) -> None:
     """Raise VerificationError if a search met no model within the budget.
 

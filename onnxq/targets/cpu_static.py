@@ -109,9 +109,7 @@ def _linear(
     common = Row(activations=_EIGHT, weights=_EIGHT, refuses=refuses, condition=only, formats=_QDQ, **row)
     common = replace(common, takes_clamp=common.output is Output.OPTIONAL)
     u8, s8 = frozenset({QuantType.UINT8}), frozenset({QuantType.INT8})
-    written = replace(
-        common, formats=_QOPERATOR, contrib=contrib, largest_rank_per_channel=None, takes_clamp=False
-    )
+    written = replace(common, formats=_QOPERATOR, contrib=contrib, largest_rank_per_channel=None, takes_clamp=False)
     # What QDQ fuses, onnxruntime converts to types it has kernels for; written out, int8 x uint8 is not among them.
     return common, replace(written, activations=u8), replace(written, activations=s8, weights=s8)
 

@@ -44,7 +44,9 @@ def test_nothing_gained_is_code_0_and_the_float_model(tmp_path, capsys):
     assert "nothing is gained by quantizing, so the result is the float model" in seen.out
     assert "'first': ConvInteger takes" in " ".join(seen.out.split())
     assert "in float: dynamic" in seen.out
-    (node,), (weight,) = (getattr(onnx.load(tmp_path / "net.int8.onnx").graph, part) for part in ("node", "initializer"))
+    (node,), (weight,) = (
+        getattr(onnx.load(tmp_path / "net.int8.onnx").graph, part) for part in ("node", "initializer")
+    )
     assert node.op_type == "Conv"
     np.testing.assert_array_equal(
         onnx.numpy_helper.to_array(weight), onnx.numpy_helper.to_array(onnx.load(path).graph.initializer[0])

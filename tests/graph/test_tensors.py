@@ -2,7 +2,8 @@ import io
 
 import numpy as np
 import onnx_ir as ir
-from onnxq.graph.tensors import write
+from onnxq.graph.tensors import stored_bytes, total_bytes, write
+from onnxq.graph.text import model_from_text
 
 
 def test_bytes_are_those_of_raw_data():
@@ -25,3 +26,22 @@ def test_a_view_of_a_mapped_file_can_be_read_again(tmp_path):
         write(view, sink)
         assert sink.getvalue() == array.T.tobytes()
     np.testing.assert_array_equal(view.numpy(), array.T)
+
+
+def test_bytes_of_a_model_count_the_graph_around_its_weights():
+    """Against the file itself, and without reading weights."""
+    body = " ".join(f"a{index + 1} = MatMul (a{index}, w)" for index in range(30))
+    text = f'<ir_version: 9, opset_import: ["" : 17]> g (float[4,8] a0) => (float[4,8] a30) <float[8,8] w> {{ {body} }}'
+    model = model_from_text(text)
+    model.graph.initializers["w"].const_value = ir.tensor(np.ones((8, 8), np.float32), name="w")
+    assert total_bytes(model) == 256
+    size = len(ir.to_proto(model).SerializeToString())
+    assert abs(stored_bytes(model) - size) < 0.02 * size
+
+    def read() -> ir.TensorProtocol:
+        raise AssertionError("the weight was read")
+
+    lazy = ir.LazyTensor(read, dtype=ir.DataType.FLOAT, shape=ir.Shape([8, 8]), name="w")
+    model.graph.initializers["w"].const_value = lazy
+    assert abs(stored_bytes(model) - size) < 0.02 * size
+    assert model.graph.initializers["w"].const_value is lazy

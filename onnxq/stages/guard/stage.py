@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from time import perf_counter
 from typing import TYPE_CHECKING, Literal
 
-from onnxq.graph.tensors import total_bytes
+from onnxq.graph.tensors import stored_bytes
 from onnxq.stages.draft import Draft, Make, keep, refine
 from onnxq.stages.guard.error import ErrorGuard, Quality
 from onnxq.stages.guard.faults import FaultGuard, Fidelity
@@ -104,12 +104,15 @@ def guard(
         return done(draft, Verdict.FLOAT, f"{text}; {_ADVICE}")
     races = speed.races(draft.model)
     slow = [race for race in races if race.slower]
-    if slow and prefer == "size":
+    before, after = stored_bytes(original), stored_bytes(draft.model)
+    if slow and prefer == "size" and after < before:
         return done(draft, Verdict.SLOWER, f"slower than float: {_figures(slow)}; kept, since size is preferred", races)
+    if slow and after >= before:
+        text = f"slower than float: {_figures(slow)}, and larger: {after} bytes, float {before}"
+        return done(_all_float(make, draft, text), Verdict.FLOAT, f"{text}; the result is the float model", races)
     if slow:
         text = f"slower than float: {_figures(slow)}"
         return done(_all_float(make, draft, text), Verdict.FLOAT, f"{text}; {_ADVICE}", races)
-    before, after = total_bytes(original), total_bytes(draft.model)
     if not any(race.faster for race in races) and after >= before:
         text = f"nothing is gained: {_figures(races)}, and the model does not get smaller"
         return done(_all_float(make, draft, text), Verdict.FLOAT, f"{text}; the result is the float model", races)

@@ -261,7 +261,9 @@ def _looks_up(node: ir.Node, fact: OpFact) -> bool:
 def _about_constants(node: ir.Node, table: str | None) -> str:
     if all(value is None or moved_tensor(value) is not None for value in node.inputs):
         return "computes from constants only"
-    return f"picks from constants, which stay in float: {table or 'only rows that a Gather picks are looked up on codes'}"
+    return (
+        f"picks from constants, which stay in float: {table or 'only rows that a Gather picks are looked up on codes'}"
+    )
 
 
 def _problem(

@@ -1,9 +1,9 @@
 """Products in front of a clamp that the runtime takes for a part of their group of Q and DQ.
 
-onnxruntime looks behind some operators for a Relu or Clip that QuantizeLinear makes superfluous. It does where that node
-alone reads the product and has one reader itself, whatever its bounds; where no QuantizeLinear then follows, nothing is
-fused, and the product runs in float between Q and DQ. With a second reader, or as an output of the graph, the clamp is
-let alone, and the product returns float.
+onnxruntime looks behind some operators for a Relu or Clip that QuantizeLinear makes superfluous. It does where that
+node alone reads the product and has one reader itself, whatever its bounds; where no QuantizeLinear then follows,
+nothing is fused, and the product runs in float between Q and DQ. With a second reader, or as an output of the graph,
+the clamp is let alone, and the product returns float.
 """
 
 from __future__ import annotations

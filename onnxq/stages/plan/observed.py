@@ -1,4 +1,4 @@
-"""What calibration says against quantizing a node: never ran, always 0, NaN, infinities, masks, values lost beside others."""
+"""What calibration says against quantizing a node: never ran, always 0, NaN, infinities, masks, too wide a range."""
 
 from __future__ import annotations
 
@@ -135,8 +135,7 @@ def _never_ran(model: ir.Model, examined: Sequence[Candidate | Kept]) -> list[st
             top, owner = owner.graph, owners[owner.graph]  # type: ignore[index]
         counts[titles[top]] += number  # type: ignore[index]
     return [
-        f"{title} never ran during calibration: {_stay(number)} in float; "
-        "calibrate with samples that take it"
+        f"{title} never ran during calibration: {_stay(number)} in float; calibrate with samples that take it"
         for title, number in counts.items()
     ]
 

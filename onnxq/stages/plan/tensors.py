@@ -13,8 +13,8 @@ from onnxq.ops import clamp_bounds, facts, op_key
 from onnxq.stages.plan.candidates import Candidate, Kept
 from onnxq.stages.plan.copies import Products, of_table
 from onnxq.stages.plan.few_rows import Shortage, instead, shortage
-from onnxq.stages.plan.inputs import WeightInputs
 from onnxq.stages.plan.granularity import no_channels
+from onnxq.stages.plan.inputs import WeightInputs
 from onnxq.stages.plan.levels import Reader, fewer_codes
 from onnxq.stages.plan.observed import only_surveyed
 from onnxq.stages.plan.outliers import Outliers, outliers

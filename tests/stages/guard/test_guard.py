@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 from onnxq.errors import CalibrationError
+from onnxq.graph.tensors import total_bytes
 from onnxq.graph.text import model_from_text
 from onnxq.stages.budget import too_noisy
 from onnxq.stages.guard import guard, stage
@@ -315,3 +316,18 @@ def test_an_output_that_is_nan_reaches_no_limit():
     assert too_noisy("y", 20.0, 20.0) is None
     assert too_noisy("y", 19.9, 20.0) == "output 'y' is 19.9 dB as served, below the 20 dB asked for"
     assert too_noisy("y", float("nan"), -1000.0) is not None
+
+
+def test_what_is_slower_and_larger_is_kept_by_nobody():
+    """Of small weights Q and DQ take more room than the codes save, though the tensors alone get smaller."""
+    model = model_from_text(
+        '<ir_version: 9, opset_import: ["" : 17]> g (float[8,4] x) => (float[8,4] y) <float[4,4] w1, float[4,4] w2> '
+        "{ [m1] a = MatMul (x, w1) [t1] t = Tanh (a) [m2] y = MatMul (t, w2) }"
+    )
+    small = Workshop(model=model, feeds={"x": np.random.default_rng(0).standard_normal((8, 4)).astype(np.float32)})
+    first = small(Recipe())
+    assert total_bytes(first.model) < total_bytes(model)
+    draft, found = run(small, dict.fromkeys(("m1", "m2"), (1.0, 1.5)), prefer="size")
+    assert (found.verdict, draft.quantized) == (Verdict.FLOAT, ())
+    assert "and larger" in found.message
+    assert "--prefer size" not in found.message

@@ -1,4 +1,4 @@
-"""Tensors of which calibration shows nothing: always 0, or never a value. They stay in float, and a warning names them."""
+"""Tensors of which calibration shows nothing, always 0 or never a value: they stay in float, named by a warning."""
 
 import numpy as np
 import onnx
