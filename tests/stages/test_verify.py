@@ -4,9 +4,11 @@ import numpy as np
 import onnx
 import onnx.reference
 import onnx_ir as ir
+import onnxq
 import pytest
 from onnxq.data import open_source, signature
 from onnxq.errors import ModelError, RecipeError
+from onnxq.graph.text import model_from_text
 from onnxq.runtime.timing import Timing
 from onnxq.stages import verify_tensors
 from onnxq.stages.verify import verify
@@ -346,3 +348,42 @@ def test_of_a_gain_no_cause_is_looked_for():
 )
 def test_only_notable_differences_are_warned_of(plain, served, count):
     assert len(served_differs(output(plain, served), lambda: "why")) == count
+
+
+class Told:
+    """Remembers, for each stage, how much of its total was told to be done."""
+
+    def __init__(self) -> None:
+        self.stages: list[list[object]] = []
+
+    def start(self, total, description):
+        self.stages.append([description, total, 0])
+
+    def advance(self, n):
+        self.stages[-1][2] += n
+
+    def note(self, text): ...
+
+    def finish(self): ...
+
+
+def score_of_models(run) -> float:
+    return float(np.sum(run({"x": np.ones((2, 8), np.float32)})["y"]))
+
+
+@pytest.mark.parametrize(
+    ("more", "options", "expected"),
+    [
+        ({}, {}, []),
+        ({"labels": np.int64([0, 1])}, {}, [["score", 2, 2]]),
+        ({}, {"metric": f"{__name__}:score_of_models"}, [["score", 2, 2]]),
+    ],
+    ids=["nothing to score", "labels", "a metric"],
+)
+def test_scoring_is_a_stage_only_where_there_is_something_to_score_and_comes_to_its_end(more, options, expected):
+    head, body = '<ir_version: 9, opset_import: ["" : 17]>', "g (float[N,8] x) => (float[N,8] y) <float[8,8] w>"
+    text = f"{head} {body} {{ y = MatMul (x, w) }}"
+    told = Told()
+    data = [{"x": np.random.default_rng(0).standard_normal((2, 8)).astype(np.float32), **more}]
+    onnxq.quantize(model_from_text(text), calibration=data, evaluation=data, guard=False, progress=told, **options)
+    assert [entry for entry in told.stages if entry[0] == "score"] == expected

@@ -78,3 +78,9 @@ def test_a_broken_file_names_the_line(tmp_path):
     (tmp_path / "r.yaml").write_text("format: qdq\nrules: [\n")
     with pytest.raises(RecipeError, match="line 3"):
         read_recipe(tmp_path / "r.yaml")
+
+
+@pytest.mark.parametrize("field", ["search", "equalize"])
+def test_one_name_stands_where_several_may(field):
+    name = {"search": "auto", "equalize": "smoothquant"}[field]
+    assert Recipe.parse({field: name}) == Recipe.parse({field: [name]})
