@@ -7,7 +7,8 @@ is tried on them, and what counts is how the whole model is served then.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterator, Sequence
+import math
+from collections.abc import Callable, Collection, Hashable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from time import perf_counter
 from typing import TYPE_CHECKING, Protocol
@@ -25,10 +26,10 @@ if TYPE_CHECKING:
 
 CODE = "kernel-fault"
 # Kinds of nodes that are repaired one after the other.
-_ROUNDS = 4
-# A form is right where it takes away this share of what serving adds to the noise.
-_MOST = 0.5
-# Seconds after which no smaller number of nodes is looked for.
+_ROUNDS = 8
+# A form is right where it leaves this share of what serving adds to the noise, of the outputs or of its own nodes.
+_LEFT = 0.5
+# Seconds after which no further kind is looked at, and no smaller number of nodes.
 _LIMIT = 60.0
 # What must be lost before weights go back to float that were put on codes for their size: one bit.
 _WORTH_DB = 6.0
@@ -48,9 +49,10 @@ class Fidelity(Protocol):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class _Suspects:
-    """Nodes of one kind, worst first, what their kernels do, and what else they may be."""
+    """Nodes of one kind, worst first, what their kernels add to the noise and do, and what else they may be."""
 
     nodes: tuple[str, ...]
+    noise: float
     cause: str
     forms: tuple[Form, ...]
 
@@ -86,12 +88,13 @@ class FaultGuard:
         until = self.clock() + _LIMIT
         # An accuracy level that was asked for is one that may round.
         rounding = draft.recipe.accuracy_level is None
-        for _ in range(_ROUNDS):
+        for number in range(_ROUNDS):
             gap = self.fidelity.gap(draft.model, rounding=rounding)
             if not gap.open:
                 return draft
             suspects = self._suspects(draft, rounding)
-            better = next((found for each in suspects if (found := self._repair(draft, gap, each, until))), None)
+            left = suspects if number == 0 or self.clock() < until else []
+            better = next((found for each in left if (found := self._repair(draft, gap, each, until))), None)
             if better is None:
                 self._in_vain(gap, suspects)
                 return draft
@@ -101,17 +104,18 @@ class FaultGuard:
     def _suspects(self, draft: Draft, rounding: bool) -> list[_Suspects]:
         """Return the nodes at which a draft departs from its graph, by kind, worst kind first."""
         quantized = {entry.node: entry for entry in draft.plan.decisions if entry.action is Action.QUANTIZE}
-        kinds: dict[Hashable, dict[str, None]] = {}
+        kinds: dict[Hashable, dict[str, float]] = {}
         causes: dict[Hashable, str] = {}
         for departure in self.fidelity.departures(draft.model, rounding=rounding):
             for node in _planned(named(departure.nodes), quantized):
                 kind = _kind(quantized[node], draft.plan)
-                kinds.setdefault(kind, {})[node] = None
+                kinds.setdefault(kind, {}).setdefault(node, departure.noise)
                 if kind not in causes:
                     causes[kind] = why([ran_there(draft.model, departure, target=draft.plan.target)], advice=False)
         return [
             _Suspects(
                 nodes=tuple(names),
+                noise=sum(names.values()),
                 cause=causes[kind],
                 forms=forms_of(quantized[next(iter(names))], draft.plan, portable=draft.recipe.portable),
             )
@@ -125,7 +129,7 @@ class FaultGuard:
             return None
         nodes, count = suspects.nodes, 1
         while count < len(suspects.nodes) and not chosen.gap.open and self.clock() < until:
-            fewer = self._try(draft, gap, suspects.nodes[:count], chosen.form, suspects.cause)
+            fewer = self._try(draft, gap, suspects, chosen.form, count)
             if fewer is not None and not fewer.gap.open:
                 chosen, nodes = fewer, suspects.nodes[:count]
                 break
@@ -144,7 +148,7 @@ class FaultGuard:
                 break
             if not form.is_float and first is not None:
                 continue
-            tried = self._try(draft, gap, suspects.nodes, form, suspects.cause)
+            tried = self._try(draft, gap, suspects, form)
             if tried is None:
                 continue
             if first is None:
@@ -163,16 +167,25 @@ class FaultGuard:
         for_size = self.prefer == "size" or all(entry.format is Format.WEIGHT_ONLY for entry in entries)
         return weighted and for_size and gap.plain - gap.served <= _WORTH_DB
 
-    def _try(self, draft: Draft, gap: Gap, nodes: Sequence[str], form: Form, cause: str) -> _Try | None:
-        """Return what nodes in another form come to, None where they cannot have it or are served no better."""
+    def _try(self, draft: Draft, gap: Gap, suspects: _Suspects, form: Form, count: int | None = None) -> _Try | None:
+        """Return what the worst suspects come to in another form, None if they are not right in it or cannot have it.
+
+        Args:
+            draft: to change. gap: of it. suspects, form: what to change. count: how many of them; None for all.
+        """
+        nodes, rounding = suspects.nodes[:count], draft.recipe.accuracy_level is None
         try:
-            made = self.make(with_rules(draft.recipe, [rule_for(nodes, form, _because(gap, cause))]))
+            made = self.make(with_rules(draft.recipe, [rule_for(nodes, form, _because(gap, suspects.cause))]))
             if not form.is_float and not set(nodes) <= set(made.quantized):
                 return None
-            after = self.fidelity.gap(made.model, rounding=draft.recipe.accuracy_level is None)
+            after = self.fidelity.gap(made.model, rounding=rounding)
+            right = not after.open or (math.isfinite(after.excess) and after.excess <= _LEFT * gap.excess)
+            if not right and after.excess < gap.excess and count is None:  # others spoil the outputs, too
+                still = self.fidelity.departures(made.model, rounding=rounding)
+                here = (each.noise for each in still if set(_planned(named(each.nodes), nodes)))
+                right = sum(here) <= _LEFT * suspects.noise
         except (RecipeError, CalibrationError, ModelError):  # no such kernel, or tensors that were not observed
             return None
-        right = after.excess <= _MOST * gap.excess and after.served > gap.served
         return _Try(form=form, draft=made, gap=after) if right else None
 
     def _in_vain(self, gap: Gap, suspects: Sequence[_Suspects]) -> None:
@@ -199,13 +212,13 @@ def _retold(draft: Draft, before: str, after: str) -> Draft:
     return replace(draft, recipe=recipe, plan=replace(draft.plan, decisions=decisions))
 
 
-def _planned(names: Sequence[str], quantized: dict[str, Decision]) -> Iterator[str]:
+def _planned(names: Sequence[str], planned: Collection[str]) -> Iterator[str]:
     """Yield the planned nodes that nodes of the quantized model stand for: several may be called after one."""
     for name in names:
         parts = name.split("/")
         for count in range(len(parts), 0, -1):
             path = "/".join(parts[:count])
-            if path in quantized:
+            if path in planned:
                 yield path
                 break
 

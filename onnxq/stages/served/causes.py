@@ -100,7 +100,8 @@ def why_served_differs(model: ir.Model, source: Source, *, target: str | None, t
     Raises:
         ModelError: the runtime cannot load or run the model.
     """
-    found = departures(model, source, threads=threads, exact_inputs=False)
+    feeds = [batch.feeds for batch in source.batches()]
+    found = departures(model, feeds, threads=threads, exact_inputs=False)
     return why([ran_there(model, departure, target=target) for departure in found])
 
 

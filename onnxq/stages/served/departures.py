@@ -8,11 +8,10 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
-from onnxq.data.source import Source
 from onnxq.graph.walk import subgraphs
 from onnxq.runtime.readback import optimized_graph
 from onnxq.runtime.taps import Taps
@@ -20,6 +19,8 @@ from onnxq.stages.served.as_written import as_written
 
 if TYPE_CHECKING:
     import onnx_ir as ir
+
+Feeds: TypeAlias = Mapping[str, Any]
 
 # All tapped tensors of a run are held at once, in both models; groups of tensors are sized to stay below this.
 _MEMORY = 256 << 20
@@ -44,11 +45,13 @@ class Departure:
     ran: tuple[ir.Node, ...]
 
 
-def departures(model: ir.Model, source: Source, *, threads: int, exact_inputs: bool = True) -> tuple[Departure, ...]:
+def departures(
+    model: ir.Model, feeds: Sequence[Feeds], *, threads: int, exact_inputs: bool = True
+) -> tuple[Departure, ...]:
     """Return where a quantized model departs from its graph, worst first.
 
     Args:
-        model: of whatever tool. source: the few samples to run. threads: intra-op threads it is served with.
+        model: of whatever tool. feeds: the few batches to run. threads: intra-op threads it is served with.
         exact_inputs: whether what MatMulNBits rounds counts, see `as_written`.
 
     Raises:
@@ -62,7 +65,7 @@ def departures(model: ir.Model, source: Source, *, threads: int, exact_inputs: b
     # Reading inner values can undo a fusion all the same; then all that is known is which outputs depart.
     for names in ([*inner, *outputs], outputs) if inner else (outputs,):
         tapped = [name for name in names if name in ran and name in plain]
-        apart = _apart(written, model, tapped, source, threads)
+        apart = _apart(written, model, tapped, feeds, threads)
         found = list(_departing(values, ran, apart))
         if found:
             break
@@ -149,17 +152,17 @@ class _Sums:
 
 
 def _apart(
-    written: ir.Model, model: ir.Model, tensors: Sequence[str], source: Source, threads: int
+    written: ir.Model, model: ir.Model, tensors: Sequence[str], feeds: Sequence[Feeds], threads: int
 ) -> dict[str, float]:
     """Return for each tensor of numbers how far it is as served from what the graph says."""
-    batches, found, left, size = list(source.batches()), dict[str, float](), list(tensors), _FIRST_GROUP
+    found, left, size = dict[str, float](), list(tensors), _FIRST_GROUP
     while left:
         group, left = left[:size], left[size:]
         plain = Taps(written, group, optimize=False, threads=threads)
         served = Taps(model, group, threads=threads)
         sums, held = {name: _Sums() for name in group}, 1
-        for batch in batches:
-            x, y = plain.run(batch.feeds), served.run(batch.feeds)
+        for batch in feeds:
+            x, y = plain.run(batch), served.run(batch)
             for name, entry in sums.items():
                 for one, other in zip(x[name], y[name], strict=True):
                     if _is_numeric(one):

@@ -46,13 +46,14 @@ class Gap:
     Attributes:
         output: its name, "" for a model without outputs of numbers.
         plain, served: dB against the float model: as the graph says, and as served.
-        allowed: by how much they may differ.
+        allowed: by how much they may differ. others: what serving adds to the noise of all other outputs, see `excess`.
     """
 
     output: str
     plain: float
     served: float
     allowed: float
+    others: float = 0.0
 
     @property
     def open(self) -> bool:
@@ -61,8 +62,8 @@ class Gap:
 
     @property
     def excess(self) -> float:
-        """What serving adds to the noise that the graph says, in shares of the signal's power."""
-        return max(0.0, _power(self.served) - _power(self.plain))
+        """What serving adds to the noise that the graph says, over all outputs, in shares of the signal's power."""
+        return self.others + _added(self.plain, self.served)
 
     def __str__(self) -> str:
         """Return both figures in words."""
@@ -71,15 +72,23 @@ class Gap:
         return f"{self.served:.1f} dB as served, {self.plain:.1f} dB with the optimizer off"
 
 
+def _added(plain: float, served: float) -> float:
+    broken = _power(served) == math.inf
+    return (
+        math.inf if broken and _power(plain) < math.inf else 0.0 if broken else max(0.0, _power(served) - _power(plain))
+    )
+
+
+def _ratio(plain: float, served: float) -> float:
+    return _added(plain, served) / max(_power(plain), 1e-30)
+
+
 def _power(db: float) -> float:
     return math.inf if math.isnan(db) else 10 ** (-db / 10)
 
 
 class Served:
-    """Measures models against the float model that they were made from.
-
-    `source` holds the few samples.
-    """
+    """Measures models against the float model that they were made from, on a few samples."""
 
     def __init__(self, original: ir.Model, source: Source, *, threads: int, samples: int = SAMPLES) -> None:
         """Take what models are compared on.
@@ -89,7 +98,7 @@ class Served:
             samples: how many of the source to run at most.
         """
         self.threads = threads
-        self.source = source.head(samples)
+        self._source = source.head(samples)
         self._original = original
         self._expected: list[tuple[Mapping[str, Any], Mapping[str, npt.NDArray[Any]]]] = []
 
@@ -116,19 +125,21 @@ class Served:
                     pair = sums.setdefault(name, (Comparison(), Comparison()))
                     for entry, outputs in zip(pair, found, strict=True):
                         entry.add(array, outputs[name])
-        gaps = [
-            Gap(output=name, plain=plain.sqnr_db, served=served.sqnr_db, allowed=allowed)
-            for name, (plain, served) in sums.items()
-        ]
-        nothing = Gap(output="", plain=math.inf, served=math.inf, allowed=allowed)
-        return max(gaps, key=lambda gap: (gap.open, gap.excess / max(_power(gap.plain), 1e-30)), default=nothing)
+        figures = {name: (plain.sqnr_db, served.sqnr_db) for name, (plain, served) in sums.items()}
+        if not figures:
+            return Gap(output="", plain=math.inf, served=math.inf, allowed=allowed)
+        worst = max(figures, key=lambda name: (falls_short(*figures[name], allowed), _ratio(*figures[name])))
+        others = sum(_added(*pair) for name, pair in figures.items() if name != worst)
+        plain, served = figures[worst]
+        return Gap(output=worst, plain=plain, served=served, allowed=allowed, others=others)
 
     def departures(self, model: ir.Model, *, rounding: bool = True) -> tuple[Departure, ...]:
         """Return where a model departs from its graph, worst first; arguments and errors as for `gap`."""
-        return departures(model, self.source, threads=self.threads, exact_inputs=rounding)
+        feeds = [each for each, _ in self._float_outputs()]
+        return departures(model, feeds, threads=self.threads, exact_inputs=rounding)
 
     def _float_outputs(self) -> list[tuple[Mapping[str, Any], Mapping[str, npt.NDArray[Any]]]]:
         if not self._expected:
             session = open_session(as_written(self._original), optimize=False, threads=self.threads)
-            self._expected = [(batch.feeds, session.run(batch.feeds)) for batch in self.source.batches()]
+            self._expected = [(batch.feeds, session.run(batch.feeds)) for batch in self._source.batches()]
         return self._expected

@@ -101,6 +101,14 @@ def test_nodes_of_several_kinds_are_repaired_one_kind_after_the_other(workshop):
     assert all(step.taken for step in repairing.steps)
 
 
+def test_a_kind_that_is_the_smaller_part_of_what_is_wrong_is_repaired_all_the_same(workshop):
+    """Three kinds add as much each: none closes the gap alone, but each is right at its own nodes."""
+    draft, repairing = improved(workshop, Kernels({"m1": 1e-2, "m2": 1e-2, "m3": 2e-2, "m4": 2e-2}))
+    assert reasons(draft) == {"m1", "m2", "m3", "m4"}
+    assert all(entry.action == "quantize" for entry in draft.plan.decisions if entry.op == "MatMul")
+    assert all(step.taken for step in repairing.steps)
+
+
 def test_what_is_wrong_in_every_form_goes_back_to_float(workshop):
     draft, _ = improved(workshop, Kernels({"m3": 1e-2}, (ir.DataType.INT8, ir.DataType.UINT8)))
     assert reasons(draft) == {"m3"}

@@ -58,7 +58,7 @@ def test_what_a_kernel_rounds_is_seen_whether_it_is_written_or_fused(portable):
     assert gap.plain == pytest.approx(decibel(expected, run_model(exact.model, {"x": x})["y"]), abs=0.3)
     assert gap.open
     assert gap.plain - gap.served > 6
-    (worst, *_) = departures(done.model, served(model, x).source, threads=1)
+    (worst, *_) = departures(done.model, [{"x": x}], threads=1)
     assert (worst.tensor, worst.nodes[0].name) == ("a", "m1")
     assert [node.op_type for node in worst.ran] == ["MatMulNBits"]
 
@@ -82,14 +82,13 @@ def test_pairs_that_saturate_are_seen_in_every_format(form):
         model.graph.initializers[name].const_value = ir.tensor(array, name=name)
     x = rng.uniform(0.5, 1.0, (8, 64)).astype(np.float32)
     done = quantize_model(model, {"x": x}, format=form, target="cpu-vnni", placement="everywhere")
-    measuring = served(model, x)
-    gap = measuring.gap(done.model)
+    gap = served(model, x).gap(done.model)
     assert gap.open is adds_pairs()
     if adds_pairs():
         assert gap.plain > 25
-        found = departures(done.model, measuring.source, threads=1)
+        found = departures(done.model, [{"x": x}], threads=1)
         assert {"m1", "m2"} <= {name.partition("/")[0] for each in found for name in named(each.nodes)}
-        text = why_served_differs(done.model, measuring.source, target=None, threads=1)
+        text = why_served_differs(done.model, open_source([{"x": x}], signature(model)), target=None, threads=1)
         assert "saturate" in text
         assert "unknown" not in text
 
@@ -140,3 +139,9 @@ def test_the_excess_is_what_serving_adds_to_the_noise():
     gap = Gap(output="y", plain=30.0, served=20.0, allowed=1.0)
     assert gap.excess == pytest.approx(0.01 - 0.001)
     assert Gap(output="y", plain=20.0, served=30.0, allowed=1.0).excess == 0
+
+
+def test_what_is_broken_as_served_only_has_no_bound():
+    assert Gap(output="y", plain=20.0, served=-math.inf, allowed=1.0).excess == math.inf
+    assert Gap(output="y", plain=-math.inf, served=-math.inf, allowed=1.0).excess == 0
+    assert Gap(output="y", plain=20.0, served=20.0, allowed=1.0, others=0.5).excess == 0.5
