@@ -143,7 +143,7 @@ def _adds_in_16_bits(node: ir.Node, ran: Ran) -> bool:
     if codes is None or codes.ndim < 2:
         return True
     if op_name(node) in _BY_ROW:
-        if codes.shape[1] == 1:  # depthwise
+        if codes.shape[1] == 1 and codes.shape[0] == node.attributes.get_int("group", 1):  # depthwise: adds no pairs
             return False
         axes = (*range(2, codes.ndim), 1)
     else:

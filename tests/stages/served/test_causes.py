@@ -51,6 +51,10 @@ def heavy(*shape: int) -> np.ndarray:
         (ran(PRODUCT.replace("int8[4,2] w", "uint8[4,2] w").replace("int8 z", "uint8 z"), heavy(4, 2)), None),
         (ran(PRODUCT.replace("uint8 p", "int8 p"), heavy(4, 2)), None),
         (ran(DEPTHWISE, heavy(2, 1, 2, 2)), None),
+        (
+            ran(DEPTHWISE.replace("group = 2", "group = 1").replace("1,2,4,4", "1,1,4,4"), heavy(2, 1, 2, 2)),
+            "saturation",
+        ),
         (ran(BLOCKS), "accuracy-level"),
         (ran(BLOCKS.replace("accuracy_level = 4", "accuracy_level = 1")), None),
         (ran(SOFTMAX), "softmax"),
