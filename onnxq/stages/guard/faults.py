@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Protocol
 from onnxq.errors import CalibrationError, ModelError, RecipeError
 from onnxq.stages.draft import Draft, Make, with_rules
 from onnxq.stages.guard.forms import Form, forms_of, rule_for
-from onnxq.stages.served import Departure, Gap, named, ran_there, why
+from onnxq.stages.served import Departure, Gap, ran_there, why
 from onnxq.types.format import Format
 from onnxq.types.guarding import Step
 from onnxq.types.plan import Action, Decision, Plan, Role
@@ -107,7 +107,7 @@ class FaultGuard:
         kinds: dict[Hashable, dict[str, float]] = {}
         causes: dict[Hashable, str] = {}
         for departure in self.fidelity.departures(draft.model, rounding=rounding):
-            for node in _planned(named(departure.nodes), quantized):
+            for node in _planned(departure.nodes, quantized):
                 kind = _kind(quantized[node], draft.plan)
                 kinds.setdefault(kind, {}).setdefault(node, departure.noise)
                 if kind not in causes:
@@ -182,7 +182,7 @@ class FaultGuard:
             right = not after.open or (math.isfinite(after.excess) and after.excess <= _LEFT * gap.excess)
             if not right and after.excess < gap.excess and count is None:  # others spoil the outputs, too
                 still = self.fidelity.departures(made.model, rounding=rounding)
-                here = (each.noise for each in still if set(_planned(named(each.nodes), nodes)))
+                here = (each.noise for each in still if set(_planned(each.nodes, nodes)))
                 right = sum(here) <= _LEFT * suspects.noise
         except (RecipeError, CalibrationError, ModelError):  # no such kernel, or tensors that were not observed
             return None

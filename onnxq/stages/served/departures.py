@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
+from onnxq.graph.walk import nodes as walk
 from onnxq.graph.walk import subgraphs
 from onnxq.runtime.readback import optimized_graph
 from onnxq.runtime.taps import Taps
@@ -36,12 +37,13 @@ class Departure:
 
     Attributes:
         tensor: its name. noise: what is added there, in shares of its variance.
-        nodes: those of the model that compute it from other such tensors. ran: those of the optimized graph.
+        nodes: path names of the nodes that compute it from other such tensors, those of bodies included.
+        ran: those of the optimized graph.
     """
 
     tensor: str
     noise: float
-    nodes: tuple[ir.Node, ...]
+    nodes: tuple[str, ...]
     ran: tuple[ir.Node, ...]
 
 
@@ -66,7 +68,7 @@ def departures(
     for names in ([*inner, *outputs], outputs) if inner else (outputs,):
         tapped = [name for name in names if name in ran and name in plain]
         apart = _apart(written, model, tapped, feeds, threads)
-        found = list(_departing(values, ran, apart))
+        found = list(_departing(values, ran, apart, {node: path for path, node in walk(model)}))
         if found:
             break
     found.sort(key=lambda each: -each.noise)
@@ -74,13 +76,21 @@ def departures(
 
 
 def _departing(
-    values: Mapping[str, ir.Value], ran: Mapping[str, ir.Value], apart: Mapping[str, float]
+    values: Mapping[str, ir.Value],
+    ran: Mapping[str, ir.Value],
+    apart: Mapping[str, float],
+    paths: Mapping[ir.Node, str],
 ) -> Iterator[Departure]:
     for name, noise in apart.items():
         nodes, sources = _between(values[name], apart)
         before = max((apart[each] for each in sources), default=0.0)
         if not math.isinf(before) and noise - before > _ROUNDING:
-            yield Departure(tensor=name, noise=noise - before, nodes=nodes, ran=_between(ran[name], apart)[0])
+            yield Departure(
+                tensor=name,
+                noise=noise - before,
+                nodes=tuple(paths[node] for node in _with_bodies(nodes)),
+                ran=tuple(_with_bodies(_between(ran[name], apart)[0])),
+            )
 
 
 def _values(model: ir.Model) -> dict[str, ir.Value]:
@@ -118,6 +128,14 @@ def _read(node: ir.Node) -> Iterator[ir.Value]:
     for _, graph in subgraphs(node):
         for inner in graph:
             yield from _read(inner)
+
+
+def _with_bodies(nodes: Iterable[ir.Node]) -> Iterator[ir.Node]:
+    """Yield nodes and those of the bodies that they hold."""
+    for node in nodes:
+        yield node
+        for _, graph in subgraphs(node):
+            yield from _with_bodies(graph)
 
 
 @dataclass(kw_only=True, slots=True)
@@ -175,13 +193,3 @@ def _apart(
 
 def _is_numeric(array: Any) -> bool:
     return np.asarray(array).dtype.kind in "biufV"
-
-
-def named(nodes: Iterable[ir.Node]) -> list[str]:
-    """Return the names of nodes, those of the bodies that they hold included."""
-    found = []
-    for node in nodes:
-        found.append(node.name or "")
-        for _, graph in subgraphs(node):
-            found += named(graph)
-    return found

@@ -49,7 +49,7 @@ class Kernels:
     def departures(self, model: ir.Model, *, rounding: bool = True) -> list[Departure]:
         named = dict(nodes(model))
         found = [
-            Departure(tensor=node, noise=noise, nodes=(named[node],), ran=(named[node],))
+            Departure(tensor=node, noise=noise, nodes=(node,), ran=(named[node],))
             for node, noise in self.faulty(model).items()
         ]
         return sorted(found, key=lambda each: -each.noise)
@@ -297,3 +297,28 @@ def test_a_softmax_that_rounds_otherwise_stays_in_float(form):
     plain, served = figures(report)
     assert plain - served <= 1
     assert served > before[1]
+
+
+INNER = """
+<ir_version: 10, opset_import: ["" : 21]>
+g (bool c, float[16,64] x) => (float[16,64] y) <float[64,64] w1>
+{
+  [if] y = If (c) <
+    then_branch = then () => (float[16,64] t) { [m] a = MatMul (x, w1)  [n] t = Tanh (a) },
+    else_branch = other () => (float[16,64] e) { [n2] e = Tanh (x) }
+  >
+}
+"""
+
+
+def test_nodes_of_bodies_are_repaired_too():
+    generator = np.random.default_rng(0)
+    model = model_from_text(INNER)
+    array = (generator.standard_normal((64, 64)) / 8).astype(np.float32)
+    array[::32] = 0
+    model.graph.initializers["w1"].const_value = ir.tensor(array, name="w1")
+    x = generator.standard_normal((16, 64)).astype(np.float32)
+    x[:, ::32] *= 500
+    report = onnxq.quantize(model, calibration=[{"c": np.array(True), "x": x}], format="weight-only", prefer="size")
+    decision = next(entry for entry in report.plan.decisions if entry.node == "if/then_branch/m")
+    assert (decision.reason.code, decision.accuracy_level) == ("kernel-fault", 1)

@@ -9,7 +9,7 @@ from onnxq.data import open_source, signature
 from onnxq.graph.text import model_from_text
 from onnxq.runtime.saturation import adds_pairs
 from onnxq.runtime.session import run_model
-from onnxq.stages.served import Gap, Served, departures, falls_short, named, notable, why_served_differs
+from onnxq.stages.served import Gap, Served, departures, falls_short, notable, why_served_differs
 from tests.quantizing import quantize_model
 from tests.stages.served.graphs import model_with
 
@@ -59,7 +59,7 @@ def test_what_a_kernel_rounds_is_seen_whether_it_is_written_or_fused(portable):
     assert gap.open
     assert gap.plain - gap.served > 6
     (worst, *_) = departures(done.model, [{"x": x}], threads=1)
-    assert (worst.tensor, worst.nodes[0].name) == ("a", "m1")
+    assert (worst.tensor, worst.nodes[0]) == ("a", "m1")
     assert [node.op_type for node in worst.ran] == ["MatMulNBits"]
 
 
@@ -87,7 +87,7 @@ def test_pairs_that_saturate_are_seen_in_every_format(form):
     if adds_pairs():
         assert gap.plain > 25
         found = departures(done.model, [{"x": x}], threads=1)
-        assert {"m1", "m2"} <= {name.partition("/")[0] for each in found for name in named(each.nodes)}
+        assert {"m1", "m2"} <= {name.partition("/")[0] for each in found for name in each.nodes}
         text = why_served_differs(done.model, open_source([{"x": x}], signature(model)), target=None, threads=1)
         assert "saturate" in text
         assert "unknown" not in text
@@ -145,3 +145,29 @@ def test_what_is_broken_as_served_only_has_no_bound():
     assert Gap(output="y", plain=20.0, served=-math.inf, allowed=1.0).excess == math.inf
     assert Gap(output="y", plain=-math.inf, served=-math.inf, allowed=1.0).excess == 0
     assert Gap(output="y", plain=20.0, served=20.0, allowed=1.0, others=0.5).excess == 0.5
+
+
+BRANCHES = """
+<ir_version: 10, opset_import: ["" : 21]>
+g (bool c, float[8,64] x) => (float[8,32] y) <float[64,32] w1>
+{
+  [if] y = If (c) <
+    then_branch = then () => (float[8,32] t) { [m] a = MatMul (x, w1)  [n] t = Tanh (a) },
+    else_branch = other () => (float[8,32] e) { [m2] e = MatMul (x, w1) }
+  >
+}
+"""
+
+
+def test_nodes_of_bodies_are_named_by_their_paths():
+    rng = np.random.default_rng(0)
+    model, x = model_from_text(BRANCHES), features(rng)
+    array = rng.standard_normal((64, 32)).astype(np.float32)
+    array[::32] = 0
+    model.graph.initializers["w1"].const_value = ir.tensor(array, name="w1")
+    feeds = {"c": np.array(True), "x": x}
+    done = quantize_model(model, feeds, format="weight-only")
+    (found,) = departures(done.model, [feeds], threads=1)
+    assert found.tensor == "y"
+    assert {"if", "if/then_branch/m", "if/else_branch/m2"} <= set(found.nodes)
+    assert "MatMulNBits" in {node.op_type for node in found.ran}
