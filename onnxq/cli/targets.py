@@ -23,7 +23,9 @@ Name = Annotated[
 Probe = Annotated[
     bool,
     typer.Option(
-        "--probe", help="Prove the rows of TARGET (cpu) anew on the installed onnxruntime; exit code 1 if one changed."
+        "--probe",
+        help="Prove the rows of TARGET (cpu) anew on the installed onnxruntime, and try its known faults; exit code 1 "
+        "if a row changed.",
     ),
 ]
 
@@ -97,6 +99,13 @@ def _prove(name: str, *, as_json: bool) -> None:
             show(table(["operator", "format", "activations", "weights", "the row says", "found"], rows))
         elif proof.results:
             show("all hold")
+        avoided = [entry for entry in proof.results if entry.faults and entry.expected != entry.found]
+        if avoided:
+            names = ", ".join(sorted({name for entry in avoided for name in entry.faults}))
+            show(f"{len(avoided)} of them only where plans go around faults: {names}")
+        if proof.faults:
+            seen = [(entry.fault, "present" if entry.present else "not seen", entry.summary) for entry in proof.faults]
+            show("", table(["fault of onnxruntime", "here", "what it is"], seen))
     if proof.changed:
         sys.exit(1)
 

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
+import inspect
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
+import onnxq.targets.faults as faults_package
 from onnxq.errors import ModelError
 from onnxq.graph.text import model_from_text
 from onnxq.graph.walk import nodes
 from onnxq.runtime.session import CPU, run_model
 from onnxq.stages.cost_file import installed_version
 from onnxq.stages.fault_file import load_findings, save_findings
+from onnxq.stages.plan.already import is_quantized
 from onnxq.stages.plan.candidates import Candidate, examine
-from onnxq.targets import Target
+from onnxq.targets import Target, targets
 from onnxq.targets.faults import Case, Fault, faults, met
 from onnxq.targets.processor import this_processor
 from onnxq.types.recipe import Recipe
@@ -101,14 +106,16 @@ def _tried(wanted: Collection[Fault], version: str) -> set[str]:
 
 
 def _digest(fault: Fault) -> str:
-    """Return what its finding is kept under: its name, and what its cases are."""
-    digest = hashlib.sha256()
-    for case in fault.cases() if fault.cases is not None else ():
-        digest.update(f"{case.text} {case.error}".encode())
-        arrays = (*case.feeds.values(), *(() if case.right is None else (case.right,)))
-        for array in arrays:
-            digest.update(array.tobytes())
-    return f"{fault.name} {digest.hexdigest()[:12]}"
+    """Return what its finding is kept under: its name, and a digest of the code that tries it."""
+    assert fault.cases is not None
+    return f"{fault.name} {_digest_of(inspect.getfile(fault.cases))}"
+
+
+@functools.cache
+def _digest_of(file: str) -> str:
+    """Return a digest of a file with cases, and of the folder of faults, whose helpers they use."""
+    paths = [*sorted(Path(inspect.getfile(faults_package)).parent.glob("*.py")), Path(file)]
+    return hashlib.sha256(b"".join(path.read_bytes() for path in paths)).hexdigest()[:12]
 
 
 def _is_here(target: Target) -> bool:
@@ -134,6 +141,18 @@ def with_faults(target: Target, model: ir.Model, recipes: Iterable[Recipe]) -> T
         target = replace(target, faults=target.faults | present(open_, target))
 
 
+def with_any_faults(target: Target, model: ir.Model) -> Target:
+    """Return a target with all faults of its runtime that what is written of imported nodes could meet.
+
+    Args:
+        target: with the faults that are known so far. model: prepared; one without quantized nodes changes nothing.
+    """
+    if target.provider not in CPU or not any(is_quantized(node) is not None for _, node in nodes(model)):
+        return target
+    avoided = {name for name, fault in faults.items() if fault.is_avoided} - target.faults
+    return replace(target, faults=target.faults | present(avoided, target))
+
+
 def standing(model: ir.Model, target: Target) -> dict[str, tuple[str, ...]]:
     """Return the faults of a target's runtime that nodes of a model meet as it is, and the nodes' path names."""
     if target.provider not in CPU:
@@ -142,3 +161,14 @@ def standing(model: ir.Model, target: Target) -> dict[str, tuple[str, ...]]:
     found = {name: tuple(path for path, node in named if fault.found(node, opset)) for name, fault in faults.items()}
     real = present((name for name, where in found.items() if where), target)
     return {name: where for name, where in found.items() if name in real}
+
+
+def known_faults(model: ir.Model, target: str) -> dict[str, bool]:
+    """Return in words what `standing` finds for a target's name, each with whether it costs little."""
+    found = standing(model, targets.get(target))
+    texts = {}
+    for name, where in found.items():
+        fault = faults.get(name)
+        named = ", ".join(f"'{path}'" for path in where[:3]) + (", ..." if len(where) > 3 else "")
+        texts[f"{fault}: {named}; {fault.advice}"] = fault.slight
+    return texts

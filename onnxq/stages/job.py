@@ -36,7 +36,7 @@ from onnxq.stages.correct_biases import with_corrected_biases
 from onnxq.stages.cost_file import load_costs
 from onnxq.stages.draft import Draft, Make, is_empty
 from onnxq.stages.equalize import equalize
-from onnxq.stages.faults import with_faults
+from onnxq.stages.faults import with_any_faults, with_faults
 from onnxq.stages.load import load
 from onnxq.stages.measure_costs import with_costs
 from onnxq.stages.plan import (
@@ -197,6 +197,8 @@ class Job:
     def _converted(self, prepared: Prepared, options: Mapping[str, Any]) -> Prepared:
         """Write what came quantized in the recipe's format; return the model prepared again, if anything was."""
         ranges = self.data is not None or self.recipe.calibration is not None or self.replayed
+        if self.recipe.faults == "auto":
+            self.target = with_any_faults(self.target, prepared.model)
         try:
             found, again = convert_and_prepare(
                 self.model, prepared, self.recipe, self.target, ranges=ranges, options=options
@@ -221,7 +223,7 @@ class Job:
 
     def _settle_faults(self, model: ir.Model, recipe: Recipe | None = None) -> None:
         """Find out which faults of the runtime plans of a recipe (the job's, and its ways) would meet."""
-        if isinstance(self.recipe.faults, str) and self.recipe.faults == "auto":
+        if self.recipe.faults == "auto":
             ways = (recipe,) if recipe is not None else (way.recipe for way in open_ways(self.recipe, lambda way: None))
             self.target = with_faults(self.target, model, ways)
 

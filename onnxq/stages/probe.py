@@ -6,12 +6,16 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import product
 
+from onnxq.errors import ModelError
 from onnxq.graph.text import model_from_text
 from onnxq.runtime.mapping import runs_as
 from onnxq.runtime.readback import DQ_OPS, op_counts, optimized_graph
+from onnxq.stages.faults import present
 from onnxq.stages.plan import make_plan, observed_tensors
+from onnxq.stages.plan.candidates import Candidate, examine
 from onnxq.stages.rewrite import rewrite
 from onnxq.targets import Row, Target
+from onnxq.targets.faults import met
 from onnxq.types.format import Format
 from onnxq.types.plan import Action
 from onnxq.types.recipe import Recipe
@@ -26,6 +30,7 @@ class ProbeResult:
     Attributes:
         op, form, activations, weights: what was probed; weights None for operators without.
         expected: kernel that the row names. found: what really ran.
+        faults: of the runtime, known ones that keep it from being so: plans go around them.
     """
 
     op: str
@@ -34,11 +39,12 @@ class ProbeResult:
     weights: QuantType | None
     expected: str
     found: str
+    faults: tuple[str, ...] = ()
 
     @property
     def holds(self) -> bool:
-        """Whether the row is true here."""
-        return self.expected == self.found
+        """Whether the row is true here, or plans know why not."""
+        return self.expected == self.found or bool(self.faults)
 
 
 def probe(target: Target) -> Iterator[ProbeResult]:
@@ -47,22 +53,30 @@ def probe(target: Target) -> Iterator[ProbeResult]:
         form = Format.QDQ if Format.QDQ in row.formats else min(row.formats)
         for activations, weights in product(sorted(row.activations) or (None,), sorted(row.weights) or (None,)):
             for kernel, text in ((row.fused or row.kernel, row.probe), (row.float_kernel, row.float_probe)):
-                if text:
-                    yield ProbeResult(
-                        op=row.op,
-                        form=form,
-                        activations=activations,
-                        weights=weights,
-                        expected=kernel,
-                        found=_run(text, row, target, form, activations=activations, weights=weights),
-                    )
+                if not text:
+                    continue
+                recipe = probe_recipe(row, target, form, activations=activations, weights=weights)
+                found = _run(text, row, target, recipe)
+                yield ProbeResult(
+                    op=row.op,
+                    form=form,
+                    activations=activations,
+                    weights=weights,
+                    expected=kernel,
+                    found=found,
+                    faults=() if found == kernel else _met(text, row, target, recipe),
+                )
 
 
-def _run(
-    text: str, row: Row, target: Target, form: Format, *, activations: QuantType | None, weights: QuantType | None
-) -> str:
-    """Quantize a probe's model with the given types and return the operator that runs in the row's place."""
-    recipe = probe_recipe(row, target, form, activations=activations, weights=weights)
+def _met(text: str, row: Row, target: Target, recipe: Recipe) -> tuple[str, ...]:
+    """Return the faults that the runtime has and that a probe's model meets, by name."""
+    entries = examine(model_from_text(text), recipe, target)
+    written = (entry.written for entry in entries if isinstance(entry, Candidate) and entry.op == row.op)
+    return tuple(sorted(present({name for each in written for name in met(each)}, target)))
+
+
+def _run(text: str, row: Row, target: Target, recipe: Recipe) -> str:
+    """Quantize a probe's model as a recipe says, and return the operator that runs in the row's place."""
     model = model_from_text(text)
     seen = TensorStatistics(histogram=None, minimum=-1.0, maximum=1.0, count=1)
     statistics = Statistics(tensors=dict.fromkeys(observed_tensors(model, recipe, target), seen))
@@ -71,7 +85,10 @@ def _run(
     if not planned:
         return f"{row.op} kept in float: {plan.decisions[0].reason.text}"
     quantized, _ = rewrite(model, plan)
-    optimized = optimized_graph(quantized, layout=False)
+    try:
+        optimized = optimized_graph(quantized, layout=False)
+    except ModelError as error:
+        return str(error)
     if row.codebook:
         expected = 0 if row.fused else 2  # decoded when the model is loaded; or rows, and then their values, looked up
         left = op_counts(optimized).get("Gather", 0)

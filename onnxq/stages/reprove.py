@@ -11,6 +11,7 @@ from onnxq.errors import VerificationError
 from onnxq.runtime.kernels import installed_kernels
 from onnxq.runtime.saturation import adds_pairs, emulated_without_vnni
 from onnxq.runtime.session import CPU
+from onnxq.stages.faults import Finding, findings
 from onnxq.stages.probe import ProbeResult, probe
 from onnxq.stages.probe_sums import probe_sums
 from onnxq.targets import Target, targets
@@ -26,12 +27,13 @@ class Proof:
 
     Attributes:
         target: its name. how: where the rows were proven, in words; what could not be proven, and why.
-        results: one for each row, types and claim that was tried.
+        results: one for each row, types and claim that was tried. faults: one for each known fault of the CPU provider.
     """
 
     target: str
     how: str
     results: tuple[ProbeResult, ...]
+    faults: tuple[Finding, ...] = ()
 
     @property
     def changed(self) -> tuple[ProbeResult, ...]:
@@ -55,7 +57,12 @@ def reprove(name: str) -> Proof:
         return _from_table(target)
     pairs = any(row.pairs for row in target.rows)
     if pairs == adds_pairs():
-        return Proof(target=name, how="run on this processor", results=(*probe(target), *probe_sums(target)))
+        return Proof(
+            target=name,
+            how="run on this processor",
+            results=(*probe(target), *probe_sums(target)),
+            faults=tuple(findings(target)),
+        )
     command = emulated_without_vnni("onnxq", "targets", real, "--probe", "--json")
     if not pairs or command is None:
         missing = (
@@ -65,17 +72,21 @@ def reprove(name: str) -> Proof:
             target=name,
             how=f"kernels run on this processor, their sums not proven: {missing}",
             results=(*probe(target),),
+            faults=tuple(findings(target)),
         )
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     try:
-        results = json.loads(done.stdout)["results"]
+        printed = json.loads(done.stdout)
+        results, tried = printed["results"], printed["faults"]
     except (ValueError, KeyError):
         last = (done.stderr.strip().splitlines() or ["no message"])[-1]
         raise VerificationError(
             f"the probes of '{real}' under valgrind ended with code {done.returncode}: {last}"
         ) from None
     found = tuple(from_plain(ProbeResult, entry, what="probe", error=VerificationError) for entry in results)
-    return Proof(target=name, how="run on valgrind's processor, which has AVX2 and no VNNI", results=found)
+    faults = tuple(from_plain(Finding, entry, what="probe", error=VerificationError) for entry in tried)
+    how = "run on valgrind's processor, which has AVX2 and no VNNI"
+    return Proof(target=name, how=how, results=found, faults=faults)
 
 
 def _from_table(target: Target) -> Proof:

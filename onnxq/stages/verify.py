@@ -7,11 +7,13 @@ from typing import TYPE_CHECKING
 
 from onnxq.data.batch import Batch
 from onnxq.data.source import Source
+from onnxq.errors import ModelError
 from onnxq.runtime.session import Session, open_session
 from onnxq.runtime.timing import time_interleaved
+from onnxq.stages.faults import known_faults
 from onnxq.stages.progress import Progress, Silent, step
 from onnxq.stages.read_kernels import read_kernels
-from onnxq.stages.served import as_written, why_served_differs
+from onnxq.stages.served import UNKNOWN, as_written, why_served_differs
 from onnxq.stages.verify_metric import Metric, accuracy, score
 from onnxq.stages.verify_outputs import output_errors, served_differs
 from onnxq.stages.verify_tensors import tensor_errors
@@ -60,7 +62,13 @@ def verify(
         RecipeError: the user's metric fails or returns no finite number.
     """
     progress = progress or Silent()
-    kernels = read_kernels(float_model, quantized, plan, threads=threads)
+    known = known_faults(quantized, plan.target)
+    try:
+        kernels = read_kernels(float_model, quantized, plan, threads=threads)
+    except ModelError as error:
+        if not known:
+            raise
+        raise ModelError(f"{error}; {'; '.join(known)}") from error
     if source is None:
         return Verification(outputs=(), kernels=kernels)
     float_served, quantized_served = (open_session(model, threads=threads) for model in (float_model, quantized))
@@ -86,8 +94,10 @@ def verify(
 
     def why() -> str:
         planned_for = plan.target if plan.decisions else None
-        return why_served_differs(quantized, few, target=planned_for, threads=threads)
+        text = why_served_differs(quantized, few, target=planned_for, threads=threads)
+        return "; ".join(known) if known and text.startswith(UNKNOWN) else text
 
+    harmful = (text for text, slight in known.items() if not slight)
     return Verification(
         outputs=outputs,
         tensors=tensors,
@@ -96,7 +106,7 @@ def verify(
         kernels=kernels,
         samples=samples,
         data=source.description,
-        warnings=(*warnings, *served_differs(outputs, why), *_unfused(kernels)),
+        warnings=(*warnings, *harmful, *served_differs(outputs, why), *_unfused(kernels)),
     )
 
 

@@ -10,14 +10,15 @@ from __future__ import annotations
 from dataclasses import replace
 
 from onnxq.targets import targets
-from onnxq.targets.cpu_common import ROWS, RUNTIME, cpu_target
+from onnxq.targets.cpu_common import ROWS, cpu_target
 from onnxq.targets.cpu_vnni import VNNI
+from onnxq.targets.evidence import newest
 
 ARM64 = cpu_target(
     "cpu-arm64",
     "ARM CPU (NEON; dot product and i8mm where it has them): 8-bit products are exact",
     tuple(replace(row, evidence="") for row in ROWS),
     replace(VNNI.timing, source="not measured: those of cpu-vnni"),
-    f"read from the kernel table of {RUNTIME}; not run",
+    f"read from the kernel table of onnxruntime {newest()}; not run",
 )
 targets.add(ARM64.name, ARM64)

@@ -11,8 +11,9 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from onnxq.targets import Row, targets
-from onnxq.targets.cpu_common import ROWS, RUNTIME, cpu_target
+from onnxq.targets.cpu_common import ROWS, cpu_target
 from onnxq.targets.cpu_vnni import VNNI
+from onnxq.targets.evidence import proven
 from onnxq.targets.pair_sums import PRODUCTS, IntegerProduct, limit_without_vnni, without_vnni
 from onnxq.types.scheme import QuantType, Scheme
 
@@ -96,7 +97,7 @@ _target = cpu_target(
         quantized_mac=1 / 125,
         source="those of cpu-vnni; products at 2.1 times the speed of float, as measured on AVX2 without VNNI",
     ),
-    f"probed {RUNTIME} avx2 (valgrind's processor)",
+    proven("cpu-avx2"),
 )
 AVX2 = replace(_target, pair_limit=limit_without_vnni)
 targets.add(AVX2.name, AVX2)

@@ -16,8 +16,6 @@ from onnxq.types.format import Format
 
 ROWS = STATIC_ROWS + WEIGHT_ONLY_ROWS + CODEBOOK_ROWS + DYNAMIC_ROWS
 
-RUNTIME = "onnxruntime==1.31.1"
-
 
 def cpu_target(name: str, summary: str, rows: tuple[Row, ...], timing: Timing, evidence: str) -> Target:
     """Return a target of the CPU execution provider; `evidence`: how its rows are known."""

@@ -6,7 +6,8 @@ Every row is proven by its probe, and that its kernel is exact too (tests/target
 from __future__ import annotations
 
 from onnxq.targets import Timing, targets
-from onnxq.targets.cpu_common import ROWS, RUNTIME, cpu_target
+from onnxq.targets.cpu_common import ROWS, cpu_target
+from onnxq.targets.evidence import proven
 
 VNNI = cpu_target(
     "cpu-vnni",
@@ -23,6 +24,6 @@ VNNI = cpu_target(
         run_time_node=300.0,
         source="medians on one core of an x86-64 server with AVX-512 VNNI, onnxruntime 1.31.1",
     ),
-    f"probed {RUNTIME} avx512-vnni",
+    proven("cpu-vnni"),
 )
 targets.add(VNNI.name, VNNI)

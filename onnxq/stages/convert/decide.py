@@ -19,6 +19,7 @@ from onnxq.stages.plan.already import ALREADY, IMPORTED
 from onnxq.stages.plan.fitting import choose
 from onnxq.stages.plan.rules import Wish
 from onnxq.targets import Output, Row, Target
+from onnxq.targets.faults import Written, avoid
 from onnxq.targets.pair_sums import PRODUCTS, product_of
 from onnxq.types.format import Format
 from onnxq.types.plan import Action, Decision, PairLimit, Plan, Reason, Role, TensorPlan
@@ -41,7 +42,7 @@ def imported_plan(
         The plan; by path name of a node why it cannot be written so (the plan holds only where there is none); and
         which of these nodes are in the format already, in the one form that it has for them.
     """
-    maker = _Maker(found, recipe, target)
+    maker = _Maker(found, recipe, target, model.opset_imports.get("", 1))
     decisions, refused = [], {}
     clamps = {group.clamp: name for name, group in found.groups.items() if group.clamp is not None}
     for name, node in nodes(model):
@@ -70,11 +71,12 @@ def imported_plan(
 class _Maker:
     """Makes decisions, and the tensors that they name."""
 
-    def __init__(self, found: Imported, recipe: Recipe, target: Target) -> None:
+    def __init__(self, found: Imported, recipe: Recipe, target: Target, opset: int) -> None:
         self.tensors: dict[str, TensorPlan] = {}
         self.in_form: set[str] = set()
         self.chosen_again: list[ChosenAgain] = []
         self._found = found
+        self._opset = opset
         self._form = recipe.format
         self._target = target
         self._portable = recipe.portable
@@ -97,6 +99,9 @@ class _Maker:
         row = self._row(name, node, group)
         if isinstance(row, str):
             return row
+        around = None if row is None else self._around(node, group, row)
+        if isinstance(around, str):
+            return around
         op = op_key(node)
         kernel = node.op_type
         if row is not None:
@@ -117,13 +122,42 @@ class _Maker:
             node=name,
             op=op,
             action=Action.QUANTIZE,
-            reason=Reason(code=IMPORTED, text=f"came quantized; its codes and parameters run as {kernel}"),
+            reason=Reason(
+                code=IMPORTED,
+                text="; ".join(
+                    (f"came quantized; its codes and parameters run as {kernel}", *(around.notes if around else ()))
+                ),
+            ),
             format=self._form,
             inputs=dict(sorted(inputs.items())),
             outputs=outputs,
             kernel=kernel,
             accuracy_level=self._level(node) if kernel == "MatMulNBits" else None,
+            detours=() if around is None else around.detours,
         )
+
+    def _around(self, node: ir.Node, group: Group, row: Row) -> Written | str:
+        """Return how a node is written around faults of the runtime, or why its codes cannot be."""
+        defaults, weight = self._target.defaults[self._form], facts.get(op_key(node)).weight
+        held = [self._params(node.inputs[slot]).scheme for slot in group.constants if slot == weight]
+        running = [self._params(node.inputs[slot]).scheme for slot in group.activations]
+        usual = Written(
+            node=node,
+            opset=self._opset,
+            row=row,
+            activations=running[0] if running else defaults.activations,
+            weights=held[0] if held else defaults.weights,
+            slots=tuple(slot for slot in group.constants if slot == weight),
+            portable=self._portable,
+            accuracy_level=self._level(node) or 4,
+        )
+        found = avoid(usual, self._target.faults)
+        if isinstance(found, Written) and (found.weights, found.accuracy_level) != (
+            usual.weights,
+            usual.accuracy_level,
+        ):
+            return f"its codes would have to change: {'; '.join(found.notes)}"
+        return found
 
     def _level(self, node: ir.Node) -> int | None:
         """Return the accuracy level of a product: that asked for, else the one that it came with."""

@@ -25,6 +25,7 @@ _ADVICE = {
     "cheaper-in-float": "`--placement everywhere` quantizes it all the same",
     "equalizes": "nothing; it makes what follows easier to quantize",
     "outliers": "a larger bound leaves fewer features in float: `outliers=8`",
+    "runtime-fault": "the reason says what to do; or serve it with another onnxruntime",
     "rule": "take the rule out of the recipe",
     "slower": "`--no-guard` or `--prefer size` quantizes it all the same",
     "unfused": "nothing; the runtime would leave it in float anyway",

@@ -10,6 +10,7 @@ from onnxq.stages.calibrate import calibrate
 from onnxq.stages.convert.saturating import saturating
 from onnxq.stages.doctor.advice import advice_for
 from onnxq.stages.doctor.coverage import coverage
+from onnxq.stages.doctor.fault_hazards import fault_hazards
 from onnxq.stages.doctor.graph_hazards import graph_hazards
 from onnxq.stages.doctor.weight_hazards import weight_hazards
 from onnxq.stages.plan import observed_tensors
@@ -79,7 +80,12 @@ def diagnose(
         examined = list(without_unfit(examined, statistics))
     operators = tuple(coverage(examined, Sizes(statistics or Statistics())))
     codes = dict.fromkeys(entry.reason.code for entry in operators if entry.reason is not None)
-    hazards = [*graph_hazards(model, prepared), *weight_hazards(prepared, examined), *_saturation(prepared, target)]
+    hazards = [
+        *fault_hazards(prepared, target),
+        *graph_hazards(model, prepared),
+        *weight_hazards(prepared, examined),
+        *_saturation(prepared, target),
+    ]
     if statistics is not None:
         hazards += [*_values(examined), *_outliers(statistics)]
     return Diagnosis(

@@ -107,6 +107,7 @@ class Fault:
         written, found: whether a node meets it: as it would be written; as it is in a model of an opset.
         cases: models that show it; None: it cannot be tried safely, and `first`, `last` and `targets` decide.
         instead: ways around it, best first; empty: the next kernel, or float.
+        slight: whether it costs so little that it is only told where outputs differ.
         advice: what to do about a model that has such nodes. reported: where, a URL or "found here".
     """
 
@@ -119,12 +120,18 @@ class Fault:
     found: Callable[[ir.Node, int], bool] = _never
     cases: Callable[[], Iterator[Case]] | None = None
     instead: tuple[Instead, ...] = field(default=())
+    slight: bool = False
     advice: str
     reported: str
 
     def __str__(self) -> str:
         """`onnxruntime has the fault 'NAME' (SUMMARY)`."""
         return f"onnxruntime has the fault '{self.name}' ({self.summary})"
+
+    @property
+    def is_avoided(self) -> bool:
+        """Whether plans go around it; if not, onnxq writes no such nodes, or it costs too little."""
+        return self.written is not _never
 
     def declared(self, target: str, onnxruntime: str | None) -> bool:
         """Return whether a version (None: the newest) has it on a target, as far as is known without trying."""

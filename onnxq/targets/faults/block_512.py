@@ -34,7 +34,7 @@ faults.add(
         name="block-512",
         summary="MatMulNBits in blocks of 512 computes nonsense or does not load",
         first="1.23.0",
-        last="1.29",
+        last="1.31",
         found=_found,
         cases=_cases,
         advice="take blocks of 256 or less, or a newer onnxruntime",

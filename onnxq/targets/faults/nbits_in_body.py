@@ -32,27 +32,24 @@ def found(node: ir.Node, _: int) -> bool:
 
 
 def cases() -> Iterator[Case]:
-    """Yield 4 bits in blocks of 32."""
+    """Yield 4 bits in blocks of several sizes: which of them go wrong differs from kernel to kernel."""
     import numpy as np
 
     rng = numbers()
-    codes, zero_points = rng.integers(0, 16, (8, 2, 32)), rng.integers(0, 16, (8, 2))
-    scale = rng.uniform(0.5, 1.5, (8, 2)).astype(np.float32)
-    x = rng.standard_normal((4, 64)).astype(np.float32)
-    weight = ((codes - zero_points[..., None]) * scale.astype(np.float64)[..., None]).reshape(8, 64)
-    packed = (codes[..., 0::2] | codes[..., 1::2] << 4).astype(np.uint8)
-    both = (zero_points[:, 0:1] | zero_points[:, 1:2] << 4).astype(np.uint8)
-    product = (
-        "a = com.microsoft.MatMulNBits <K = 64, N = 8, bits = 4, block_size = 32, accuracy_level = 4> (x, q, s, z)"
-    )
-    constants = (
-        constant("q", packed),
-        constant("s", scale),
-        constant("z", both),
-        constant("o", np.zeros((4, 8)).astype(np.float32)),
-    )
-    text = model(branch(product, "float[4,8]", zero="Identity (o)"), "bool c, float[4,64] x", "float[4,8]", *constants)
-    yield Case(text=text, feeds={"c": np.array(True), "x": x}, right=x.astype(np.float64) @ weight.T, error=0.05)
+    for block in (32, 64, 128):
+        width = 2 * block
+        codes, zero_points = rng.integers(0, 16, (8, 2, block)), rng.integers(0, 16, (8, 2))
+        scale = rng.uniform(0.5, 1.5, (8, 2)).astype(np.float32)
+        x = rng.standard_normal((4, width)).astype(np.float32)
+        weight = ((codes - zero_points[..., None]) * scale.astype(np.float64)[..., None]).reshape(8, width)
+        packed = (codes[..., 0::2] | codes[..., 1::2] << 4).astype(np.uint8)
+        both = (zero_points[:, 0:1] | zero_points[:, 1:2] << 4).astype(np.uint8)
+        attributes = f"K = {width}, N = 8, bits = 4, block_size = {block}, accuracy_level = 4"
+        held = constant("q", packed), constant("s", scale), constant("z", both), constant("o", np.zeros((4, 8), "f"))
+        product = f"a = com.microsoft.MatMulNBits <{attributes}> (x, q, s, z)"
+        body = branch(product, "float[4,8]", zero="Identity (o)")
+        text = model(body, f"bool c, float[4,{width}] x", "float[4,8]", *held)
+        yield Case(text=text, feeds={"c": np.array(True), "x": x}, right=x.astype(np.float64) @ weight.T, error=0.05)
 
 
 faults.add(
