@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -47,6 +47,7 @@ _OPERATORS = {
     "ConvInteger": _Operator(op="Conv", form=_RUN_TIME, activation=0, weights=(1,)),
     "MatMulInteger": _Operator(op="MatMul", form=_RUN_TIME, activation=0, weights=(1,)),
     "com.microsoft::MatMulIntegerToFloat": _Operator(op="MatMul", form=_RUN_TIME, activation=0, weights=(1,)),
+    "com.microsoft::QAttention": _Operator(op="MatMul", form=_RUN_TIME, activation=0, weights=(1,)),
     "com.microsoft::DynamicQuantizeMatMul": _Operator(op="MatMul", form=_RUN_TIME, activation=None, weights=(1,)),
     "com.microsoft::DynamicQuantizeLSTM": _Operator(op="LSTM", form=_RUN_TIME, activation=None, weights=(1, 2)),
 }
@@ -76,29 +77,45 @@ def saturating(model: ir.Model, target: Target) -> Iterator[Saturating]:
     for name, node in nodes(model):
         for product, weight, codes in _products(node):
             limit = target.pair_limit(product, None)
+            if codes is None:
+                continue
             found = 0 if limit is None else breaks(codes, limit.axes, limit.limit)
             drop_pages(codes)
             if found:
                 yield Saturating(node=name, weight=weight, pairs=found, product=product)
 
 
-def _products(node: ir.Node) -> Iterator[tuple[IntegerProduct, str, npt.NDArray[np.generic]]]:
-    """Yield a node's products of codes by stored weights, with name and codes of the weight."""
+def may_saturate(node: ir.Node, target: Target, constants: Mapping[str, ir.Value]) -> bool:
+    """Return whether a weight of a node can saturate; one whose codes are not known counts as one that can.
+
+    Args:
+        node: of an optimized graph, whose constants have no data. target: whose kernels it runs on.
+        constants: those of the model, by name.
+    """
+    for product, name, _ in _products(node):
+        stored = constants.get(name)
+        codes = None if stored is None else _stored(stored, product)
+        limit = target.pair_limit(product, None)
+        if limit is not None and (codes is None or breaks(codes, limit.axes, limit.limit)):
+            return True
+    return False
+
+
+def _products(node: ir.Node) -> Iterator[tuple[IntegerProduct, str, npt.NDArray[np.generic] | None]]:
+    """Yield a node's products of codes by constant weights, with name and codes of the weight, None without data."""
     key = op_key(node)
     if key in _OPERATORS:
         operator = _OPERATORS[key]
         activation = None if operator.activation is None else node.inputs[operator.activation]
         running = QuantType.UINT8 if operator.activation is None else _type_of(activation)
         for slot in operator.weights:
-            tensor = moved_tensor(node.inputs[slot])
-            stored = None if tensor is None else _EIGHT_BITS.get(tensor.dtype.name)
-            if tensor is None or running is None or stored is None or len(tensor.shape) < 2:
+            value, kind = node.inputs[slot], _type_of(node.inputs[slot])
+            if value is None or value.shape is None or running is None or kind is None or len(value.shape) < 2:
                 continue
-            product = product_of(node, slot, form=operator.form, activations=running, weights=stored)
-            codes = tensor.numpy()
-            if operator.op == "LSTM":  # [directions, inputs, 4 * hidden]; the float operator has it transposed
-                codes = codes.swapaxes(1, 2)
-            yield replace(product, op=operator.op, shape=codes.shape), name_of(node.inputs[slot]), codes
+            product = replace(
+                product_of(node, slot, form=operator.form, activations=running, weights=kind), op=operator.op
+            )
+            yield product, name_of(value), _stored(value, product)
     elif key in _GROUPS:
         before = None if node.inputs[0] is None else node.inputs[0].producer()
         running = _type_of(before.inputs[0]) if before is not None and op_key(before) in DEQUANTIZE else None
@@ -109,6 +126,15 @@ def _products(node: ir.Node) -> Iterator[tuple[IntegerProduct, str, npt.NDArray[
             return  # between DequantizeLinear and float: no integer kernel
         product = product_of(node, 1, form=Format.QDQ, activations=running, weights=held.params.scheme.dtype)
         yield replace(product, shape=held.shape), held.name, held.codes()
+
+
+def _stored(value: ir.Value, product: IntegerProduct) -> npt.NDArray[np.generic] | None:
+    """Return the codes of a constant weight as the float operator has them, None where there are none."""
+    tensor = moved_tensor(value)
+    if tensor is None:
+        return None
+    # DynamicQuantizeLSTM has [directions, inputs, 4 * hidden], LSTM the transpose.
+    return tensor.numpy().swapaxes(1, 2) if product.op == "LSTM" else tensor.numpy()
 
 
 def _type_of(value: ir.Value | None) -> QuantType | None:

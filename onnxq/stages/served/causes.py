@@ -11,12 +11,12 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from onnxq.data.source import Source
-from onnxq.graph.constants import constant_array
 from onnxq.graph.walk import bodies
-from onnxq.numerics.pair_safe import breaks, pair_limit
 from onnxq.runtime.readback import op_name
 from onnxq.runtime.saturation import adds_pairs
+from onnxq.stages.convert.saturating import may_saturate
 from onnxq.stages.served.departures import Departure, departures
+from onnxq.targets import targets
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -26,19 +26,6 @@ _AVX2 = "cpu-avx2"
 _MS = "com.microsoft::"
 _PRODUCT = f"{_MS}MatMulNBits"
 _ROUNDS = 4
-# Kernels that multiply codes, with the slots of the activation's zero point and of the weight.
-_PRODUCTS = {
-    "QLinearConv": (2, 3),
-    "QLinearMatMul": (2, 3),
-    "MatMulInteger": (2, 1),
-    "ConvInteger": (2, 1),
-    f"{_MS}QGemm": (2, 3),
-    f"{_MS}MatMulIntegerToFloat": (4, 1),
-    f"{_MS}DynamicQuantizeMatMul": (None, 1),
-    f"{_MS}DynamicQuantizeLSTM": (None, 1),
-    f"{_MS}QAttention": (6, 1),
-}
-_BY_ROW = frozenset({"QLinearConv", "ConvInteger"})
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -125,35 +112,13 @@ def why(ran: Sequence[Ran], *, advice: bool = True) -> str:
 
 
 def _saturates(ran: Ran) -> bool:
-    return ran.pairs and any(_adds_in_16_bits(node, ran) for node in ran.nodes)
-
-
-def _adds_in_16_bits(node: ir.Node, ran: Ran) -> bool:
-    """Return whether a kernel multiplies uint8 by int8 codes of which a pair may exceed 16 bits."""
-    import onnx_ir as ir
-
-    slots = _PRODUCTS.get(op_name(node))
-    if slots is None or slots[1] >= len(node.inputs):
-        return False
-    point = None if slots[0] is None or slots[0] >= len(node.inputs) else node.inputs[slots[0]]
-    weight = node.inputs[slots[1]]
-    if weight is None or weight.dtype != ir.DataType.INT8 or (point is not None and point.dtype == ir.DataType.INT8):
-        return False
-    codes = constant_array(ran.weights.get(weight.name or "")) if weight.name in ran.weights else None
-    if codes is None or codes.ndim < 2:
-        return True
-    if op_name(node) in _BY_ROW:
-        if codes.shape[1] == 1 and codes.shape[0] == node.attributes.get_int("group", 1):  # depthwise: adds no pairs
-            return False
-        axes = (*range(2, codes.ndim), 1)
-    else:
-        axes = (1,) if node.attributes.get_int("transB", 0) else (codes.ndim - 2,)
-    return breaks(codes, axes, pair_limit(255)) > 0
+    without_vnni = targets.get(_AVX2)
+    return ran.pairs and any(may_saturate(node, without_vnni, ran.weights) for node in ran.nodes)
 
 
 def _for_pairs(ran: Ran) -> str:
     if ran.target == _AVX2:
-        return "weights that came with the model keep their codes: quantize the float model, or give it uint8 weights"
+        return "weights that came with the model keep their codes: `onnxq quantize` in format qdq chooses them again"
     return f"--target {_AVX2} chooses weights that do not"
 
 
