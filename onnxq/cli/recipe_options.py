@@ -125,8 +125,9 @@ OPTIONS: dict[str, Any] = {
     ),
     "guard": _flag(
         JUDGED,
-        "Measure, and put back in float what takes longer quantized, breaks those limits, or the runtime leaves in "
-        "float anyway; --no-guard: fail, and write nothing, where a limit is broken.",
+        "Measure, put back in float what takes longer quantized, breaks those limits, or the runtime leaves in float "
+        "anyway, and write otherwise what a kernel computes otherwise than the graph says; --no-guard: fail, and write "
+        "nothing, where a limit is broken.",
         "--guard/--no-guard",
     ),
     "prefer": _option(

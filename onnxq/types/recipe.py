@@ -259,7 +259,8 @@ class Recipe(_Model):
         max_drop: by how much the metric may fall, in its own unit (0.005) or as a share of the float model's ("0.5%").
         max_ppl_increase: by how much the perplexity of a language model on the evaluation data may rise, as `max_drop`.
         threads: intra-op threads the model is served with, 0 for all cores; None: one as well as all.
-        guard: put back in float what the runtime leaves in float, what breaks those limits, and what takes longer.
+        guard: put back in float what the runtime leaves in float, what breaks those limits, and what takes longer; give
+            what a kernel computes otherwise than the graph says another form.
         costs: times that the choice between float and codes goes by: measured ones; "auto": those measured on this
             machine (`onnxq targets --measure`), if there are any; "none": the target's own.
         faults: of the runtime that serves the model, by name, which plans go around; "auto": those that it is found to
