@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Protocol
 from onnxq.errors import CalibrationError, ModelError, RecipeError
 from onnxq.stages.draft import Draft, Make, with_rules
 from onnxq.stages.guard.forms import Form, forms_of, rule_for
-from onnxq.stages.served import Departure, Gap, ran_there, why
+from onnxq.stages.served import Departure, Gap, cause_of, largest, ran_there, why
 from onnxq.types.format import Format
 from onnxq.types.guarding import Step
 from onnxq.types.plan import Action, Decision, Plan, Role
@@ -29,8 +29,8 @@ CODE = "kernel-fault"
 _ROUNDS = 8
 # A form is right where it leaves this share of what serving adds to the noise, of the outputs or of its own nodes.
 _LEFT = 0.5
-# Seconds after which no further kind is looked at, and no smaller number of nodes.
-_LIMIT = 60.0
+# Seconds after which nothing further is repaired; after half of them no smaller number of nodes is looked for.
+_LIMIT = 120.0
 # What must be lost before weights go back to float that were put on codes for their size: one bit.
 _WORTH_DB = 6.0
 
@@ -49,7 +49,7 @@ class Fidelity(Protocol):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class _Suspects:
-    """Nodes of one kind, worst first, what their kernels add to the noise and do, and what else they may be."""
+    """Nodes of one cause or kind, worst first, what their kernels add to the noise and do, and what they may be."""
 
     nodes: tuple[str, ...]
     noise: float
@@ -93,34 +93,36 @@ class FaultGuard:
             if not gap.open:
                 return draft
             suspects = self._suspects(draft, rounding)
-            left = suspects if number == 0 or self.clock() < until else []
-            better = next((found for each in left if (found := self._repair(draft, gap, each, until))), None)
+            late = number > 0 and self.clock() > until
+            tried = [] if late else suspects
+            better = next((found for each in tried if (found := self._repair(draft, gap, each, until))), None)
             if better is None:
-                self._in_vain(gap, suspects)
+                self._in_vain(gap, suspects, late=late)
                 return draft
             draft = better
         return draft
 
     def _suspects(self, draft: Draft, rounding: bool) -> list[_Suspects]:
-        """Return the nodes at which a draft departs from its graph, by kind, worst kind first."""
+        """Return the nodes at which a draft departs from its graph: by cause where that is known, then by kind."""
         quantized = {entry.node: entry for entry in draft.plan.decisions if entry.action is Action.QUANTIZE}
-        kinds: dict[Hashable, dict[str, float]] = {}
-        causes: dict[Hashable, str] = {}
-        for departure in self.fidelity.departures(draft.model, rounding=rounding):
+        found = self.fidelity.departures(draft.model, rounding=rounding)
+        ran = [ran_there(draft.model, each, target=draft.plan.target) for each in found]
+        known = [each for each in zip(found, ran, strict=True) if cause_of(each[1]) is not None]
+        others = list(zip(largest(found), ran, strict=False))
+        groups: dict[Hashable, _Suspects] = {}
+        # Where a cause is known, it is at work however little of it is seen; what others add may be what that became.
+        for departure, there in (*known, *others):
+            cause = cause_of(there)
             for node in _planned(departure.nodes, quantized):
-                kind = _kind(quantized[node], draft.plan)
-                kinds.setdefault(kind, {}).setdefault(node, departure.noise)
-                if kind not in causes:
-                    causes[kind] = why([ran_there(draft.model, departure, target=draft.plan.target)], advice=False)
-        return [
-            _Suspects(
-                nodes=tuple(names),
-                noise=sum(names.values()),
-                cause=causes[kind],
-                forms=forms_of(quantized[next(iter(names))], draft.plan, portable=draft.recipe.portable),
-            )
-            for kind, names in kinds.items()
-        ]
+                forms = forms_of(quantized[node], draft.plan, portable=draft.recipe.portable)
+                kind = _kind(quantized[node], draft.plan) if cause is None else cause.name
+                group = groups.get((kind, forms))
+                if group is None:
+                    group = _Suspects(nodes=(), noise=0.0, cause=why([there], advice=False), forms=forms)
+                if not any(node in each.nodes for each in groups.values()):
+                    group = replace(group, nodes=(*group.nodes, node), noise=group.noise + departure.noise)
+                    groups[kind, forms] = group
+        return list(groups.values())
 
     def _repair(self, draft: Draft, gap: Gap, suspects: _Suspects, until: float) -> Draft | None:
         """Return the draft with the form of suspects that is served right, None if there is none."""
@@ -128,7 +130,7 @@ class FaultGuard:
         if chosen is None:
             return None
         nodes, count = suspects.nodes, 1
-        while count < len(suspects.nodes) and not chosen.gap.open and self.clock() < until:
+        while count < len(suspects.nodes) and not chosen.gap.open and self.clock() < until - _LIMIT / 2:
             fewer = self._try(draft, gap, suspects, chosen.form, count)
             if fewer is not None and not fewer.gap.open:
                 chosen, nodes = fewer, suspects.nodes[:count]
@@ -188,10 +190,11 @@ class FaultGuard:
             return None
         return _Try(form=form, draft=made, gap=after) if right else None
 
-    def _in_vain(self, gap: Gap, suspects: Sequence[_Suspects]) -> None:
+    def _in_vain(self, gap: Gap, suspects: Sequence[_Suspects], *, late: bool) -> None:
         nodes = tuple(dict.fromkeys(node for each in suspects for node in each.nodes))
         cause = suspects[0].cause if suspects else "no quantized node departs from the graph alone"
-        text = f"{_because(gap, cause)}; no other form of its nodes is served better and worth its price"
+        what = "no time was left" if late else "no other form of its nodes is served better and worth its price"
+        text = f"{_because(gap, cause)}; {what}"
         self.steps.append(Step(why=CODE, nodes=nodes, text=text, taken=False))
 
 

@@ -26,7 +26,7 @@ class Form:
     """
 
     name: str
-    says: Mapping[str, Any] = field(default_factory=dict)
+    says: Mapping[str, Any] = field(default_factory=dict, hash=False)
 
     @property
     def is_float(self) -> bool:

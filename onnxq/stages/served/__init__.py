@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from onnxq.stages.served.as_written import as_written
 from onnxq.stages.served.causes import CAUSES, UNKNOWN, Cause, Ran, cause_of, ran_there, why, why_served_differs
-from onnxq.stages.served.departures import Departure, departures
+from onnxq.stages.served.departures import Departure, departures, largest
 from onnxq.stages.served.gaps import Gap, Served, falls_short, notable
 
 __all__ = [
@@ -19,6 +19,7 @@ __all__ = [
     "cause_of",
     "departures",
     "falls_short",
+    "largest",
     "notable",
     "ran_there",
     "why",

@@ -15,7 +15,7 @@ from onnxq.graph.walk import bodies
 from onnxq.runtime.readback import op_name
 from onnxq.runtime.saturation import adds_pairs
 from onnxq.stages.convert.saturating import may_saturate
-from onnxq.stages.served.departures import Departure, departures
+from onnxq.stages.served.departures import Departure, departures, largest
 from onnxq.targets import targets
 
 if TYPE_CHECKING:
@@ -89,7 +89,11 @@ def why_served_differs(model: ir.Model, source: Source, *, target: str | None, t
     """
     feeds = [batch.feeds for batch in source.batches()]
     found = departures(model, feeds, threads=threads, exact_inputs=False)
-    return why([ran_there(model, departure, target=target) for departure in found])
+    some = [ran_there(model, departure, target=target) for departure in largest(found)]
+    if not any(cause_of(each) for each in some):  # what is small at first may grow on the way
+        known = [each for departure in found if cause_of(each := ran_there(model, departure, target=target))]
+        some = known[:1] or some
+    return why(some)
 
 
 def cause_of(ran: Ran) -> Cause | None:

@@ -26,8 +26,9 @@ Feeds: TypeAlias = Mapping[str, Any]
 # All tapped tensors of a run are held at once, in both models; groups of tensors are sized to stay below this.
 _MEMORY = 256 << 20
 _FIRST_GROUP, _GROWTH = 16, 4
-# What is a hundredth of the worst is what that left behind.
+# What is less than a hundredth of the worst may be what that one left behind, or what a later one made larger.
 _SHARE = 0.01
+_FLAT = 1e-12
 _ROUNDING = 1e-7  # of float32 sums in another order
 
 
@@ -71,8 +72,12 @@ def departures(
         found = list(_departing(values, ran, apart, {node: path for path, node in walk(model)}))
         if found:
             break
-    found.sort(key=lambda each: -each.noise)
-    return tuple(each for each in found if each.noise >= _SHARE * found[0].noise)
+    return tuple(sorted(found, key=lambda each: -each.noise))
+
+
+def largest(found: Sequence[Departure]) -> Sequence[Departure]:
+    """Return those of departures, worst first, that are no less than a hundredth of the worst."""
+    return [each for each in found if each.noise >= _SHARE * found[0].noise]
 
 
 def _departing(
@@ -83,7 +88,7 @@ def _departing(
 ) -> Iterator[Departure]:
     for name, noise in apart.items():
         nodes, sources = _between(values[name], apart)
-        before = max((apart[each] for each in sources), default=0.0)
+        before = sum(apart[each] for each in sources)
         if not math.isinf(before) and noise - before > _ROUNDING:
             yield Departure(
                 tensor=name,
@@ -164,9 +169,13 @@ class _Sums:
 
     @property
     def relative(self) -> float:
-        """Noise over variance: codes, which have a zero point, compare as the floats that they stand for."""
+        """Noise over variance: codes, which have a zero point, compare as the floats that they stand for.
+
+        What is the same everywhere, such as a single scale, has no variance, and is compared with its square.
+        """
         variance = self.squares - self.total**2 / max(self.count, 1)
-        return 0.0 if self.noise == 0 else self.noise / variance if variance > 0 else math.inf
+        signal = variance if variance > _FLAT * self.squares else self.squares
+        return 0.0 if self.noise == 0 else self.noise / signal if signal > 0 else math.inf
 
 
 def _apart(
