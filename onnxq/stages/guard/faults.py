@@ -92,7 +92,7 @@ class FaultGuard:
             gap = self.fidelity.gap(draft.model, rounding=rounding)
             if not gap.open:
                 return draft
-            suspects = self._suspects(draft, rounding)
+            suspects = self._suspects(draft, gap.rounding)
             late = number > 0 and self.clock() > until
             tried = [] if late else suspects
             better = next((found for each in tried if (found := self._repair(draft, gap, each, until))), None)
@@ -183,7 +183,7 @@ class FaultGuard:
             after = self.fidelity.gap(made.model, rounding=rounding)
             right = not after.open or (math.isfinite(after.excess) and after.excess <= _LEFT * gap.excess)
             if not right and after.excess < gap.excess and count is None:  # others spoil the outputs, too
-                still = self.fidelity.departures(made.model, rounding=rounding)
+                still = self.fidelity.departures(made.model, rounding=gap.rounding)
                 here = (each.noise for each in still if set(_planned(each.nodes, nodes)))
                 right = sum(here) <= _LEFT * suspects.noise
         except (RecipeError, CalibrationError, ModelError):  # no such kernel, or tensors that were not observed

@@ -47,6 +47,7 @@ class Gap:
         output: its name, "" for a model without outputs of numbers.
         plain, served: dB against the float model: as the graph says, and as served.
         allowed: by how much they may differ. others: what serving adds to the noise of all other outputs, see `excess`.
+        rounding: whether what MatMulNBits rounds of its inputs counts as added.
     """
 
     output: str
@@ -54,6 +55,7 @@ class Gap:
     served: float
     allowed: float
     others: float = 0.0
+    rounding: bool = False
 
     @property
     def open(self) -> bool:
@@ -111,10 +113,14 @@ class Served:
         Raises:
             ModelError: the runtime cannot load or run one of the models.
         """
-        inputs = rounding and rounds_inputs(model)
-        allowed = _PLANNED_DB if inputs else NOTABLE_DB
+        found = self._gap(as_written(model), model, NOTABLE_DB, rounding=False)
+        if found.open or not rounding or not rounds_inputs(model):
+            return found
+        return self._gap(as_written(model, exact_inputs=True), model, _PLANNED_DB, rounding=True)
+
+    def _gap(self, written: ir.Model, model: ir.Model, allowed: float, *, rounding: bool) -> Gap:
         sessions = (
-            open_session(as_written(model, exact_inputs=inputs), optimize=False, threads=self.threads),
+            open_session(written, optimize=False, threads=self.threads),
             open_session(model, threads=self.threads),
         )
         sums: dict[str, tuple[Comparison, Comparison]] = {}
@@ -131,7 +137,7 @@ class Served:
         worst = max(figures, key=lambda name: (falls_short(*figures[name], allowed), _ratio(*figures[name])))
         others = sum(_added(*pair) for name, pair in figures.items() if name != worst)
         plain, served = figures[worst]
-        return Gap(output=worst, plain=plain, served=served, allowed=allowed, others=others)
+        return Gap(output=worst, plain=plain, served=served, allowed=allowed, others=others, rounding=rounding)
 
     def departures(self, model: ir.Model, *, rounding: bool = True) -> tuple[Departure, ...]:
         """Return where a model departs from its graph, worst first; arguments and errors as for `gap`."""

@@ -171,3 +171,44 @@ def test_nodes_of_bodies_are_named_by_their_paths():
     assert found.tensor == "y"
     assert {"if", "if/then_branch/m", "if/else_branch/m2"} <= set(found.nodes)
     assert "MatMulNBits" in {node.op_type for node in found.ran}
+
+
+SHARED = """
+<ir_version: 10, opset_import: ["" : 21]>
+g (float[8,64] x) => (float[8,32] y, float[8,32] z) <float[64,32] w1, float[32,32] w2, float[32,32] w3>
+{ [m1] a = MatMul (x, w1)  [t1] b = Add (a, a)  [m2] y = MatMul (b, w2)  [m3] z = MatMul (b, w3) }
+"""
+
+
+def test_scales_that_are_found_at_run_time_do_not_hide_the_node_that_departs():
+    """A single number has no variance to compare its noise with."""
+    rng = np.random.default_rng(0)
+    model, x = model_from_text(SHARED), features(rng)
+    array = rng.standard_normal((64, 32)).astype(np.float32)
+    array[::32] = 0
+    model.graph.initializers["w1"].const_value = ir.tensor(array, name="w1")
+    rules = [{"match": {"name": "m1"}, "format": "weight-only", "weights": "uint4,asymmetric,per-block(32)"}]
+    done = quantize_model(model, {"x": x}, format="dynamic", placement="everywhere", rules=rules)
+    assert "DynamicQuantizeLinear" in {node.op_type for node in done.model.graph}
+    found = departures(done.model, [{"x": x}], threads=1)
+    assert found[0].nodes[0] == "m1"
+    assert all(math.isfinite(each.noise) for each in found)
+
+
+def test_what_a_kernel_rounds_hides_no_other_fault():
+    """A product of accuracy level 4 may lose 6 dB by rounding; a Softmax that rounds otherwise may not."""
+    text = """
+    <ir_version: 10, opset_import: ["" : 21]>
+    g (float[64,2] x, float[8,64] u) => (float[64,2] y, float[8,32] z) <float[64,32] w>
+    { [s] y = Softmax (x)  [m] z = MatMul (u, w) }
+    """
+    rng = np.random.default_rng(1)
+    model = model_from_text(text)
+    feeds = {
+        "x": rng.standard_normal((64, 2)).astype(np.float32) / 4,
+        "u": rng.standard_normal((8, 64)).astype(np.float32),
+    }
+    rules = [{"match": {"name": "m"}, "format": "weight-only", "weights": "uint4,asymmetric,per-block(32)"}]
+    done = quantize_model(model, feeds, placement="everywhere", rules=rules)
+    gap = Served(model, open_source([feeds], signature(model)), threads=1).gap(done.model)
+    assert (gap.output, gap.open, gap.rounding) == ("y", True, False)
