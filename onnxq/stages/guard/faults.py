@@ -28,7 +28,7 @@ CODE = "kernel-fault"
 # Kinds of nodes that are repaired one after the other.
 _ROUNDS = 8
 # A form is right where it leaves this share of what serving adds to the noise, of the outputs or of its own nodes.
-_LEFT = 0.5
+_LEFT = 0.7
 # Seconds after which nothing further is repaired; after half of them no smaller number of nodes is looked for.
 _LIMIT = 120.0
 # What must be lost before weights go back to float that were put on codes for their size: one bit.
@@ -136,7 +136,9 @@ class FaultGuard:
                 chosen, nodes = fewer, suspects.nodes[:count]
                 break
             count *= 2
-        text = f"{_because(gap, suspects.cause)}; {chosen.form.name}: {chosen.gap}"
+        after = chosen.gap
+        where = "" if after.output == gap.output else f"at worst output '{after.output}' with "
+        text = f"{_because(gap, suspects.cause)}; {chosen.form.name}: {where}{after}"
         self.steps.append(Step(why=CODE, nodes=nodes, text=text))
         return _retold(chosen.draft, _because(gap, suspects.cause), text)
 
