@@ -60,7 +60,8 @@ def tables() -> str:
     lines += ["", "| fault | what goes wrong | plans | known from |", "|---|---|---|---|"]
     for name, fault in faults.items():
         ways = "; ".join(way.text for way in fault.instead)
-        does = ways or ("another kernel, or float" if fault.is_avoided else "write none")
+        otherwise = "do nothing: it costs little" if fault.slight else "write no such nodes"
+        does = ways or ("take another kernel, or float" if fault.is_avoided else otherwise)
         lines.append(f"| `{name}` | {fault.summary} | {does} | {fault.reported} |")
     return "\n".join(lines)
 

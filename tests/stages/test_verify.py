@@ -16,6 +16,7 @@ from onnxq.stages.verify_outputs import served_differs
 from onnxq.types.plan import Action, Decision, Plan, Reason, Role, TensorPlan
 from onnxq.types.report import OutputError
 from onnxq.types.scheme import PerChannel, QuantType, Scheme
+from tests.quantizing import text
 
 FLOAT = """
 <ir_version: 9, opset_import: ["" : 19]>
@@ -387,3 +388,19 @@ def test_scoring_is_a_stage_only_where_there_is_something_to_score_and_comes_to_
     data = [{"x": np.random.default_rng(0).standard_normal((2, 8)).astype(np.float32), **more}]
     onnxq.quantize(model_from_text(text), calibration=data, evaluation=data, guard=False, progress=told, **options)
     assert [entry for entry in told.stages if entry[0] == "score"] == expected
+
+
+def test_a_model_that_meets_a_fault_is_told_of_with_its_node():
+    """Scales that are computed: with the optimizer off it is as wrong, so that nothing else points at it."""
+    codes = np.random.default_rng(0).integers(0, 256, (4, 2, 32))
+    inputs = "float[2,64] x, float[4,2] e"
+    scale = f"float[4,2] o = {{{', '.join(['0.01'] * 8)}}}"
+    weight = f"float[64,4] w = {{{', '.join(str(0.01 * (code - 128)) for code in codes.reshape(4, 64).T.ravel())}}}"
+    held = f"uint8[4,2,32] q = {{{', '.join(map(str, codes.ravel()))}}}, {scale}"
+    attributes = "K = 64, N = 4, bits = 8, block_size = 32, accuracy_level = 4"
+    product = f"s = Add (e, o) y = com.microsoft.MatMulNBits <{attributes}> (x, q, s)"
+    reference = text("n = MatMul (x, w) m = ReduceSum (e) y = Add (n, m)", inputs, "float[2,4] y", weight)
+    data = [{"x": np.ones((2, 64), np.float32), "e": np.zeros((4, 2), np.float32)}]
+    made = model_from_text(text(product, inputs, "float[2,4] y", held))
+    warnings = onnxq.verify(model_from_text(reference), made, evaluation=data).warnings
+    assert any("'nbits-computed'" in warning and "'MatMulNBits_1'" in warning for warning in warnings)

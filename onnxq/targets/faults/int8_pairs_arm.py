@@ -41,7 +41,6 @@ faults.add(
         name="int8-pairs-arm",
         summary="int8 products wrap on ARM without dot product where codes of -128 meet",
         first="1.23.0",
-        last="1.29",
         targets=frozenset({"cpu-arm64"}),
         written=_written,
         found=_found,

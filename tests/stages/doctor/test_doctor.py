@@ -239,3 +239,16 @@ def test_every_reason_code_has_advice_and_a_line_in_the_docs():
     for code in found - QUANTIZED:
         assert f"`{code}`" in documented, code
         assert advice_for(code) != advice_for("no such code"), code
+
+
+def test_nodes_that_the_runtime_computes_wrongly_are_named():
+    codes = f"uint8[4,2,32] q = {{{', '.join(['3'] * 256)}}}"
+    product = (
+        "y = com.microsoft.MatMulNBits <K = 64, N = 4, bits = 8, block_size = 32, accuracy_level = LEVEL> (x, q, s)"
+    )
+    given = "float[2,64] x, float[4,2] s", "float[2,4] y", codes
+    found = hazards(product.replace("LEVEL", "4"), *given)["runtime-fault"]
+    assert "'nbits-computed'" in found.text
+    assert "make them initializers" in found.advice
+    assert found.where == ("MatMulNBits_0",)
+    assert "runtime-fault" not in hazards(product.replace("LEVEL", "1"), *given)
