@@ -127,6 +127,8 @@ class _Lookup:
 
 def _lookup(value: ir.Value | None) -> _Lookup | None:
     """Return the rows that a value is, None if it is something else."""
+    import onnx_ir as ir
+
     node = None if value is None else value.producer()
     if node is None or node.domain:
         return None
@@ -134,6 +136,10 @@ def _lookup(value: ir.Value | None) -> _Lookup | None:
         matrix = constant_array(node.inputs[0])
         rows = matrix is not None and matrix.ndim == 2 and node.attributes.get_int("axis", 0) in (0, -2)
         return _Lookup(node=node, matrix=matrix) if rows and matrix is not None else None
+    if node.op_type == "Cast" and node.attributes.get_int("to", 0) == ir.DataType.INT8 and node.inputs[0] is not None:
+        node = node.inputs[0].producer()  # to int8, in which codes of 4 bits and fewer stay what they are
+    if node is None:
+        return None
     steps = [node]  # Unsqueeze, BitShift, BitwiseAnd, Reshape; the last of them first
     while len(steps) < len(_APART) and steps[-1].inputs[0] is not None:
         before = steps[-1].inputs[0].producer()
@@ -170,6 +176,7 @@ def _joined(node: ir.Node, codes: _Lookup) -> _Table | None:
         matrix, dtype = unpack(matrix, codes.bits, matrix.shape[1] * 8 // codes.bits), _unsigned(codes.bits)
         if points is None or points.max(initial=0) >> codes.bits:
             return None
+        points = points.astype(np.uint8)
     if scale.matrix.shape != (matrix.shape[0], -(-matrix.shape[1] // block)):
         return None
     return _Table(codes=matrix, dtype=dtype, scale=scale.matrix, zero_point=points, block=block)
