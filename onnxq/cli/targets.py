@@ -114,6 +114,7 @@ def _plain(target: Target) -> dict[str, Any]:
     from onnxq.types.plain import plain
 
     fields = {field.name: getattr(target, field.name) for field in dataclasses.fields(target)}
+    del fields["pair_limit"]  # a function: rows say which kernels add pairs
     return plain(fields | {"rows": [_row(row) for row in target.rows]})  # type: ignore[no-any-return]
 
 

@@ -54,7 +54,7 @@ def test_zero_points_of_weights_are_had_without_vnni_too():
 def test_what_a_recipe_leaves_in_float_is_not_what_the_user_asked_for(name):
     """Its rules are for models that hold something else beside; one that holds nothing else is refused."""
     model = model_from_text(text("y = Conv (x, w)", "float[1,4,8,8] x", "float[1,6,6,6] y", "float[6,4,3,3] w"))
-    with pytest.raises(VerificationError, match=r"nothing can be quantized: rule 1 \(Conv\); nothing was written"):
+    with pytest.raises(VerificationError, match=r"nothing can be quantized: rule 1 \(Conv\): .*; nothing was written"):
         onnxq.quantize(model, recipe=name)
     assert onnxq.quantize(model, recipe=name, allow_empty=True).plan.decisions[0].action is Action.KEEP
     report = onnxq.quantize(model, recipe=name, keep=["Conv_0"])

@@ -282,13 +282,13 @@ def test_weights_that_saturate_where_they_are_served_are_repaired(form):
 
 SOFTMAX = """
 <ir_version: 10, opset_import: ["" : 21]>
-g (float[64,16] x) => (float[64,2] y) <float[16,2] w> { [m] a = MatMul (x, w)  [s] y = Softmax (a) }
+g (float[64,1024] x) => (float[64,2] y) <float[1024,2] w> { [m] a = MatMul (x, w)  [s] y = Softmax (a) }
 """
 
 
 @pytest.mark.parametrize("form", ["qdq", "qoperator"])
 def test_a_softmax_that_rounds_otherwise_stays_in_float(form):
-    x = np.random.default_rng(2).standard_normal((64, 16)).astype(np.float32) / 4
+    x = np.random.default_rng(2).standard_normal((64, 1024)).astype(np.float32) / 32
     options = {"format": form, "prefer": "size", "placement": "everywhere", "calibration": [{"x": x}]}
     before = figures(onnxq.quantize(model_from_text(SOFTMAX), **options, guard=False))
     assert before[0] - before[1] > 1

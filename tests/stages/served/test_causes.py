@@ -49,7 +49,7 @@ def heavy(*shape: int) -> np.ndarray:
         (ran(PRODUCT, np.full((4, 2), 64, np.int8)), None),  # 255 * (64 + 64) = 32640
         (ran(PRODUCT, np.tile(np.array([[100], [-100]], np.int8), (2, 2))), None),  # one of each sign
         (ran(PRODUCT.replace("int8[4,2] w", "uint8[4,2] w").replace("int8 z", "uint8 z"), heavy(4, 2)), None),
-        (ran(PRODUCT.replace("uint8 p", "int8 p"), heavy(4, 2)), None),
+        (ran(PRODUCT.replace("uint8 p", "int8 p").replace("uint8[1,4] a", "int8[1,4] a"), heavy(4, 2)), None),
         (ran(DEPTHWISE, heavy(2, 1, 2, 2)), None),
         (
             ran(DEPTHWISE.replace("group = 2", "group = 1").replace("1,2,4,4", "1,1,4,4"), heavy(2, 1, 2, 2)),
