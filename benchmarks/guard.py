@@ -11,7 +11,7 @@ import itertools
 import math
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,7 +29,7 @@ from onnxq.types.plan import Action
 import models
 from benchmarks import networks
 from benchmarks.measure import Failure, Speed, environment, isolated, race, write_section
-from models import Feeds
+from benchmarks.zoo import guarded
 
 SECTION = "guard"
 FORMATS = tuple(form.value for form in Format if form is not Format.AUTO)
@@ -74,20 +74,7 @@ class Outcome:
 
 def outcome(name: str, form: str, output: Path) -> Outcome:
     """Quantize a zoo model with the guard on; in a process of its own."""
-    zoo = models.load(name)
-
-    def first(batches: Iterator[Feeds]) -> Iterator[Feeds]:
-        return itertools.islice(batches, _BATCHES)
-
-    report = onnxq.quantize(
-        zoo.path,
-        output,
-        calibration=lambda: first(zoo.calibration()),
-        evaluation=lambda: first(zoo.evaluation()),
-        format=form,
-        force=True,
-        allow_empty=True,
-    )
+    report = guarded(name, output, _BATCHES, format=form)
     guard, verification = report.guard, report.verification
     assert guard is not None
     assert verification is not None

@@ -13,17 +13,17 @@ import itertools
 import math
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import onnxq
 from onnxq.stages.served import notable
+from onnxq.targets.processor import this_processor
 from onnxq.types.format import Format
 
 import models
 from benchmarks.measure import Failure, environment, isolated, write_section
-from models import Feeds
+from benchmarks.zoo import guarded
 
 SECTION = "served"
 FORMATS = tuple(form.value for form in Format if form is not Format.AUTO)
@@ -51,22 +51,7 @@ class Outcome:
 
 def outcome(name: str, form: str, prefer: str, target: str, output: Path) -> Outcome:
     """Quantize a zoo model with the guard on; in a process of its own."""
-    zoo = models.load(name)
-
-    def first(batches: Iterator[Feeds]) -> Iterator[Feeds]:
-        return itertools.islice(batches, _BATCHES)
-
-    report = onnxq.quantize(
-        zoo.path,
-        output,
-        calibration=lambda: first(zoo.calibration()),
-        evaluation=lambda: first(zoo.evaluation()),
-        format=form,
-        prefer=prefer,
-        target=target,
-        force=True,
-        allow_empty=True,
-    )
+    report = guarded(name, output, _BATCHES, format=form, prefer=prefer, target=target)
     assert report.guard is not None
     assert report.verification is not None
     numbers = [entry for entry in report.verification.outputs if not math.isnan(entry.sqnr_served)]
@@ -107,8 +92,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--markdown", type=Path, help="page in which to write the table, in its own section")
     options = parser.parse_args(arguments)
     where = environment(("onnxq", "onnxruntime"))
-    lines = ["## Served as the graph says", "", f"{where.date}, {where.processor} ({', '.join(where.features)}), "]
-    lines[-1] += f"target {options.target}, prefer {options.prefer}."
+    here = this_processor()
+    runtime = f"onnxruntime {where.versions['onnxruntime']}"
+    lines = [f"## Served as the graph says: {here.kind}", ""]
+    lines.append(f"{where.date}, {here}, {runtime}, target {options.target}, prefer {options.prefer}.")
     lines += ["", f"| {' | '.join(HEADER)} |", f"|{'---|' * len(HEADER)}"]
     missed = False
     with tempfile.TemporaryDirectory(prefix="onnxq-benchmark-") as folder:
@@ -119,7 +106,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             print(lines[-1], file=sys.stderr, flush=True)
     text = "\n".join([*lines, "", LEGEND])
     if options.markdown is not None:
-        write_section(options.markdown, SECTION, text)
+        write_section(options.markdown, SECTION, text, part=here.kind)
     else:
         print(text)
     return int(missed)
