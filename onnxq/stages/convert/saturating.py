@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 from onnxq.graph.constants import moved_tensor
@@ -28,28 +29,31 @@ _EIGHT_BITS = {"INT8": QuantType.INT8, "UINT8": QuantType.UINT8}
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class _Operator:
-    """An integer operator: the float one, the format that writes it, slots of the codes of activation and weights.
+    """An integer operator.
 
-    `activation` None: the operator quantizes it itself, to uint8.
+    Attributes:
+        op: the float one. form: the format that writes it. weights: slots of the codes of weights.
+        activation: slots of the zero point and the codes of the activation; empty where the operator quantizes it
+            itself, to uint8. The first that is there tells the type: optimized graphs do not type all values.
     """
 
     op: str
     form: Format
-    activation: int | None
+    activation: tuple[int, ...]
     weights: tuple[int, ...]
 
 
 _WRITTEN, _RUN_TIME = Format.QOPERATOR, Format.DYNAMIC
 _OPERATORS = {
-    "QLinearConv": _Operator(op="Conv", form=_WRITTEN, activation=0, weights=(3,)),
-    "QLinearMatMul": _Operator(op="MatMul", form=_WRITTEN, activation=0, weights=(3,)),
-    "com.microsoft::QGemm": _Operator(op="Gemm", form=_WRITTEN, activation=0, weights=(3,)),
-    "ConvInteger": _Operator(op="Conv", form=_RUN_TIME, activation=0, weights=(1,)),
-    "MatMulInteger": _Operator(op="MatMul", form=_RUN_TIME, activation=0, weights=(1,)),
-    "com.microsoft::MatMulIntegerToFloat": _Operator(op="MatMul", form=_RUN_TIME, activation=0, weights=(1,)),
-    "com.microsoft::QAttention": _Operator(op="MatMul", form=_RUN_TIME, activation=0, weights=(1,)),
-    "com.microsoft::DynamicQuantizeMatMul": _Operator(op="MatMul", form=_RUN_TIME, activation=None, weights=(1,)),
-    "com.microsoft::DynamicQuantizeLSTM": _Operator(op="LSTM", form=_RUN_TIME, activation=None, weights=(1, 2)),
+    "QLinearConv": _Operator(op="Conv", form=_WRITTEN, activation=(2, 0), weights=(3,)),
+    "QLinearMatMul": _Operator(op="MatMul", form=_WRITTEN, activation=(2, 0), weights=(3,)),
+    "com.microsoft::QGemm": _Operator(op="Gemm", form=_WRITTEN, activation=(2, 0), weights=(3,)),
+    "ConvInteger": _Operator(op="Conv", form=_RUN_TIME, activation=(2, 0), weights=(1,)),
+    "MatMulInteger": _Operator(op="MatMul", form=_RUN_TIME, activation=(2, 0), weights=(1,)),
+    "com.microsoft::MatMulIntegerToFloat": _Operator(op="MatMul", form=_RUN_TIME, activation=(4, 0), weights=(1,)),
+    "com.microsoft::QAttention": _Operator(op="MatMul", form=_RUN_TIME, activation=(6, 0), weights=(1,)),
+    "com.microsoft::DynamicQuantizeMatMul": _Operator(op="MatMul", form=_RUN_TIME, activation=(), weights=(1,)),
+    "com.microsoft::DynamicQuantizeLSTM": _Operator(op="LSTM", form=_RUN_TIME, activation=(), weights=(1, 2)),
 }
 _GROUPS = ("Conv", "MatMul", "Gemm")
 
@@ -75,11 +79,12 @@ def saturating(model: ir.Model, target: Target) -> Iterator[Saturating]:
     Read are integer operators, and operators between DequantizeLinear and QuantizeLinear, one weight at a time.
     """
     for name, node in nodes(model):
-        for product, weight, codes in _products(node):
+        for product, weight, read in _products(node):
             limit = target.pair_limit(product, None)
-            if codes is None:
+            codes = None if limit is None else read()
+            if limit is None or codes is None:
                 continue
-            found = 0 if limit is None else breaks(codes, limit.axes, limit.limit)
+            found = breaks(codes, limit.axes, limit.limit)
             drop_pages(codes)
             if found:
                 yield Saturating(node=name, weight=weight, pairs=found, product=product)
@@ -93,21 +98,21 @@ def may_saturate(node: ir.Node, target: Target, constants: Mapping[str, ir.Value
         constants: those of the model, by name.
     """
     for product, name, _ in _products(node):
-        stored = constants.get(name)
-        codes = None if stored is None else _stored(stored, product)
-        limit = target.pair_limit(product, None)
+        limit, stored = target.pair_limit(product, None), constants.get(name)
+        codes = None if limit is None or stored is None else _stored(stored, product)
         if limit is not None and (codes is None or breaks(codes, limit.axes, limit.limit)):
             return True
     return False
 
 
-def _products(node: ir.Node) -> Iterator[tuple[IntegerProduct, str, npt.NDArray[np.generic] | None]]:
-    """Yield a node's products of codes by constant weights, with name and codes of the weight, None without data."""
+def _products(node: ir.Node) -> Iterator[tuple[IntegerProduct, str, Callable[[], npt.NDArray[np.generic] | None]]]:
+    """Yield a node's products of codes by weights, with name of the weight and what reads its codes where it has any."""
     key = op_key(node)
     if key in _OPERATORS:
         operator = _OPERATORS[key]
-        activation = None if operator.activation is None else node.inputs[operator.activation]
-        running = QuantType.UINT8 if operator.activation is None else _type_of(activation)
+        given = (node.inputs[slot] for slot in operator.activation if slot < len(node.inputs))
+        running = next((kind for value in given if (kind := _type_of(value)) is not None), None)
+        running = running if operator.activation else QuantType.UINT8
         for slot in operator.weights:
             value, kind = node.inputs[slot], _type_of(node.inputs[slot])
             if value is None or value.shape is None or running is None or kind is None or len(value.shape) < 2:
@@ -115,7 +120,7 @@ def _products(node: ir.Node) -> Iterator[tuple[IntegerProduct, str, npt.NDArray[
             product = replace(
                 product_of(node, slot, form=operator.form, activations=running, weights=kind), op=operator.op
             )
-            yield product, name_of(value), _stored(value, product)
+            yield product, name_of(value), partial(_stored, value, product)
     elif key in _GROUPS:
         before = None if node.inputs[0] is None else node.inputs[0].producer()
         running = _type_of(before.inputs[0]) if before is not None and op_key(before) in DEQUANTIZE else None
@@ -125,7 +130,7 @@ def _products(node: ir.Node) -> Iterator[tuple[IntegerProduct, str, npt.NDArray[
         if len(held.shape) < 2 or (key == "Conv" and not _is_quantized(node.outputs[0])):
             return  # between DequantizeLinear and float: no integer kernel
         product = product_of(node, 1, form=Format.QDQ, activations=running, weights=held.params.scheme.dtype)
-        yield replace(product, shape=held.shape), held.name, held.codes()
+        yield replace(product, shape=held.shape), held.name, held.codes
 
 
 def _stored(value: ir.Value, product: IntegerProduct) -> npt.NDArray[np.generic] | None:
