@@ -106,7 +106,7 @@ def may_saturate(node: ir.Node, target: Target, constants: Mapping[str, ir.Value
 
 
 def _products(node: ir.Node) -> Iterator[tuple[IntegerProduct, str, Callable[[], npt.NDArray[np.generic] | None]]]:
-    """Yield a node's products of codes by weights, with name of the weight and what reads its codes where it has any."""
+    """Yield a node's products of codes by weights, with name of the weight and what reads its codes, if any."""
     key = op_key(node)
     if key in _OPERATORS:
         operator = _OPERATORS[key]
