@@ -15,6 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from onnxq.api import report_path
+from onnxq.stages.plan.already import ALREADY, IMPORTED
 from onnxq.types.equalization import Equalization
 from onnxq.types.guarding import Guarding, Verdict
 from onnxq.types.plan import Action, Decision
@@ -36,7 +37,7 @@ def report_parts(report: Report, *, refused: bool = False) -> Iterator[Renderabl
         report: of a call. refused: whether nothing was written, and no model handed back.
     """
     changed = any(entry.action is Action.QUANTIZE for entry in report.plan.decisions)
-    yield _title(report, "not written" if refused else "quantized" if changed else "in float")
+    yield _title(report, "not written" if refused else _result(report.plan.decisions))
     told = changed or not refused  # figures of what was made and not written; none of what was not made
     if told:
         yield _outcome(report)
@@ -65,6 +66,14 @@ def report_parts(report: Report, *, refused: bool = False) -> Iterator[Renderabl
         output = Path(report.output)
         yield _section("Written", Text(f"{output}\n{report_path(output)}", overflow="fold"))
     yield _note(_spent(report.seconds))
+
+
+def _result(decisions: Iterable[Decision]) -> str:
+    """Return in a word what became of a model."""
+    if any(entry.action is Action.QUANTIZE for entry in decisions):
+        return "quantized"
+    codes = {entry.reason.code for entry in decisions}
+    return "rewritten" if IMPORTED in codes else "unchanged" if ALREADY in codes else "in float"
 
 
 def _title(report: Report, what: str) -> Text:

@@ -132,3 +132,17 @@ def test_no_line_is_wider_than_the_terminal_and_nothing_is_cut(width):
     text = render(replace(REPORT, verification=replace(VERIFICATION, tensors=tensors, outputs=outputs)), width)
     assert max(map(len, text.splitlines())) <= width
     assert text.count("x") >= 200
+
+
+@pytest.mark.parametrize(
+    ("action", "code", "word"),
+    [
+        (Action.QUANTIZE, "integer-kernel", "quantized"),
+        (Action.KEEP, "imported", "rewritten"),
+        (Action.KEEP, "already-quantized", "unchanged"),
+        (Action.KEEP, "slower", "in float"),
+    ],
+)
+def test_the_title_says_what_became_of_the_model(action, code, word):
+    report = replace(REPORT, plan=replace(REPORT.plan, decisions=(decision("n", "MatMul", action, code),)))
+    assert row(render(report), "model.onnx").startswith(f"model.onnx {word}: qdq")
