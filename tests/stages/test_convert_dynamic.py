@@ -489,3 +489,38 @@ def test_what_stands_in_a_body_is_written_too(form: str) -> None:
     for feeds in data:
         first, second = (run_model(each, feeds)["y"] for each in (model, found))
         assert np.abs(first - second).max() < 0.05 * np.abs(first).max()
+
+
+@pytest.mark.parametrize("form", ["qdq", "qoperator"])
+@pytest.mark.parametrize("target", ["cpu-vnni", "cpu-avx2"])
+def test_int8_weights_with_zero_points_keep_their_values(form: str, target: str, tmp_path: Path) -> None:
+    """Without VNNI they become uint8, codes and zero points 128 higher: exact, and the neighbours stay on codes."""
+    from onnxruntime.quantization import QuantType
+
+    extra = {"WeightSymmetric": False, "DefaultTensorType": 1}
+    model = of_onnxruntime(tmp_path, weight_type=QuantType.QInt8, extra_options=extra)
+    assert any(array.dtype == np.int8 and array.size == 1 and array.any() for array in arrays(model).values())
+    report = calibrated(model, format=form, target=target)
+    assert not integer(report.model)
+    ours, theirs = (
+        sorted((array for array in arrays(each).values() if array.ndim > 1), key=lambda array: array.size)
+        for each in (report.model, model)
+    )
+    shift = 0 if target == "cpu-vnni" else 128
+    for our, their in zip(ours, theirs, strict=True):
+        assert our.dtype == (np.int8 if target == "cpu-vnni" else np.uint8)
+        np.testing.assert_array_equal(our, their.astype(int) + shift)
+    for optimize in (False, True) if target == "cpu-avx2" else exact_runs(form):
+        assert largest_difference(model, report.model, optimize=optimize) < 0.08
+
+
+def test_a_rule_for_other_codes_is_followed() -> None:
+    """Where its neighbours work on codes the product has to as well; its codes are chosen again."""
+    rules = [{"match": {"name": "MatMul*"}, "weights": {"dtype": "uint8", "symmetric": False}}]
+    model = of_onnxq({})
+    report = calibrated(model, format="qoperator", rules=rules)
+    chosen = [entry for entry in report.plan.decisions if "a rule asks for others" in entry.reason.text]
+    assert len(chosen) == 2
+    assert not integer(report.model)
+    for optimize in (False, True):
+        assert largest_difference(model, report.model, optimize=optimize) < 0.08

@@ -63,7 +63,7 @@ def imported_plan(
         fingerprint=fingerprint(model),
         decisions=tuple(decisions),
         tensors=maker.tensors,
-        warnings=tuple(filter(None, [warning_about(maker.chosen_again)])),
+        warnings=tuple(filter(None, [warning_about(maker.chosen_again.values())])),
     )
     return plan, refused, frozenset(maker.in_form)
 
@@ -74,7 +74,7 @@ class _Maker:
     def __init__(self, found: Imported, recipe: Recipe, target: Target, opset: int) -> None:
         self.tensors: dict[str, TensorPlan] = {}
         self.in_form: set[str] = set()
-        self.chosen_again: list[ChosenAgain] = []
+        self.chosen_again: dict[str, ChosenAgain] = {}
         self._found = found
         self._opset = opset
         self._form = recipe.format
@@ -124,9 +124,7 @@ class _Maker:
             action=Action.QUANTIZE,
             reason=Reason(
                 code=IMPORTED,
-                text="; ".join(
-                    (f"came quantized; its codes and parameters run as {kernel}", *(around.notes if around else ()))
-                ),
+                text="; ".join((self._what_runs(inputs, kernel), *(around.notes if around else ()))),
             ),
             format=self._form,
             inputs=dict(sorted(inputs.items())),
@@ -135,6 +133,12 @@ class _Maker:
             accuracy_level=self._level(node) if kernel == "MatMulNBits" else None,
             detours=() if around is None else around.detours,
         )
+
+    def _what_runs(self, inputs: Mapping[int, str], kernel: str) -> str:
+        again = next((self.chosen_again[key] for key in inputs.values() if key in self.chosen_again), None)
+        if again is None:
+            return f"came quantized; its codes and parameters run as {kernel}"
+        return f"came quantized; its weight, on codes chosen again ({again.loss:.1f} dB from its own), runs as {kernel}"
 
     def _around(self, node: ir.Node, group: Group, row: Row) -> Written | str:
         """Return how a node is written around faults of the runtime, or why its codes cannot be."""
@@ -299,7 +303,7 @@ class _Maker:
         )
         again = chosen_again(plan, held, self._limit(node, slot, group, held))
         if again is not None:  # also for readers that could do without
-            self.chosen_again.append(again)
+            self.chosen_again[name] = again
             self.tensors[name] = again.tensor
         return self.tensors.setdefault(name, plan).name
 

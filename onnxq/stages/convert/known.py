@@ -26,6 +26,7 @@ from onnxq.stages.convert.lookups import Wanted
 from onnxq.stages.convert.pair_safe import ChosenAgain, chosen_again, pair_safe, warning_about
 from onnxq.stages.convert.writer import drop_unread
 from onnxq.stages.plan.already import ALREADY, IMPORTED
+from onnxq.stages.plan.fitting import is_shifted_by_128
 from onnxq.types.format import Format
 from onnxq.types.plan import Action, Decision, Plan, Reason, Role, TensorPlan
 from onnxq.types.recipe import Match, Recipe, Rule, WeightChoice
@@ -144,16 +145,20 @@ def with_known(plan: Plan, model: ir.Model, known: Known) -> Plan:
         weight = known.weights.get(decision.node)
         if weight is None:
             decisions.append(decision)
-        elif _takes(plan, decision, known.constants[weight]):
+        elif _is_calibrated(decision) and not _takes(plan, decision, known.constants[weight]):
+            text = f"{decision.reason.text}; its weight's codes are chosen again: a rule asks for others than it had"
+            decisions.append(replace(decision, reason=replace(decision.reason, text=text)))
+        elif _is_calibrated(decision):
             key = decision.inputs[1]
             held, limit = known.constants[weight], tensors[key].pairs
-            tensors[key] = _imported(tensors[key], held)
+            tensors[key] = _imported(tensors[key], held, unsigned=tensors[key].scheme.dtype is QuantType.UINT8)
             text = f"came quantized at run time; its codes and calibrated inputs run as {decision.kernel}"
             again = chosen_again(tensors[key], held, limit)
             if again is not None:
                 fitted.append(again)
                 tensors[key] = again.tensor
-                text = f"came quantized at run time; its weight, on codes chosen again, runs as {decision.kernel}"
+                how = f"on codes chosen again ({again.loss:.1f} dB from its own)"
+                text = f"came quantized at run time; its weight, {how}, runs as {decision.kernel}"
             decisions.append(replace(decision, reason=Reason(code=IMPORTED, text=text)))
         else:
             decisions.append(_at_run_time(decision, present[decision.node], known, tensors))
@@ -176,6 +181,7 @@ class Codes(Mapping[str, Chosen]):
     """The codes that constants came with, by plan key; unpacked when they are asked for.
 
     Where the plan limits pairs of an imported weight's codes, they are chosen again, and the biases on its scale, too.
+    Weights for which the plan names a method are chosen by that. int8 codes that it makes uint8 are 128 higher.
     """
 
     def __init__(
@@ -183,6 +189,7 @@ class Codes(Mapping[str, Chosen]):
     ) -> None:
         """Take those constants of a plan that came on codes, and what is known of others."""
         self._others = others or {}
+        self._tensors = plan.tensors
         self._limits = {key: tensor.pairs for key, tensor in plan.tensors.items() if tensor.pairs is not None}
         self._held: dict[str, Constant] = {
             key: constants[tensor.tensor]
@@ -194,13 +201,22 @@ class Codes(Mapping[str, Chosen]):
         """Return whether codes are not made from floats: of a bias, unless its weight's scale is another now."""
         if tensor.role is Role.BIAS:
             return tensor.scale_from is None or tensor.scale_from[1] not in self._limits
-        return tensor.role is Role.WEIGHT
+        return tensor.role is Role.WEIGHT and tensor.method is None
 
     def __getitem__(self, key: str) -> Chosen:
         if key not in self._held:
             return self._others[key]
         held, limit = self._held[key], self._limits.get(key)
-        return (held.codes(), held.params) if limit is None else pair_safe(held, limit)
+        if limit is not None:
+            return pair_safe(held, limit)
+        codes, params, scheme = held.codes(), held.params, self._tensors[key].scheme
+        if scheme.dtype is params.scheme.dtype:
+            return codes, params
+        return codes + 128, replace(params, scheme=scheme, zero_point=params.zero_point + 128)
+
+    def __contains__(self, key: object) -> bool:
+        """Return whether codes are known, without unpacking any."""
+        return key in self._held or key in self._others
 
     def __iter__(self) -> Iterator[str]:
         return iter({**self._held, **self._others})
@@ -214,18 +230,24 @@ def _weight(node: ir.Node) -> str:
     return "" if value is None or value.name is None else value.name
 
 
+def _is_calibrated(decision: Decision) -> bool:
+    """Return whether a product's input has parameters from calibration."""
+    return decision.action is Action.QUANTIZE and decision.format is not None and decision.format.static
+
+
 def _takes(plan: Plan, decision: Decision, held: Constant) -> bool:
-    """Tell whether a decision reads a weight in the form that it came in."""
-    if decision.action is not Action.QUANTIZE or decision.format is None or not decision.format.static:
-        return False
+    """Return whether a decision reads a weight in the form that it came in, or int8 with zero points as uint8."""
     wanted, came = plan.tensors[decision.inputs[1]].scheme, held.params.scheme
-    return (wanted.dtype, wanted.granularity) == (came.dtype, came.granularity)
+    shifted = wanted.dtype is QuantType.UINT8 and is_shifted_by_128(came)
+    return (wanted.dtype is came.dtype or shifted) and wanted.granularity == came.granularity
 
 
-def _imported(tensor: TensorPlan, held: Constant) -> TensorPlan:
+def _imported(tensor: TensorPlan, held: Constant, *, unsigned: bool = False) -> TensorPlan:
+    """Return the plan of an imported weight; `unsigned`: int8 codes and zero points become uint8, 128 higher."""
+    scheme = held.params.scheme
     return replace(
         tensor,
-        scheme=held.params.scheme,
+        scheme=replace(scheme, dtype=QuantType.UINT8) if unsigned else scheme,
         method=None,
         features_from=(),
         feature_axis=None,
@@ -245,7 +267,7 @@ def _at_run_time(decision: Decision, node: ir.Node, known: Known, tensors: dict[
     tensors[keys[1]] = _imported(
         TensorPlan(name=keys[1], tensor=weight, role=Role.WEIGHT, scheme=scheme), known.constants[weight]
     )
-    why = decision.reason.text if decision.action is Action.KEEP else "a rule asks for other codes than it came with"
+    why = decision.reason.text if decision.action is Action.KEEP else "a rule asks for another format"
     return replace(
         decision,
         action=Action.QUANTIZE,

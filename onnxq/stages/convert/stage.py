@@ -181,7 +181,7 @@ def _rewritten(model: ir.Model, prepared: ir.Model, recipe: Recipe, target: Targ
     written, _ = rewrite(lifted, plan, chosen=Codes(plan, found.constants), declared=declared_values(model))
     count = len(found.groups) + len(unpacked)
     messages = [f"{count} nodes came quantized and are written in format {recipe.format} with {_THEIRS}"] * (count > 0)
-    messages += plan.warnings
+    messages = [f"{message}, except: {'; '.join(plan.warnings)}" if plan.warnings else message for message in messages]
     if expanded.settled:
         level = f"accuracy level {recipe.accuracy_level}"
         messages.append(f"{len(expanded.settled)} MatMulNBits nodes came with another than {level}, and get that")

@@ -112,13 +112,15 @@ def _values(examined: Sequence[Candidate | Kept]) -> Iterator[Hazard]:
 
 def _saturation(prepared: ir.Model, target: Target) -> Iterator[Hazard]:
     """Yield which products of a quantized model saturate on processors without VNNI, this target's or others."""
-    names = tuple(dict.fromkeys(entry.node for entry in saturating(prepared, targets.get("cpu-avx2"))))
-    if not names:
+    found = list(saturating(prepared, targets.get("cpu-avx2")))
+    if not found:
         return
-    here = "on this target" if any(saturating(prepared, target)) else "on processors without VNNI; not on this target"
+    names = tuple(dict.fromkeys(entry.node for entry in found))
+    here = any(target.pair_limit(entry.product, None) is not None for entry in found)
+    where = "on this target" if here else "on processors without VNNI; not on this target"
     yield Hazard(
         code="saturation",
-        text=f"products whose neighbouring weights are too large for sums of 16 bits and saturate {here}: {len(names)}",
+        text=f"products whose neighbouring weights are too large for sums of 16 bits and saturate {where}: {len(names)}",
         advice="quantize the float model with `--target cpu-avx2`, or write this one in another static format with it: "
         "codes that would saturate are then chosen again",
         where=names,
