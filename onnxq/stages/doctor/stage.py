@@ -120,7 +120,7 @@ def _saturation(prepared: ir.Model, target: Target) -> Iterator[Hazard]:
     where = "on this target" if here else "on processors without VNNI; not on this target"
     yield Hazard(
         code="saturation",
-        text=f"products whose neighbouring weights are too large for sums of 16 bits and saturate {where}: {len(names)}",
+        text=f"products with neighbouring weights too large for sums of 16 bits, which saturate {where}: {len(names)}",
         advice="quantize the float model with `--target cpu-avx2`, or write this one in another static format with it: "
         "codes that would saturate are then chosen again",
         where=names,
