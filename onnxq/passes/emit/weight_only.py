@@ -23,13 +23,9 @@ from onnxq.passes.emit.editor import Editor
 from onnxq.passes.emit.emitter import CONTRIB, Emitter
 from onnxq.passes.emit.matrices import Matrices, Stored
 from onnxq.passes.emit.steps import Steps, take_apart
+from onnxq.types.accuracy import ROUNDS
 from onnxq.types.format import Format
 from onnxq.types.plan import Decision, Detour
-
-# Of nodes whose decision names none. Activations are rounded to 8 bits inside the kernel, block by block, about 40 dB
-# below them: less than 4-bit weights lose, and with small blocks (see `matrices`) 2 dB for 8-bit ones. The other levels
-# do not round, and take 10 times as long for one row of a transformer encoder with 8 bits, 3 times as long as float.
-ACCURACY_LEVEL = 4
 
 
 @register_pass("emit-weight-only", preserves_semantics=False)
@@ -94,7 +90,7 @@ class _Writer:
             "N": matrix.rows,
             "bits": matrix.bits,
             "block_size": matrix.block,
-            "accuracy_level": ACCURACY_LEVEL if decision.accuracy_level is None else decision.accuracy_level,
+            "accuracy_level": ROUNDS if decision.accuracy_level is None else decision.accuracy_level,
         }
         steps = self._steps(node)
         given = [*inputs, None, addend] if inside else inputs

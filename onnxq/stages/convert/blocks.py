@@ -16,10 +16,10 @@ from onnxq.graph.marks import mark_accuracy
 from onnxq.graph.walk import bodies, nodes
 from onnxq.numerics.packing import unpack
 from onnxq.ops import op_key
-from onnxq.passes.emit.weight_only import ACCURACY_LEVEL
 from onnxq.stages.convert.expand import filled, float_type, plain
 from onnxq.stages.convert.lookups import Wanted
 from onnxq.stages.convert.writer import Writer, replace
+from onnxq.types.accuracy import ROUNDS
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -116,7 +116,7 @@ def _expand(node: ir.Node, writer: Writer) -> str | None:
         "Gemm" if inside else "MatMul", factors, name, name=node.name, dtype=float_type(), shape=old.shape
     )
     level = node.attributes.get_int("accuracy_level", 0)
-    if level != ACCURACY_LEVEL:
+    if level != ROUNDS:
         mark_accuracy(product, level)
     steps = [dequantize, product]
     if bias is not None and not inside:

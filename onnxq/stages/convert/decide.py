@@ -21,6 +21,7 @@ from onnxq.stages.plan.rules import Wish
 from onnxq.targets import Output, Row, Target
 from onnxq.targets.faults import Written, avoid
 from onnxq.targets.pair_sums import PRODUCTS, product_of
+from onnxq.types.accuracy import ROUNDS
 from onnxq.types.format import Format
 from onnxq.types.plan import Action, Decision, PairLimit, Plan, Reason, Role, TensorPlan
 from onnxq.types.recipe import Recipe
@@ -153,7 +154,7 @@ class _Maker:
             weights=held[0] if held else defaults.weights,
             slots=tuple(slot for slot in group.constants if slot == weight),
             portable=self._portable,
-            accuracy_level=self._level(node) or 4,
+            accuracy_level=self._level(node) or ROUNDS,
         )
         found = avoid(usual, self._target.faults)
         if isinstance(found, Written) and (found.weights, found.accuracy_level) != (

@@ -7,13 +7,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from onnxq.types.accuracy import EXACT, ROUNDS
 from onnxq.types.format import Format
 from onnxq.types.plan import Decision, Plan, Role
 from onnxq.types.recipe import Match, Rule
 from onnxq.types.scheme import QuantType, Scheme
 
 _PRODUCT = "MatMulNBits"
-_ROUNDS, _EXACT = 4, 1  # its accuracy levels
 _WITH_PRODUCTS = frozenset({"MatMul", "Gemm"})
 
 
@@ -60,8 +60,8 @@ def _forms(decision: Decision, plan: Plan, *, portable: bool) -> Iterator[Form]:
         return
     op = decision.op
     if decision.format is Format.WEIGHT_ONLY:
-        if decision.kernel == _PRODUCT and decision.accuracy_level == _ROUNDS:
-            yield Form(name=f"accuracy level {_EXACT}", says={"accuracy_level": _EXACT})
+        if decision.kernel == _PRODUCT and decision.accuracy_level == ROUNDS:
+            yield Form(name=f"accuracy level {EXACT}", says={"accuracy_level": EXACT})
         if not weight.symmetric:
             yield Form(name="symmetric weights", says={"weights": {"symmetric": True}})
         return

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from onnxq.stages.plan.rules import Wish
 from onnxq.targets import Row
 from onnxq.targets.faults import Written, avoid
+from onnxq.types.accuracy import ROUNDS
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -16,8 +17,6 @@ if TYPE_CHECKING:
 
 FAULT = "runtime-fault"
 """Code of the reason of nodes that stay in float because every kernel for them meets a fault."""
-
-_ROUNDS_INPUTS = 4  # the accuracy level of MatMulNBits where the recipe names none
 
 
 class Around:
@@ -57,6 +56,6 @@ class Around:
             weights=wish.weights,
             slots=slots,
             portable=wish.portable,
-            accuracy_level=wish.accuracy_level or _ROUNDS_INPUTS,
+            accuracy_level=wish.accuracy_level or ROUNDS,
         )
         return avoid(usual, self._present)

@@ -25,6 +25,7 @@ from onnxq.stages.plan.rules import Wish, check_rules
 from onnxq.stages.plan.run_time import without_costly
 from onnxq.stages.plan.tensors import Tensors
 from onnxq.targets import Target
+from onnxq.types.accuracy import ROUNDS
 from onnxq.types.format import Format
 from onnxq.types.plan import Action, Decision, Plan, Reason
 from onnxq.types.recipe import Recipe
@@ -35,7 +36,6 @@ if TYPE_CHECKING:
     import onnx_ir as ir
 
 _WITH_ACCURACY = "MatMulNBits"
-_ROUNDS_INPUTS = 4  # the accuracy level at which this kernel rounds what it multiplies to 8 bits
 
 
 def observed_tensors(model: ir.Model, recipe: Recipe, target: Target) -> frozenset[str]:
@@ -185,7 +185,7 @@ def _decide(entry: Candidate | Kept, placement: Placement, tensors: Tensors, tar
     if apart is not None:
         code, text = FEATURES, text + share_in_float(entry, apart)
     level = entry.written.accuracy_level if kernel == _WITH_ACCURACY else None
-    if level not in (None, _ROUNDS_INPUTS):
+    if level not in (None, ROUNDS):
         text = f"{text}, its inputs not rounded (accuracy level {level})"
     return Decision(
         node=entry.name,
@@ -223,7 +223,7 @@ def _without_effect(decisions: Sequence[Decision], recipe: Recipe) -> tuple[str,
         f"`accuracy_level: {level}`{whose} has no effect: no node {'of it ' if whose else ''}runs as MatMulNBits "
         "(format weight-only, not portable), and no other kernel has it"
         for whose, level in lacking
-        if level not in (None, _ROUNDS_INPUTS)
+        if level not in (None, ROUNDS)
     )
 
 

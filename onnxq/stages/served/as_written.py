@@ -18,13 +18,14 @@ from onnxq.graph.walk import bodies, nodes
 from onnxq.ops import op_key
 from onnxq.stages.convert.expand import expand, filled, holds_integer_operators
 from onnxq.stages.convert.writer import Writer, replace
+from onnxq.types.accuracy import EXACT, ROUNDS
 
 if TYPE_CHECKING:
     import onnx_ir as ir
 
 _INTEGER = {"MatMulInteger": "MatMul", "ConvInteger": "Conv"}
 _PRODUCT = "com.microsoft::MatMulNBits"
-_LEVEL, _ROUNDS = "accuracy_level", 4
+_LEVEL = "accuracy_level"
 _PER_CHANNEL = 13  # the first opset whose DequantizeLinear takes a list of scales
 
 
@@ -59,7 +60,7 @@ def as_written(model: ir.Model, *, exact_inputs: bool = False) -> ir.Model:
 
 
 def _rounds(node: ir.Node) -> bool:
-    return op_key(node) == _PRODUCT and node.attributes.get_int(_LEVEL, 0) == _ROUNDS
+    return op_key(node) == _PRODUCT and node.attributes.get_int(_LEVEL, 0) == ROUNDS
 
 
 def _without_rounding(model: ir.Model) -> None:
@@ -67,7 +68,7 @@ def _without_rounding(model: ir.Model) -> None:
 
     for _, node in nodes(model):
         if _rounds(node):
-            node.attributes[_LEVEL] = ir.AttrInt64(_LEVEL, 1)
+            node.attributes[_LEVEL] = ir.AttrInt64(_LEVEL, EXACT)
 
 
 def _with_float_sums(model: ir.Model) -> None:

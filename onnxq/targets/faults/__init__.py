@@ -14,6 +14,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from onnxq.registry import Registry
+from onnxq.types.accuracy import ROUNDS
 from onnxq.types.plan import Detour
 from onnxq.types.scheme import Scheme
 
@@ -42,7 +43,7 @@ class Written:
     weights: Scheme
     slots: tuple[int, ...] = ()
     portable: bool = False
-    accuracy_level: int = 4
+    accuracy_level: int = ROUNDS
     detours: tuple[Detour, ...] = ()
     notes: tuple[str, ...] = ()
 

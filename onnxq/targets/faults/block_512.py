@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from onnxq.targets.faults import Case, Fault, faults
 from onnxq.targets.faults._nodes import is_op
 from onnxq.targets.faults._texts import constant, model, numbers
+from onnxq.types.accuracy import ROUNDS
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -23,7 +24,8 @@ def _cases() -> Iterator[Case]:
     rng = numbers()
     codes, x = rng.integers(0, 256, (4, 1, 512)), rng.standard_normal((2, 512)).astype(np.float32)
     constants = constant("q", codes.astype(np.uint8)), constant("s", np.ones((4, 1), np.float32))
-    body = "y = com.microsoft.MatMulNBits <K = 512, N = 4, bits = 8, block_size = 512, accuracy_level = 4> (x, q, s)"
+    attributes = f"K = 512, N = 4, bits = 8, block_size = 512, accuracy_level = {ROUNDS}"
+    body = f"y = com.microsoft.MatMulNBits <{attributes}> (x, q, s)"
     right = x.astype(np.float64) @ (codes.reshape(4, 512) - 128.0).T
     yield Case(text=model(body, "float[2,512] x", "float[2,4]", *constants), feeds={"x": x}, right=right, error=0.05)
 

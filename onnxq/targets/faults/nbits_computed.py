@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from onnxq.targets.faults import Case, Fault, faults
 from onnxq.targets.faults._nodes import is_constant, is_filled, is_op
 from onnxq.targets.faults._texts import constant, model, numbers
-from onnxq.targets.faults.nbits_in_body import ROUNDS
+from onnxq.types.accuracy import EXACT, ROUNDS
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -28,7 +28,8 @@ def _cases() -> Iterator[Case]:
     codes, zero_points = rng.integers(0, 256, (8, 2, 32)), rng.integers(0, 256, (8, 2)).astype(np.uint8)
     scale, x = rng.uniform(0.5, 1.5, (8, 2)).astype(np.float32), rng.standard_normal((4, 64)).astype(np.float32)
     weight = ((codes - zero_points[..., None].astype(int)) * scale.astype(np.float64)[..., None]).reshape(8, 64)
-    body = "y = com.microsoft.MatMulNBits <K = 64, N = 8, bits = 8, block_size = 32, accuracy_level = 4> (x, q, s, z)"
+    attributes = f"K = 64, N = 8, bits = 8, block_size = 32, accuracy_level = {ROUNDS}"
+    body = f"y = com.microsoft.MatMulNBits <{attributes}> (x, q, s, z)"
     right, held = x.astype(np.float64) @ weight.T, constant("q", codes.astype(np.uint8))
     text = model(body, "float[4,64] x, uint8[8,2] z", "float[4,8]", held, constant("s", scale))
     yield Case(text=text, feeds={"x": x, "z": zero_points}, right=right, error=0.05)
@@ -40,11 +41,11 @@ faults.add(
     "nbits-computed",
     Fault(
         name="nbits-computed",
-        summary="MatMulNBits at accuracy level 4 goes wrong where its scales or zero points are not constants",
+        summary=f"MatMulNBits at accuracy level {ROUNDS} goes wrong where its scales or zero points are not constants",
         first="1.23.0",
         found=_found,
         cases=_cases,
-        advice="make them initializers, or set accuracy_level to 1",
+        advice=f"make them initializers, or set accuracy_level to {EXACT}",
         reported="found here",
     ),
 )

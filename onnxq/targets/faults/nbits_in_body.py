@@ -1,4 +1,7 @@
-"""MatMulNBits in a body, whose zero points are initializers of an outer scope."""
+"""MatMulNBits in a body, whose zero points are initializers of an outer scope.
+
+The level that rounds what is multiplied alone packs weights, and loses what it is given from outside.
+"""
 
 from __future__ import annotations
 
@@ -8,14 +11,11 @@ from typing import TYPE_CHECKING
 from onnxq.targets.faults import Case, Fault, Instead, Written, faults
 from onnxq.targets.faults._nodes import is_filled, is_op, reads_outside
 from onnxq.targets.faults._texts import branch, constant, model, numbers
+from onnxq.types.accuracy import EXACT, ROUNDS
 from onnxq.types.plan import Detour
 
 if TYPE_CHECKING:
     import onnx_ir as ir
-
-ROUNDS = 4
-"""The accuracy level at which activations are rounded inside the kernel; it alone packs weights, and loses what it is
-given from outside."""
 
 
 def written(what: Written) -> bool:
@@ -44,7 +44,7 @@ def cases() -> Iterator[Case]:
         weight = ((codes - zero_points[..., None]) * scale.astype(np.float64)[..., None]).reshape(8, width)
         packed = (codes[..., 0::2] | codes[..., 1::2] << 4).astype(np.uint8)
         both = (zero_points[:, 0:1] | zero_points[:, 1:2] << 4).astype(np.uint8)
-        attributes = f"K = {width}, N = 8, bits = 4, block_size = {block}, accuracy_level = 4"
+        attributes = f"K = {width}, N = 8, bits = 4, block_size = {block}, accuracy_level = {ROUNDS}"
         held = constant("q", packed), constant("s", scale), constant("z", both), constant("o", np.zeros((4, 8), "f"))
         product = f"a = com.microsoft.MatMulNBits <{attributes}> (x, q, s, z)"
         body = branch(product, "float[4,8]", zero="Identity (o)")
@@ -65,7 +65,7 @@ faults.add(
         instead=(
             Instead(text="its codes lie in the body itself", detour=Detour.OWN_CODES),
             Instead(text="without zero points", symmetric=True),
-            Instead(text="its inputs not rounded", accuracy_level=1),
+            Instead(text="its inputs not rounded", accuracy_level=EXACT),
         ),
         advice="put codes, scales and zero points into the body, or take a newer onnxruntime",
         reported="found here; https://github.com/microsoft/onnxruntime/issues/31137 has the cause",

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from onnxq.targets.faults import Fault, Instead, Written, faults
 from onnxq.targets.faults._nodes import is_op, reads_outside
-from onnxq.targets.faults.nbits_in_body import ROUNDS
+from onnxq.types.accuracy import EXACT, ROUNDS
 from onnxq.types.plan import Detour
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ faults.add(
         found=_found,
         instead=(
             Instead(text="its codes lie in the body itself", detour=Detour.OWN_CODES),
-            Instead(text="its inputs not rounded", accuracy_level=1),
+            Instead(text="its inputs not rounded", accuracy_level=EXACT),
         ),
         advice="put codes and scales into the body, or take a newer onnxruntime",
         reported="https://github.com/microsoft/onnxruntime/issues/31137",

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from onnxq.targets.faults import Case, Fault, Instead, Written, faults
 from onnxq.targets.faults._texts import constant, model, numbers
-from onnxq.targets.faults.nbits_in_body import ROUNDS
+from onnxq.types.accuracy import ROUNDS
 
 
 def _written(what: Written) -> bool:
@@ -24,7 +24,7 @@ def _cases() -> Iterator[Case]:
         packed = (codes[..., 0::2] | codes[..., 1::2] << 4).astype(np.uint8)
         both = (zero_points[:, 0::2] | zero_points[:, 1::2] << 4).astype(np.uint8)
         scale = np.ones(zero_points.shape, np.float32)
-        attributes = f"K = 256, N = 96, bits = 4, block_size = {block}, accuracy_level = 4"
+        attributes = f"K = 256, N = 96, bits = 4, block_size = {block}, accuracy_level = {ROUNDS}"
         body = f"y = com.microsoft.MatMulNBits <{attributes}> (x, q, s, z)"
         constants = constant("q", packed), constant("s", scale), constant("z", both)
         right = x.astype(np.float64) @ (codes - zero_points[..., None]).reshape(96, 256).T
