@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Protocol
 from onnxq.errors import CalibrationError, ModelError, RecipeError
 from onnxq.stages.draft import Draft, Make, with_rules
 from onnxq.stages.guard.forms import Form, forms_of, rule_for
-from onnxq.stages.served import Departure, Gap, cause_of, largest, ran_there, why
+from onnxq.stages.served import Departure, Gap, cause_of, largest, ran_at, why
 from onnxq.types.format import Format
 from onnxq.types.guarding import Step
 from onnxq.types.plan import Action, Decision, Plan, Role
@@ -106,7 +106,7 @@ class FaultGuard:
         """Return the nodes at which a draft departs from its graph: by cause where that is known, then by kind."""
         quantized = {entry.node: entry for entry in draft.plan.decisions if entry.action is Action.QUANTIZE}
         found = self.fidelity.departures(draft.model, rounding=rounding)
-        ran = [ran_there(draft.model, each, target=draft.plan.target) for each in found]
+        ran = ran_at(draft.model, found, target=draft.plan.target)
         known = [each for each in zip(found, ran, strict=True) if cause_of(each[1]) is not None]
         others = list(zip(largest(found), ran, strict=False))
         groups: dict[Hashable, _Suspects] = {}

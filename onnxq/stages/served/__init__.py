@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from onnxq.stages.served.as_written import as_written
-from onnxq.stages.served.causes import CAUSES, UNKNOWN, Cause, Ran, cause_of, ran_there, why, why_served_differs
+from onnxq.stages.served.causes import CAUSES, UNKNOWN, Cause, Ran, cause_of, ran_at, why, why_served_differs
 from onnxq.stages.served.departures import Departure, departures, largest
 from onnxq.stages.served.gaps import Gap, Served, falls_short, notable
 
@@ -21,7 +21,7 @@ __all__ = [
     "falls_short",
     "largest",
     "notable",
-    "ran_there",
+    "ran_at",
     "why",
     "why_served_differs",
 ]

@@ -7,7 +7,7 @@ what was planned. A new one is one more `Cause` in CAUSES, the more special firs
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from onnxq.data.source import Source
@@ -17,6 +17,8 @@ from onnxq.runtime.saturation import adds_pairs
 from onnxq.stages.convert.saturating import may_saturate
 from onnxq.stages.served.departures import Departure, departures, largest
 from onnxq.targets import targets
+from onnxq.targets.faults import faults
+from onnxq.types.accuracy import EXACT, ROUNDS
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -25,7 +27,6 @@ UNKNOWN = "the runtime's kernels compute something else than the graph says; cau
 _AVX2 = "cpu-avx2"
 _MS = "com.microsoft::"
 _PRODUCT = f"{_MS}MatMulNBits"
-_ROUNDS = 4
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -65,16 +66,17 @@ class Cause:
         return f"{self.sentence(ran)}; {self.advice(ran)}"
 
 
-def ran_there(model: ir.Model, departure: Departure, *, target: str | None) -> Ran:
-    """Return what ran where a model departs; arguments as for `Ran`."""
-    graphs = bodies(model)
-    return Ran(
-        nodes=departure.ran,
+def ran_at(model: ir.Model, found: Iterable[Departure], *, target: str | None) -> list[Ran]:
+    """Return what ran at each place where a model departs; arguments as for `Ran`."""
+    graphs = list(bodies(model))
+    everywhere = Ran(
+        nodes=(),
         written=frozenset(op_name(node) for graph in graphs for node in graph),
         weights={name: value for graph in graphs for name, value in graph.initializers.items()},
         pairs=adds_pairs(),
         target=target,
     )
+    return [replace(everywhere, nodes=departure.ran) for departure in found]
 
 
 def why_served_differs(model: ir.Model, source: Source, *, target: str | None, threads: int) -> str:
@@ -89,10 +91,10 @@ def why_served_differs(model: ir.Model, source: Source, *, target: str | None, t
     """
     feeds = [batch.feeds for batch in source.batches()]
     found = departures(model, feeds, threads=threads, exact_inputs=False)
-    some = [ran_there(model, departure, target=target) for departure in largest(found)]
+    ran = ran_at(model, found, target=target)
+    some = ran[: len(largest(found))]
     if not any(cause_of(each) for each in some):  # what is small at first may grow on the way
-        known = [each for departure in found if cause_of(each := ran_there(model, departure, target=target))]
-        some = known[:1] or some
+        some = [each for each in ran if cause_of(each)][:1] or some
     return why(some)
 
 
@@ -131,11 +133,21 @@ def _has(*ops: str) -> Callable[[Ran], bool]:
 
 
 def _rounded(nodes: Iterable[ir.Node]) -> bool:
-    return any(op_name(node) == _PRODUCT and node.attributes.get_int("accuracy_level", 0) == _ROUNDS for node in nodes)
+    return any(op_name(node) == _PRODUCT and node.attributes.get_int("accuracy_level", 0) == ROUNDS for node in nodes)
 
 
 def _fused(ran: Ran) -> bool:
     return _PRODUCT not in ran.written
+
+
+def _by_fault(name: str, fault: str, recognizes: Callable[[Ran], bool]) -> Cause:
+    """Return a cause that is a known fault of the runtime, whose words it has."""
+    return Cause(
+        name=name,
+        recognizes=recognizes,
+        sentence=lambda ran: faults.get(fault).summary,
+        advice=lambda ran: faults.get(fault).advice,
+    )
 
 
 CAUSES: tuple[Cause, ...] = (
@@ -152,19 +164,14 @@ CAUSES: tuple[Cause, ...] = (
         recognizes=lambda ran: _rounded(ran.nodes),
         sentence=lambda ran: (
             f"{'DequantizeLinear and MatMul were fused to' if _fused(ran) else 'the product runs as'} MatMulNBits at "
-            "accuracy level 4, which rounds what it multiplies to 8 bits"
+            f"accuracy level {ROUNDS}, which rounds what it multiplies to 8 bits"
         ),
         advice=lambda ran: (
-            "the session option session.qdq_matmulnbits_accuracy_level=1 leaves it as it is, and so does "
-            "--accuracy-level 1 without --portable"
+            f"the session option session.qdq_matmulnbits_accuracy_level={EXACT} leaves it as it is, and so does "
+            f"--accuracy-level {EXACT} without --portable"
             if _fused(ran)
-            else "--accuracy-level 1 leaves it as it is"
+            else f"--accuracy-level {EXACT} leaves it as it is"
         ),
     ),
-    Cause(
-        name="softmax",
-        recognizes=_has(f"{_MS}QLinearSoftmax"),
-        sentence=lambda ran: "QLinearSoftmax rounds otherwise than Softmax between DequantizeLinear and QuantizeLinear",
-        advice=lambda ran: "--keep Softmax leaves it in float",
-    ),
+    _by_fault("softmax", "softmax-rounding", _has(f"{_MS}QLinearSoftmax")),
 )

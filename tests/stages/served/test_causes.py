@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 from onnxq.graph.text import model_from_text
-from onnxq.stages.served import CAUSES, Ran, cause_of, why
+from onnxq.stages.served import CAUSES, Departure, Ran, cause_of, ran_at, why
+from onnxq.targets.faults import faults
 from tests.stages.served.graphs import model_with
 
 HEAD = '<ir_version: 8, opset_import: ["" : 21, "com.microsoft" : 1]>'
@@ -92,3 +93,19 @@ def test_no_cause_is_made_up():
 
 def test_causes_have_names_of_their_own():
     assert len({cause.name for cause in CAUSES}) == len(CAUSES)
+
+
+def test_a_cause_that_is_a_fault_of_the_runtime_says_what_the_fault_says():
+    fault = faults.get("softmax-rounding")
+    assert why([ran(SOFTMAX)]) == f"{fault.summary}; {fault.advice}"
+
+
+def test_what_holds_for_the_whole_model_is_looked_up_once_for_all_places():
+    model = model_with(PRODUCT, w=heavy(4, 2))
+    (node,) = model.graph
+    found = [Departure(tensor=f"t{i}", noise=1.0, nodes=(), ran=(node,) * i) for i in range(3)]
+    places = ran_at(model, found, target="cpu-vnni")
+    assert [each.nodes for each in places] == [(), (node,), (node, node)]
+    assert len({id(each.weights) for each in places}) == len({id(each.written) for each in places}) == 1
+    assert places[0].written == {"QLinearMatMul"}
+    assert {*places[0].weights} == {"s", "p", "w", "z"}
