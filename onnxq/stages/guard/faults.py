@@ -29,7 +29,8 @@ CODE = "kernel-fault"
 _ROUNDS = 8
 # A form is right where it leaves this share of what serving adds to the noise, of the outputs or of its own nodes.
 _LEFT = 0.7
-# Seconds after which nothing further is repaired; after half of them no smaller number of nodes is looked for.
+# Seconds after which no further draft is tried, but the first; after half of them no smaller number of nodes is looked
+# for.
 _LIMIT = 120.0
 # What must be lost before weights go back to float that were put on codes for their size: one bit.
 _WORTH_DB = 6.0
@@ -73,7 +74,7 @@ class FaultGuard:
     Attributes:
         make: makes a draft of a recipe. fidelity: runs models. prefer: as in the recipe.
         faster: tells whether a model is faster than another one; None where time cannot be measured here.
-        steps: what got another form, and what could not be repaired. clock: seconds.
+        steps: what got another form, and what could not be repaired. clock: seconds. tries: drafts tried so far.
     """
 
     make: Make
@@ -82,22 +83,21 @@ class FaultGuard:
     faster: Callable[[ir.Model, ir.Model], bool] | None = None
     steps: list[Step] = field(default_factory=list)
     clock: Callable[[], float] = perf_counter
+    tries: int = 0
 
     def improve(self, draft: Draft) -> Draft:
         """Return the draft with other forms of those nodes that are not served as the graph says."""
         until = self.clock() + _LIMIT
         # An accuracy level that was asked for is one that may round.
         rounding = draft.recipe.accuracy_level is None
-        for number in range(_ROUNDS):
+        for _ in range(_ROUNDS):
             gap = self.fidelity.gap(draft.model, rounding=rounding)
             if not gap.open:
                 return draft
             suspects = self._suspects(draft, gap.rounding)
-            late = number > 0 and self.clock() > until
-            tried = [] if late else suspects
-            better = next((found for each in tried if (found := self._repair(draft, gap, each, until))), None)
+            better = next((found for each in suspects if (found := self._repair(draft, gap, each, until))), None)
             if better is None:
-                self._in_vain(gap, suspects, late=late)
+                self._in_vain(gap, suspects, late=self._late(until))
                 return draft
             draft = better
         return draft
@@ -109,24 +109,29 @@ class FaultGuard:
         ran = ran_at(draft.model, found, target=draft.plan.target)
         known = [each for each in zip(found, ran, strict=True) if cause_of(each[1]) is not None]
         others = list(zip(largest(found), ran, strict=False))
-        groups: dict[Hashable, _Suspects] = {}
+        groups: dict[Hashable, tuple[str, list[str], tuple[Form, ...]]] = {}
+        seen: set[str] = set()
         # Where a cause is known, it is at work however little of it is seen; what others add may be what that became.
         for departure, there in (*known, *others):
             cause = cause_of(there)
             for node in _planned(departure.nodes, quantized):
                 forms = forms_of(quantized[node], draft.plan, portable=draft.recipe.portable)
                 kind = _kind(quantized[node], draft.plan) if cause is None else cause.name
-                group = groups.get((kind, forms))
-                if group is None:
-                    group = _Suspects(nodes=(), noise=0.0, cause=why([there], advice=False), forms=forms)
-                if not any(node in each.nodes for each in groups.values()):
-                    group = replace(group, nodes=(*group.nodes, node), noise=group.noise + departure.noise)
-                    groups[kind, forms] = group
-        return list(groups.values())
+                if node not in seen:
+                    seen.add(node)
+                    groups.setdefault((kind, forms), (why([there], advice=False), [], forms))[1].append(node)
+        return [
+            _Suspects(nodes=tuple(nodes), noise=_noise_at(nodes, found), cause=text, forms=forms)
+            for text, nodes, forms in groups.values()
+        ]
+
+    def _late(self, until: float) -> bool:
+        """Return whether no further draft may be tried; a first one may, however long the search for suspects took."""
+        return self.tries > 0 and self.clock() > until
 
     def _repair(self, draft: Draft, gap: Gap, suspects: _Suspects, until: float) -> Draft | None:
         """Return the draft with the form of suspects that is served right, None if there is none."""
-        chosen = self._choose(draft, gap, suspects)
+        chosen = self._choose(draft, gap, suspects, until)
         if chosen is None:
             return None
         nodes, count = suspects.nodes, 1
@@ -142,10 +147,12 @@ class FaultGuard:
         self.steps.append(Step(why=CODE, nodes=nodes, text=text))
         return _retold(chosen.draft, _because(gap, suspects.cause), text)
 
-    def _choose(self, draft: Draft, gap: Gap, suspects: _Suspects) -> _Try | None:
-        """Return the first form that is served right, or float where that is faster; None if none is."""
+    def _choose(self, draft: Draft, gap: Gap, suspects: _Suspects, until: float) -> _Try | None:
+        """Return the first form that is served right, or float where that is faster; None if none is, or it is late."""
         first: _Try | None = None
         for form in suspects.forms:
+            if self._late(until):
+                break
             if form.is_float and first is not None and (self.prefer == "size" or self.faster is None):
                 break
             if form.is_float and first is None and self._gives_up_size(draft, gap, suspects):
@@ -178,6 +185,7 @@ class FaultGuard:
             draft: to change. gap: of it. suspects, form: what to change. count: how many of them; None for all.
         """
         nodes, rounding = suspects.nodes[:count], draft.recipe.accuracy_level is None
+        self.tries += 1
         try:
             made = self.make(with_rules(draft.recipe, [rule_for(nodes, form, _because(gap, suspects.cause))]))
             if not form.is_float and not set(nodes) <= set(made.quantized):
@@ -186,8 +194,8 @@ class FaultGuard:
             right = not after.open or (math.isfinite(after.excess) and after.excess <= _LEFT * gap.excess)
             if not right and after.excess < gap.excess and count is None:  # others spoil the outputs, too
                 still = self.fidelity.departures(made.model, rounding=gap.rounding)
-                here = (each.noise for each in still if set(_planned(each.nodes, nodes)))
-                right = sum(here) <= _LEFT * suspects.noise
+                here = _noise_at(nodes, still)
+                right = math.isfinite(here) and here <= _LEFT * suspects.noise
         except (RecipeError, CalibrationError, ModelError):  # no such kernel, or tensors that were not observed
             return None
         return _Try(form=form, draft=made, gap=after) if right else None
@@ -215,6 +223,11 @@ def _retold(draft: Draft, before: str, after: str) -> Draft:
         for entry in draft.plan.decisions
     )
     return replace(draft, recipe=recipe, plan=replace(draft.plan, decisions=decisions))
+
+
+def _noise_at(nodes: Collection[str], found: Sequence[Departure]) -> float:
+    """Return what is added where these nodes compute: a tensor counts once, however many of them take part in it."""
+    return sum(each.noise for each in found if any(_planned(each.nodes, nodes)))
 
 
 def _planned(names: Sequence[str], planned: Collection[str]) -> Iterator[str]:

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Collection
+from dataclasses import replace
 
 import numpy as np
 import onnx_ir as ir
@@ -140,6 +141,65 @@ def test_what_cannot_be_repaired_is_said(workshop):
     (step,) = repairing.steps
     assert (step.taken, step.nodes) == (False, ("m3",))
     assert "no other form" in step.text
+
+
+@pytest.mark.parametrize("noise", [1e-2, math.inf])
+def test_what_changes_nothing_at_its_nodes_is_no_repair(workshop, noise):
+    """Two nodes compute one tensor, which stays as wrong as it was; elsewhere a thousandth of a decibel is won."""
+
+    class Unmoved(Kernels):
+        def gap(self, model, *, rounding=True):
+            self.asked += 1
+            return Gap(output="y", plain=40.0, served=20.0 if self.asked == 1 else 20.001, allowed=1.0)
+
+        def departures(self, model, *, rounding=True):
+            return [Departure(tensor="b", noise=noise, nodes=("m1", "m2"), ran=())]
+
+    draft, repairing = improved(workshop, Unmoved({}))
+    assert draft is workshop.made[0]
+    assert [(step.taken, step.nodes) for step in repairing.steps] == [(False, ("m1", "m2"))]
+
+
+class Slow(Kernels):
+    """Kernels whose every measurement takes some seconds."""
+
+    def __init__(self, wrong: dict[str, float], seconds: float, **options) -> None:
+        super().__init__(wrong, **options)
+        self.now, self.seconds = 0.0, seconds
+
+    def clock(self) -> float:
+        return self.now
+
+    def gap(self, model, *, rounding=True):
+        self.now += self.seconds
+        return super().gap(model, rounding=rounding)
+
+
+@pytest.mark.parametrize(("seconds", "tries"), [(1, 6), (50, 2), (500, 1)])
+def test_forms_are_tried_while_there_is_time_and_one_always(workshop, seconds, tries):
+    """Three forms of each of two kinds; 120 seconds for all, the measurement before them included."""
+
+    class Hopeless(Slow):
+        def gap(self, model, *, rounding=True):
+            return replace(super().gap(model, rounding=rounding), served=20.0)
+
+    kernels = Hopeless({"m1": 1e-2, "m3": 1e-2}, seconds)
+    draft, repairing = improved(workshop, kernels, clock=kernels.clock)
+    assert draft is workshop.made[0]
+    assert kernels.asked == 1 + tries
+    (step,) = repairing.steps
+    assert not step.taken
+    assert ("no time was left" in step.text) is (tries < 6)
+
+
+def test_a_form_that_is_right_is_taken_without_a_race_where_no_time_is_left(workshop):
+    def never(model, base):
+        raise AssertionError("no time to race")
+
+    kernels = Slow({"m3": 1e-2}, 500)
+    draft, repairing = improved(workshop, kernels, faster=never, clock=kernels.clock)
+    assert reasons(draft) == {"m3"}
+    assert [step.taken for step in repairing.steps] == [True]
 
 
 def test_a_model_that_is_served_better_is_left_alone(workshop):
