@@ -1,9 +1,9 @@
 """Served as the graph says: every zoo model in every format, guard on, optimizer off against as served, and repairs.
 
-python -m benchmarks.served [--models digits,magika] [--formats qdq,dynamic] [--prefer size] [--target cpu-vnni]
+python -m benchmarks.served [--models digits,magika] [--formats qdq,dynamic] [--prefer size]
 
-A target of another processor than this one shows what the guard repairs: on a machine without VNNI `cpu-vnni` plans
-weights that saturate.
+A processor that is taken for another one shows what the guard repairs: on a machine without VNNI, with
+ONNXQ_PROCESSOR=vnni, weights are planned that saturate there. For a target of other processors nothing is repaired.
 """
 
 from __future__ import annotations
@@ -17,8 +17,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from onnxq.runtime.saturation import adds_pairs
 from onnxq.stages.served import notable
-from onnxq.targets.processor import this_processor
+from onnxq.targets.processor import real_processor, this_processor
 from onnxq.types.format import Format
 
 import models
@@ -93,9 +94,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     where = environment(("onnxq", "onnxruntime"))
     here = this_processor()
+    mistaken = adds_pairs() is not (here.target == "cpu-avx2")
+    kind = f"{here.kind}, {'pairs saturate' if adds_pairs() else 'pairs are exact'}" if mistaken else here.kind
     runtime = f"onnxruntime {where.versions['onnxruntime']}"
-    lines = [f"## Served as the graph says: {here.kind}", ""]
-    lines.append(f"{where.date}, {here}, {runtime}, target {options.target}, prefer {options.prefer}.")
+    lines = [f"## Served as the graph says: {kind}", ""]
+    taken = f"{real_processor()}, taken for {here}" if mistaken else f"{here}"
+    lines.append(f"{where.date}, {taken}, {runtime}, target {options.target}, prefer {options.prefer}.")
     lines += ["", f"| {' | '.join(HEADER)} |", f"|{'---|' * len(HEADER)}"]
     missed = False
     with tempfile.TemporaryDirectory(prefix="onnxq-benchmark-") as folder:
@@ -106,7 +110,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             print(lines[-1], file=sys.stderr, flush=True)
     text = "\n".join([*lines, "", LEGEND])
     if options.markdown is not None:
-        write_section(options.markdown, SECTION, text, part=here.kind)
+        write_section(options.markdown, SECTION, text, part=kind)
     else:
         print(text)
     return int(missed)

@@ -25,6 +25,7 @@ from onnxq.stages.search.notebook import Notebook, key_of
 from onnxq.stages.served import Served
 from onnxq.stages.verify import timed_batch, verify
 from onnxq.stages.verify_metric import Metric, load_metric
+from onnxq.targets.processor import is_here
 from onnxq.types.guarding import Guarding, Verdict
 from onnxq.types.plan import Plan
 from onnxq.types.report import Verification
@@ -81,7 +82,7 @@ class Judging:
             prefer=recipe.prefer,
             read_back=self.job.target.provider in CPU,
             quality=(self._limits or self.limits()) if Budget.of(recipe) else None,
-            fidelity=self._served() if self.job.target.provider in CPU else None,
+            fidelity=self._served(),
             measure=self.stopwatch(),
         )
         self.job.seconds = {**before, "guard": perf_counter() - began}  # of which plan and rewrite took parts
@@ -143,8 +144,13 @@ class Judging:
             )
         return made
 
-    def _served(self) -> Served:
-        """Return what tells how models are served against what their graphs say, on some evaluation data."""
+    def _served(self) -> Served | None:
+        """Return what tells how models are served against what their graphs say, on some evaluation data.
+
+        None where they are served on another kind of processor than this one: what kernels do there is not seen here.
+        """
+        if self.job.target.provider not in CPU or not is_here(self.job.target):
+            return None
         return Served(self.job.model, self.samples(), threads=self.job.recipe.serving[0])
 
     def stopwatch(self) -> Stopwatch | None:

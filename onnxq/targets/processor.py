@@ -7,8 +7,12 @@ import os
 import platform
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from onnxq.errors import RecipeError, nearest
+
+if TYPE_CHECKING:
+    from onnxq.targets import Target
 
 # Linux' names of instruction sets in /proc/cpuinfo -> ours. Others decide nothing about 8-bit kernels.
 _FLAGS = {
@@ -87,6 +91,11 @@ def this_processor() -> Processor:
     if pretended not in PRETENDED:
         raise RecipeError(f"unknown processor '{pretended}' in {_VARIABLE}{nearest(pretended, PRETENDED)}")
     return PRETENDED[pretended]
+
+
+def is_here(target: Target) -> bool:
+    """Return whether a target stands for the processor that counts as this machine's."""
+    return (target.stands_for or target.name) == this_processor().target
 
 
 def real_processor() -> Processor:

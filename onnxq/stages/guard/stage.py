@@ -42,7 +42,8 @@ def guard(
         original: the float model. prepared: its normal form, whose nodes the plan names.
         threads: counts the model is served with, 0 for all cores. prefer: as in the recipe.
         read_back: look at what the runtime makes of the model. quality: judges the outputs; None where all will do.
-        fidelity: tells how models are served against what their graphs say; None where they are served elsewhere.
+        fidelity: tells how models are served against what their graphs say; None where that is not seen here,
+            since they are served on another kind of processor.
         measure: measures time; None where that cannot be done here.
 
     Raises:

@@ -15,6 +15,7 @@ from onnxq.stages.guard import guard
 from onnxq.stages.guard.faults import FaultGuard
 from onnxq.stages.guard.forms import forms_of
 from onnxq.stages.served import Departure, Gap
+from onnxq.targets.processor import this_processor
 from onnxq.types.recipe import Recipe
 from tests.quantizing import quantize_text
 from tests.stages.guard.conftest import TEXT, Workshop
@@ -322,9 +323,35 @@ def test_an_accuracy_level_that_was_asked_for_stays():
     assert {entry.accuracy_level for entry in report.plan.decisions if entry.op == "MatMul"} == {4}
 
 
+@pytest.fixture
+def taken_for_vnni(monkeypatch):
+    """The planner takes this processor for one with VNNI, whatever its kernels do."""
+    monkeypatch.setenv("ONNXQ_PROCESSOR", "vnni")
+    this_processor.cache_clear()
+    yield
+    this_processor.cache_clear()
+
+
+def test_what_kernels_of_this_processor_do_is_not_repaired_for_another_one():
+    generator = np.random.default_rng(0)
+    model = products(64, 2, generator, zeros=32)
+    x = generator.standard_normal((16, 64)).astype(np.float32)
+    x[:, ::32] *= 500
+    here = this_processor().target
+    other = "cpu-arm64" if here != "cpu-arm64" else "cpu-vnni"
+    options = {"calibration": [{"x": x}], "format": "weight-only", "prefer": "size"}
+    codes = {}
+    for target in (here, other):
+        report = onnxq.quantize(model, **options, target=target)
+        codes[target] = {entry.reason.code for entry in report.plan.decisions} & {"kernel-fault", "weights"}
+        assert [step.why for step in report.guard.steps] == ["kernel-fault"] * (target == here)
+    assert codes == {here: {"kernel-fault", "weights"}, other: {"weights"}}
+
+
 @pytest.mark.parametrize("form", ["qdq", "qoperator", "dynamic"])
+@pytest.mark.usefixtures("taken_for_vnni")
 def test_weights_that_saturate_where_they_are_served_are_repaired(form):
-    """Planned for a processor with VNNI; one without adds pairs in 16 bits."""
+    """Planned for a processor with VNNI, which this one is taken for; one without adds pairs in 16 bits."""
     generator = np.random.default_rng(1)
     model = products(64, 2, generator)
     x = generator.standard_normal((16, 64)).astype(np.float32)
