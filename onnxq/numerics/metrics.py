@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -15,6 +16,15 @@ import numpy.typing as npt
 # Elements handled at once: three float64 temporaries of this many elements stay within a processor's cache and a
 # tensor of any size is compared in constant memory.
 _CHUNK = 1 << 16
+
+
+def as_array(value: Any) -> npt.NDArray[Any]:
+    """Return what a model returned as one array: lists of tensors are stacked, or joined flat where shapes differ."""
+    if not isinstance(value, list) or not value:
+        return np.asarray(value)
+    parts = [as_array(each) for each in value]
+    alike = all(part.shape == parts[0].shape for part in parts)
+    return np.stack(parts) if alike else np.concatenate([part.reshape(-1) for part in parts])
 
 
 @dataclass(kw_only=True, slots=True)
@@ -40,8 +50,8 @@ class Comparison:
     broken: int = 0
 
     def add(self, reference: npt.ArrayLike, actual: npt.ArrayLike) -> None:
-        """Add one pair of arrays of any real dtype, complex excluded, and of equal shape."""
-        x, y = np.asarray(reference), np.asarray(actual)
+        """Add one pair of arrays of any real dtype, complex excluded, and of equal shape; lists as for `as_array`."""
+        x, y = as_array(reference), as_array(actual)
         if x.shape != y.shape:
             self.broken += max(x.size, y.size)
             return

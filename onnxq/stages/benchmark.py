@@ -12,7 +12,7 @@ import numpy as np
 from onnxq.data import Source, signature, synthetic
 from onnxq.data.signature import InputSpec, Signature
 from onnxq.errors import CalibrationError, ModelError, RecipeError, nearest
-from onnxq.numerics.metrics import Comparison
+from onnxq.numerics.metrics import Comparison, as_array
 from onnxq.runtime.footprint import footprint
 from onnxq.runtime.pinning import pinned
 from onnxq.runtime.session import CPU, Session, available_providers, open_session, versions
@@ -128,7 +128,7 @@ def _worst(expected: Mapping[str, Any], found: Mapping[str, Any]) -> float:
     """Return the lowest SQNR of all outputs that hold floats, in dB; outputs go by their place."""
     worst = math.nan
     for reference, actual in zip(expected.values(), found.values(), strict=True):
-        x, y = np.asarray(reference), np.asarray(actual)
+        x, y = as_array(reference), as_array(actual)
         if x.dtype.kind in "fV":
             compared = Comparison()
             compared.add(x, y)

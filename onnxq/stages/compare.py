@@ -13,6 +13,7 @@ import numpy.typing as npt
 from onnxq.data import Source
 from onnxq.graph.walk import top_level
 from onnxq.numerics.metrics import Comparison as Sums
+from onnxq.numerics.metrics import as_array
 from onnxq.runtime.session import open_session
 from onnxq.runtime.taps import Taps
 from onnxq.stages.progress import Progress, Silent, step
@@ -145,7 +146,7 @@ class _Runner:
         """Add up the differences of tensors."""
         for expected, off, on in self.values(pairs, (False, True)):
             for pair in pairs:
-                pair.numeric = np.asarray(expected[pair.tensor]).dtype.kind in "fV"
+                pair.numeric = as_array(expected[pair.tensor]).dtype.kind in "fV"
                 if not pair.numeric:
                     continue
                 pair.plain.add(expected[pair.tensor], off[pair.counterpart])
@@ -167,7 +168,7 @@ def _spread(pair: _Pair, runner: _Runner) -> Spread | None:
     held: tuple[list[npt.NDArray[Any]], list[npt.NDArray[Any]]] = ([], [])
     for expected, off in runner.values([pair], (False,)):
         for values, array in zip(held, (expected[pair.tensor], off[pair.counterpart]), strict=True):
-            flat = np.asarray(array, dtype=np.float64).reshape(-1)
+            flat = as_array(array).astype(np.float64).reshape(-1)
             values.append(flat[np.isfinite(flat)])
     both = [np.concatenate(values) for values in held]
     if not all(values.size for values in both):

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from onnxq.data.source import Source
-from onnxq.numerics.metrics import Comparison, argmax_agreement
+from onnxq.numerics.metrics import Comparison, argmax_agreement, as_array
 from onnxq.runtime.session import Session
 from onnxq.stages.progress import Progress
 from onnxq.stages.served.gaps import notable
@@ -29,7 +29,7 @@ class _Output:
     numeric: bool = True
 
     def add(self, reference: Any, plain: Any, served: Any) -> None:
-        x, y, z = (np.asarray(value) for value in (reference, plain, served))
+        x, y, z = (as_array(value) for value in (reference, plain, served))
         self.values += max(x.size, y.size, z.size)
         if not _numeric(x):
             self.numeric = False

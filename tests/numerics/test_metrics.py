@@ -97,6 +97,16 @@ def test_other_shapes_cannot_be_compared():
     assert comparison.sqnr_db == -math.inf
 
 
+def test_lists_of_tensors_of_several_shapes_are_one_array():
+    parts = [np.ones((2, 3)), np.zeros((2, 1)), np.full(2, 4.0)]
+    assert metrics.as_array(parts).tolist() == [1, 1, 1, 1, 1, 1, 0, 0, 4, 4]
+    assert metrics.as_array([parts]).tolist() == [[1, 1, 1, 1, 1, 1, 0, 0, 4, 4]]
+    assert metrics.as_array([np.ones((2, 3))] * 2).shape == (2, 2, 3)
+    assert metrics.as_array([{1: 2.0}, {1: 3.0}]).tolist() == [{1: 2.0}, {1: 3.0}]
+    off = metrics.compare(parts, [*parts[:2], np.full(2, 5.0)])
+    assert (off.count, off.noise, off.signal) == (10, 2.0, 38.0)
+
+
 def test_integers_and_booleans_do_not_wrap_around():
     assert metrics.max_abs_error(np.array([0], np.uint8), np.array([255], np.uint8)) == 255
     assert metrics.max_abs_error(np.array([True]), np.array([False])) == 1

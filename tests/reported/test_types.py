@@ -2,7 +2,9 @@
 
 import numpy as np
 import onnx
+import onnxq
 import pytest
+from onnxq.runtime.session import run_model
 from tests.reported.end_to_end import FORMATS, normal, quantize, with_weights
 
 HEAD = '<ir_version: 8, opset_import: ["" : 17]>'
@@ -65,6 +67,30 @@ def test_sequences_and_optionals_between_quantized_nodes(form):
     done = quantize(model, {"x": normal(4, 64)}, form)
     assert "MatMul_0" in done.quantized()
     assert done.at_least(28)
+
+
+@pytest.mark.parametrize("form", FORMATS)
+def test_a_sequence_of_tensors_of_several_shapes_is_judged_by_all_of_them(form, tmp_path):
+    model = with_weights(
+        f"""{HEAD} g (float[4,64] x) => (float[4,16] y, seq(float[4,N]) parts) {{
+            y = MatMul (x, w)  lengths = Constant <value_ints = [6, 10]> ()
+            parts = SplitToSequence <axis = 1> (y, lengths) }}""",
+        w=normal(64, 16, seed=1),
+    )
+    feeds = {"x": normal(4, 64)}
+    done = quantize(model, feeds, form, guard=True, prefer="size", check=True, min_sqnr=20)
+    assert done.quantized() == ["MatMul_0"]
+    before, after = (run_model(each, feeds)["parts"] for each in (model, done.model))
+    assert [part.shape for part in after] == [(4, 6), (4, 10)]
+    x, y = (np.concatenate(parts, axis=1).astype(np.float64) for parts in (before, after))
+    decibels = 10 * np.log10(np.sum(x**2) / np.sum((x - y) ** 2))
+    assert done.report.verification.outputs[1].sqnr_plain == pytest.approx(decibels, abs=0.5)
+    files = [tmp_path / "float.onnx", tmp_path / "quantized.onnx"]
+    for each, file in zip((model, done.model), files, strict=True):
+        onnx.save(each, file)
+    assert onnxq.compare(model, done.model, data=[feeds]).outputs[1].sqnr_plain == pytest.approx(decibels, abs=0.5)
+    benched = onnxq.benchmark(files, data=[feeds], batch=[4], seconds=0.05)
+    assert benched.rows[1].sqnr > 20
 
 
 @pytest.mark.parametrize("form", FORMATS)

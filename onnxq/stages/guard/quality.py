@@ -7,12 +7,11 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-import numpy as np
 import numpy.typing as npt
 
 from onnxq.data.batch import Batch
 from onnxq.data.source import Source
-from onnxq.numerics.metrics import Comparison
+from onnxq.numerics.metrics import Comparison, as_array
 from onnxq.runtime.session import Session, open_session
 from onnxq.stages.budget import Budget
 from onnxq.stages.draft import Draft
@@ -135,7 +134,7 @@ class Limits:
         for batch, expected in self._expected():
             found = session.run(batch.feeds)
             for name, entry in sums.items():
-                if np.asarray(expected[name]).dtype.kind in "fV":
+                if as_array(expected[name]).dtype.kind in "fV":
                     entry.add(expected[name], found[name])
             seen += batch.samples
             if seen >= samples:
@@ -151,7 +150,7 @@ class Limits:
             if self._plain is None:
                 self._plain = open_session(self._original, optimize=False, threads=self._threads)
             expected = self._plain.run(batch.feeds)
-            self._room -= sum(np.asarray(array).nbytes for array in expected.values())
+            self._room -= sum(as_array(array).nbytes for array in expected.values())
             if self._room >= 0:
                 self._held.append(expected)
             yield batch, expected

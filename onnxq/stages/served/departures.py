@@ -14,6 +14,7 @@ import numpy as np
 
 from onnxq.graph.walk import nodes as walk
 from onnxq.graph.walk import subgraphs
+from onnxq.numerics.metrics import as_array
 from onnxq.runtime.readback import optimized_graph
 from onnxq.runtime.taps import Taps
 from onnxq.stages.served.as_written import as_written
@@ -153,7 +154,7 @@ class _Sums:
     noise: float = 0.0
 
     def add(self, plain: Any, served: Any) -> None:
-        x, y = (np.asarray(value).astype(np.float64).reshape(-1) for value in (plain, served))
+        x, y = (as_array(value).astype(np.float64).reshape(-1) for value in (plain, served))
         if x.shape != y.shape:
             self.noise = math.inf
             return
@@ -194,11 +195,11 @@ def _apart(
                 for one, other in zip(x[name], y[name], strict=True):
                     if _is_numeric(one):
                         entry.add(one, other)
-            held = max(held, 2 * sum(np.asarray(array).nbytes for each in x.values() for array in each))
+            held = max(held, 2 * sum(as_array(array).nbytes for each in x.values() for array in each))
         found |= {name: entry.relative for name, entry in sums.items() if entry.count or entry.noise}
         size = max(1, min(_GROWTH * size, _MEMORY * len(group) // held))
     return found
 
 
 def _is_numeric(array: Any) -> bool:
-    return np.asarray(array).dtype.kind in "biufV"
+    return as_array(array).dtype.kind in "biufV"

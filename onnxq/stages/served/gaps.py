@@ -7,10 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from onnxq.data.source import Source
-from onnxq.numerics.metrics import Comparison
+from onnxq.numerics.metrics import Comparison, as_array
 from onnxq.runtime.session import open_session
 from onnxq.stages.served.as_written import as_written, rounds_inputs
 from onnxq.stages.served.departures import Departure, departures
@@ -127,7 +125,7 @@ class Served:
         for feeds, expected in self._float_outputs():
             found = [session.run(feeds) for session in sessions]
             for name, array in expected.items():
-                if np.asarray(array).dtype.kind in "fV":
+                if as_array(array).dtype.kind in "fV":
                     pair = sums.setdefault(name, (Comparison(), Comparison()))
                     for entry, outputs in zip(pair, found, strict=True):
                         entry.add(array, outputs[name])
