@@ -144,17 +144,18 @@ class _Maker:
     def _around(self, node: ir.Node, group: Group, row: Row) -> Written | str:
         """Return how a node is written around faults of the runtime, or why its codes cannot be."""
         defaults, weight = self._target.defaults[self._form], facts.get(op_key(node)).weight
-        held = [self._params(node.inputs[slot]).scheme for slot in group.constants if slot == weight]
+        held = [self._found.constants[name_of(node.inputs[slot])] for slot in group.constants if slot == weight]
         running = [self._params(node.inputs[slot]).scheme for slot in group.activations]
         usual = Written(
             node=node,
             opset=self._opset,
             row=row,
             activations=running[0] if running else defaults.activations,
-            weights=held[0] if held else defaults.weights,
+            weights=held[0].params.scheme if held else defaults.weights,
             slots=tuple(slot for slot in group.constants if slot == weight),
             portable=self._portable,
             accuracy_level=self._level(node) or ROUNDS,
+            lowest_code=held[0].lowest if held else None,
         )
         found = avoid(usual, self._target.faults)
         if isinstance(found, Written) and (found.weights, found.accuracy_level) != (

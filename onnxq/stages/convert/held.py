@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from onnxq.graph.constants import constant_array, constant_tensor, moved_tensor
+from onnxq.graph.tensors import drop_pages
 from onnxq.numerics.affine import dequantize, quantize
 from onnxq.numerics.layout import Layout
 from onnxq.ops import op_key
@@ -63,6 +64,14 @@ class Constant:
         if array.dtype == np.float32:
             return np.asarray(quantize(array, self.params))
         return array.astype(np.int32)
+
+    def lowest(self) -> int:
+        """Return the lowest code, 0 if there are none; a file that holds them is not kept in memory."""
+        stored = self.tensor.numpy()
+        codes = self.codes() if stored.dtype == np.float32 else stored
+        found = int(codes.min()) if codes.size else 0
+        drop_pages(stored)
+        return found
 
     def values(self) -> npt.NDArray[np.float32]:
         """Return what the codes stand for."""

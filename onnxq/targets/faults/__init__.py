@@ -33,6 +33,7 @@ class Written:
         node: in float. opset: of the model. row: the kernel. activations, weights: schemes.
         slots: of the weights. portable: whether operators of the ONNX standard alone may be used.
         accuracy_level: of MatMulNBits. detours: how it is written otherwise than usual.
+        lowest_code: returns the lowest code of imported weights; None where codes are still to be chosen.
         notes: for each fault that was gone around, what is done instead and why, in words.
     """
 
@@ -44,6 +45,7 @@ class Written:
     slots: tuple[int, ...] = ()
     portable: bool = False
     accuracy_level: int = ROUNDS
+    lowest_code: Callable[[], int] | None = None
     detours: tuple[Detour, ...] = ()
     notes: tuple[str, ...] = ()
 
@@ -72,6 +74,7 @@ class Instead:
             written,
             weights=replace(written.weights, **parts),
             accuracy_level=self.accuracy_level or written.accuracy_level,
+            lowest_code=None if parts else written.lowest_code,
             detours=written.detours if self.detour is None else (*written.detours, self.detour),
             notes=(*written.notes, f"{self.text}, since {fault}"),
         )

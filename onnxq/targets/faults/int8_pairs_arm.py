@@ -19,7 +19,11 @@ _LOWEST = -128
 
 def _written(what: Written) -> bool:
     signed = what.node.op_type in _OPERATORS and bool(what.row.activations) and what.weights.dtype is QuantType.INT8
-    return signed and bool(what.slots) and not (what.weights.symmetric and what.weights.narrow)
+    if not signed or not what.slots:
+        return False
+    if what.lowest_code is not None:
+        return what.lowest_code() == _LOWEST
+    return not (what.weights.symmetric and what.weights.narrow)
 
 
 def _found(node: ir.Node, _: int) -> bool:
