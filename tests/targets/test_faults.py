@@ -19,7 +19,7 @@ from onnxq.stages.fault_file import fault_file
 from onnxq.stages.faults import present, shows, standing, try_fault, with_faults
 from onnxq.targets import targets
 from onnxq.targets.evidence import evidence, newest_instructions, proven
-from onnxq.targets.faults import Fault, faults
+from onnxq.targets.faults import Fault, _never, faults
 from onnxq.targets.processor import this_processor
 from onnxq.types.plan import Detour
 from onnxq.types.recipe import Recipe
@@ -208,6 +208,14 @@ def test_what_stands_in_a_model_is_found(name, counted):
         text = re.sub(r"(u?int8)\[([\d,]+)\] (\w)", _filled, text)
         found = standing(model_from_text(text), targets.get(HERE))
         assert (name in found) is expected
+
+
+@pytest.mark.parametrize("fault", [fault for fault in TRIED if fault.found is not _never], ids=by_name)
+def test_every_fault_is_found_in_its_own_case(fault):
+    for case in fault.cases():
+        model = model_from_text(case.text)
+        opset = model.opset_imports[""]
+        assert any(fault.found(node, opset) for _, node in nodes(model))
 
 
 def _filled(match):

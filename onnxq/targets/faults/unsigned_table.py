@@ -28,7 +28,8 @@ def _found(node: ir.Node, _: int) -> bool:
         return False
     if dtype_of(first, 0) != "uint8" or not is_filled(first, 2):
         return False
-    quantized = all(reader.op_type == "QuantizeLinear" for reader in readers(node))  # an integer product then
+    behind = readers(node)
+    quantized = bool(behind) and all(reader.op_type == "QuantizeLinear" for reader in behind)  # an integer product
     return is_op(producer(first, 2), "Gather") and not quantized
 
 
