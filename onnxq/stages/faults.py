@@ -20,7 +20,7 @@ from onnxq.stages.fault_file import load_findings, save_findings
 from onnxq.stages.plan.already import is_quantized
 from onnxq.stages.plan.candidates import Candidate, examine
 from onnxq.targets import Target, targets
-from onnxq.targets.faults import Case, Fault, faults, met
+from onnxq.targets.faults import Case, Fault, faults, met, missing_linear
 from onnxq.targets.processor import this_processor
 from onnxq.types.recipe import Recipe
 
@@ -151,6 +151,12 @@ def with_any_faults(target: Target, model: ir.Model) -> Target:
         return target
     avoided = {name for name, fault in faults.items() if fault.is_avoided} - target.faults
     return replace(target, faults=target.faults | present(avoided, target))
+
+
+def lacks_linear(opset: int) -> bool:
+    """Return whether the installed runtime lacks QuantizeLinear and DequantizeLinear for models of an opset."""
+    names = [name for name in faults.names() if missing_linear([name], opset) is not None]
+    return bool(names and present(names, targets.get(this_processor().target)))
 
 
 def standing(model: ir.Model, target: Target) -> dict[str, tuple[str, ...]]:

@@ -1,8 +1,12 @@
 """Imported models in another format on runtimes with faults: only what meets one stays, or is written around it."""
 
 import numpy as np
+import onnx_ir as ir
 import onnxq
 import pytest
+from onnxq.graph.text import model_from_text
+from onnxq.runtime.session import run_model
+from onnxq.types.plan import Action
 from tests.converting import ops, proto
 
 HEAD = '<ir_version: 10, opset_import: ["" : {opset}]>\n'
@@ -39,3 +43,61 @@ def test_imported_codes_with_the_lowest_stay_on_arm_and_say_why():
     assert "no code of its weights is -128" in kept.reason.text
     elsewhere = onnxq.quantize(product(-128), target="cpu-vnni", **options)
     assert ops(elsewhere.model)["QLinearMatMul"] == 1
+
+
+RNG = np.random.default_rng(0)
+ROWS, IMAGE = (RNG.standard_normal(shape).astype(np.float32) for shape in ((4, 64), (1, 8, 6, 6)))
+NEWEST = {  # of opset 28, whose QuantizeLinear onnxruntime lacks
+    "gemm": (
+        "g (float[4,64] x) => (float[4,32] y) <float[64,32] w, float[32] b> { y = Gemm (x, w, b) }",
+        {"x": ROWS},
+    ),
+    "conv": (
+        "g (float[1,8,6,6] x) => (float[1,16,4,4] y) <float[16,8,3,3] w, float[16] b> { y = Conv (x, w, b) }",
+        {"x": IMAGE},
+    ),
+    "embedding": (
+        "g (int64[3] i) => (float[3,32] y) <float[100,64] t, float[64,32] w> { e = Gather (t, i) y = MatMul (e, w) }",
+        {"i": np.array([1, 5, 99])},
+    ),
+}
+
+
+def newest(name):
+    model, rng = model_from_text(HEAD.format(opset=28) + NEWEST[name][0]), np.random.default_rng(3)
+    for key, value in model.graph.initializers.items():
+        value.const_value = ir.tensor(rng.standard_normal(value.shape.numpy()).astype(np.float32), name=key)
+    return model, NEWEST[name][1]
+
+
+def agrees(one, two, feeds):
+    """Return whether outputs differ by 5% of the largest value at most, with the optimizer off and as served."""
+    (right,) = run_model(one, feeds).values()
+    found = [next(iter(run_model(two, feeds, optimize=each).values())) for each in (False, True)]
+    return all(np.abs(each - right).max() < 0.05 * np.abs(right).max() for each in found)
+
+
+@pytest.mark.parametrize("name", NEWEST)
+def test_integer_operators_of_an_opset_without_quantize_linear_are_verified(name):
+    model, feeds = newest(name)
+    report = onnxq.quantize(model, format="qoperator", calibration=[feeds], placement="everywhere", guard=False)
+    assert report.verification.outputs[0].sqnr_served > 25
+    assert onnxq.verify(model, report.model, evaluation=[feeds]).outputs[0].sqnr_served > 25
+
+
+@pytest.mark.parametrize(("came", "activations"), [("dynamic", "uint8"), ("dynamic", "int8,asymmetric")])
+@pytest.mark.parametrize("portable", [False, True])
+@pytest.mark.parametrize("name", NEWEST)
+def test_what_an_opset_without_quantize_linear_is_converted_to_loads(name, portable, came, activations):
+    model, feeds = newest(name)
+    options = {"check": False, "guard": False, "allow_empty": True, "faults": ["no-quantize-linear-28"]}
+    source = onnxq.quantize(
+        model, format=came, activations=activations, calibration=[feeds], placement="everywhere", **options
+    ).model
+    report = onnxq.quantize(ir.to_proto(source), format="weight-only", portable=portable, **options)
+    assert agrees(model, report.model, feeds)
+    assert not any(node.op_type.endswith("eLinear") and not node.domain for node in report.model.graph.node) or portable
+    product = [entry for entry in report.plan.decisions if entry.op in ("Gemm", "Conv", "MatMul", "MatMulInteger")]
+    assert not portable or all(entry.action is Action.KEEP for entry in product)
+    if portable:
+        assert any("'no-quantize-linear-28'" in entry.reason.text for entry in report.plan.decisions)

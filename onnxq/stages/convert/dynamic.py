@@ -22,6 +22,7 @@ from onnxq.graph.constants import constant_array, moved_tensor
 from onnxq.graph.walk import bodies, nodes
 from onnxq.ops import op_key
 from onnxq.stages.convert.expand import filled, float_type, plain
+from onnxq.stages.convert.held import QUANTIZE
 from onnxq.stages.convert.lookups import Wanted
 from onnxq.stages.convert.writer import Writer, drop_dead, replace
 from onnxq.types.scheme import QuantType, Scheme
@@ -76,9 +77,13 @@ def holds_dynamic(model: ir.Model) -> bool:
     return any(op_key(node) in _FLOAT for graph in bodies(model) for node in graph)
 
 
-def expand_dynamic(model: ir.Model, wanted: Wanted) -> Expanded:
-    """Write products that quantize at run time as float ones behind DequantizeLinear, in place."""
-    found, writer = Expanded(), Writer(model)
+def expand_dynamic(model: ir.Model, wanted: Wanted, *, contrib_linear: bool = False) -> Expanded:
+    """Write products that quantize at run time as float ones behind DequantizeLinear, in place.
+
+    Args:
+        model: to edit. wanted: tells which. contrib_linear: whether DequantizeLinear is that of com.microsoft.
+    """
+    found, writer = Expanded(), Writer(model, contrib_linear=contrib_linear)
     for name, node in list(nodes(model)):
         op = _FLOAT.get(op_key(node))
         if op is None or not wanted(name, op):
@@ -151,7 +156,7 @@ def _rounded(
         return None
     if op_key(node) == "DynamicQuantizeLinear":
         return (x, _UINT8) if scale is node.outputs[1] and zero_point is node.outputs[2] else None
-    if op_key(node) != "QuantizeLinear" or filled(node, 1) is not scale or codes.dtype.name not in ("INT8", "UINT8"):
+    if op_key(node) not in QUANTIZE or filled(node, 1) is not scale or codes.dtype.name not in ("INT8", "UINT8"):
         return None
     own = filled(node, 2)
     zero = constant_array(own)

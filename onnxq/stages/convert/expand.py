@@ -76,15 +76,20 @@ INTEGER: Mapping[str, Integer] = {
     f"{_MS}QLinearGlobalAveragePool": Integer(op="GlobalAveragePool", operands=_UNARY, output=(3, 4), drop=_NOT_LAST),
     f"{_MS}QLinearWhere": Integer(op="Where", operands={1: (1, 2, 3), 2: (4, 5, 6)}, output=(7, 8), plain={0: 0}),
 }
+_QUANTIZE = ("QuantizeLinear", f"{_MS}QuantizeLinear")
 CONCAT = f"{_MS}QLinearConcat"
 
 Parameters: TypeAlias = tuple["ir.Value", "ir.Value | None"]
 
 
-def expand(model: ir.Model) -> frozenset[str]:
-    """Write the calibrated integer operators of a prepared model as float ones between Q and DQ; return their names."""
+def expand(model: ir.Model, *, contrib_linear: bool = False) -> frozenset[str]:
+    """Write the calibrated integer operators of a prepared model as float ones between Q and DQ; return their names.
+
+    Args:
+        model: to edit. contrib_linear: whether Q and DQ are those of com.microsoft, since others are missing.
+    """
     found: set[str] = set()
-    writer = Writer(model)
+    writer = Writer(model, contrib_linear=contrib_linear)
     for graph in bodies(model):
         found |= _Expansion(graph, writer).carry_out()
     return frozenset(found)
@@ -112,7 +117,7 @@ class _Expansion:
             form = _concat(node) if key == CONCAT else INTEGER.get(key)
             if form is not None and self._replace(node, form, before):
                 names.add(node.name or "")
-            elif key == "QuantizeLinear" and len(node.inputs) > 1 and node.inputs[1] is not None:
+            elif key in _QUANTIZE and len(node.inputs) > 1 and node.inputs[1] is not None:
                 self._params[node.outputs[0]] = node.inputs[1], filled(node, 2)
             elif key in facts and facts.get(key).rearranges and self._move(node):
                 names.add(node.name or "")

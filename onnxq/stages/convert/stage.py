@@ -36,6 +36,7 @@ from onnxq.stages.plan.rules import wish_for
 from onnxq.stages.prepare import Prepared, prepare
 from onnxq.stages.rewrite import rewrite
 from onnxq.targets import Target
+from onnxq.targets.faults import missing_linear
 from onnxq.types.format import Format
 from onnxq.types.plan import Action, Decision, Plan, Reason
 from onnxq.types.recipe import Match, Recipe, Rule
@@ -154,7 +155,8 @@ def _rewritten(model: ir.Model, prepared: ir.Model, recipe: Recipe, target: Targ
 
     while True:
         lifted = base.clone()
-        expanded = _in_float(lifted, recipe, wanted, _wanted(recipe, target, {}))
+        missing = missing_linear(target.faults, lifted.opset_imports.get("", 1))
+        expanded = _in_float(lifted, recipe, wanted, _wanted(recipe, target, {}), contrib_linear=missing is not None)
         left |= expanded.left
 
         found = lift(
@@ -168,6 +170,9 @@ def _rewritten(model: ir.Model, prepared: ir.Model, recipe: Recipe, target: Targ
         stuck = [name for name, op in unpacked.items() if not recipe.portable and has_kernel(op)]
         if stuck:
             left |= {name: "what it reads or writes is calibrated" for name in stuck if name not in left}
+            continue
+        if unpacked and recipe.portable and missing is not None:
+            left |= dict.fromkeys(unpacked, f"{missing}; {missing.advice}")
             continue
         if not unpacked and not expanded.settled and not _worthwhile(lifted, found, recipe.format):
             told = {name: why for name, why in left.items() if name not in quiet}
@@ -265,19 +270,20 @@ def _base(model: ir.Model, prepared: ir.Model, recipe: Recipe, target: Target) -
     return None
 
 
-def _in_float(model: ir.Model, recipe: Recipe, wanted: Wanted, asked: Wanted) -> Expanded:
+def _in_float(model: ir.Model, recipe: Recipe, wanted: Wanted, asked: Wanted, *, contrib_linear: bool) -> Expanded:
     """Write quantized parts as float operators of what is dequantized, in place; tell which, and why not others.
 
     Args:
         model: to edit. recipe: names the format. wanted: what is to be written anew. asked: the same, by rules alone.
+        contrib_linear: whether QuantizeLinear and DequantizeLinear are those of com.microsoft.
     """
     if recipe.format is Format.QDQ:
-        expand(model)
+        expand(model, contrib_linear=contrib_linear)
         return Expanded()
     if recipe.format is not Format.WEIGHT_ONLY:
         return Expanded()
     per_channel = model.opset_imports.get("", 1) >= _PER_CHANNEL
-    found = expand_dynamic(model, wanted) if per_channel else Expanded()
+    found = expand_dynamic(model, wanted, contrib_linear=contrib_linear) if per_channel else Expanded()
     if recipe.portable:
         found.left |= expand_blocks(model, asked)
         found.left |= expand_lookups(model, wanted)

@@ -13,10 +13,16 @@ if TYPE_CHECKING:
     import onnx_ir as ir
 
 
+_LINEAR = ("QuantizeLinear", "DequantizeLinear")
+
+
 class Writer:
     """Makes nodes and constants with names of their own, in any graph of a model."""
 
-    def __init__(self, model: ir.Model) -> None:
+    def __init__(self, model: ir.Model, *, contrib_linear: bool = False) -> None:
+        """Take a model's names; `contrib_linear`: QuantizeLinear and DequantizeLinear are those of com.microsoft."""
+        self._model = model
+        self._contrib = _LINEAR if contrib_linear else ()
         self._taken = names(model.graph)
         self._spill = Spill()
 
@@ -54,16 +60,19 @@ class Writer:
         dtype: ir.DataType | None = None,
         shape: ir.Shape | None = None,
     ) -> ir.Node:
-        """Return a node of the standard's operators with one output, still to be inserted."""
+        """Return a node of the standard's operators, or what replaces them, with one output, still to be inserted."""
         import onnx_ir as ir
 
-        given = list(inputs)
+        given, domain = list(inputs), "com.microsoft" if op in self._contrib else ""
+        if domain:
+            self._model.opset_imports.setdefault(domain, 1)
         while given and given[-1] is None:
             given.pop()
         return ir.node(
             op,
             given,
             attributes if isinstance(attributes, Mapping) else {each.name: each for each in attributes},
+            domain=domain,
             outputs=[ir.val(self.name(output), dtype=dtype, shape=shape)],
             name=name or self.name(f"{output}/{op}"),
         )

@@ -18,6 +18,7 @@ from onnxq.graph.walk import bodies, nodes
 from onnxq.ops import op_key
 from onnxq.stages.convert.expand import expand, filled, holds_integer_operators
 from onnxq.stages.convert.writer import Writer, replace
+from onnxq.stages.faults import lacks_linear
 from onnxq.types.accuracy import EXACT, ROUNDS
 
 if TYPE_CHECKING:
@@ -54,7 +55,7 @@ def as_written(model: ir.Model, *, exact_inputs: bool = False) -> ir.Model:
     if sums:
         _with_float_sums(copy)
     if integer:
-        expand(copy)
+        expand(copy, contrib_linear=lacks_linear(copy.opset_imports.get("", 1)))
         _with_old_names(model, copy)
     return copy
 

@@ -161,6 +161,21 @@ def known_fault(name: str) -> str:
     return faults.get(name).name
 
 
+def missing_linear(present: Collection[str], opset: int) -> Fault | None:
+    """Return the fault of a runtime that lacks QuantizeLinear and DequantizeLinear of an opset, None if it has them.
+
+    Args:
+        present: names of the faults that the runtime has. opset: of the model.
+    """
+    import onnx_ir as ir
+
+    linear = ir.node("DequantizeLinear", [])
+    around = ((fault, way.detour) for fault in map(faults.get, sorted(present)) for way in fault.instead)
+    return next(
+        (fault for fault, detour in around if detour is Detour.CONTRIB_LINEAR and fault.found(linear, opset)), None
+    )
+
+
 def avoid(written: Written, present: Collection[str]) -> Written | str:
     """Return what is written where a runtime has faults: the same if none is met, or a reason where no way around is.
 

@@ -10,7 +10,7 @@ from onnxq.targets.faults._nodes import is_op
 from onnxq.targets.faults._texts import model
 from onnxq.types.format import Format
 from onnxq.types.plan import Detour
-from onnxq.types.scheme import PerTensor
+from onnxq.types.scheme import PerTensor, QuantType
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -28,10 +28,11 @@ def missing_linear(opset: int, until: int, *, first: str, last: str) -> Fault:
             return False
         if what.row.formats & {Format.QDQ, Format.QOPERATOR} or what.row.kernel == "DequantizeLinear":
             return True
-        # At run time DynamicQuantizeLinear serves, but for symmetric codes and embeddings with one scale.
+        # At run time DynamicQuantizeLinear serves uint8 with zero points; rows on scales of their own need neither.
         one_scale = isinstance(what.activations.granularity, PerTensor)
+        usual = what.activations.dtype is QuantType.UINT8 and not what.activations.symmetric
         lookup = what.node.op_type == "Gather" and isinstance(what.weights.granularity, PerTensor)
-        return Format.DYNAMIC in what.row.formats and ((one_scale and what.activations.symmetric) or lookup)
+        return Format.DYNAMIC in what.row.formats and ((one_scale and not usual) or lookup)
 
     def found(node: ir.Node, held: int) -> bool:
         return opset <= held < until and is_op(node, "QuantizeLinear", "DequantizeLinear")

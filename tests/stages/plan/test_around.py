@@ -108,12 +108,16 @@ def test_an_opset_without_quantize_linear_takes_the_runtimes_own(form, activatio
     assert "MatMul" not in op_counts(optimized_graph(report.model)), "both are fused"
 
 
-def test_codes_quantized_at_run_time_take_the_runtimes_own():
+@pytest.mark.parametrize("activations", ["uint8,symmetric", "int8,asymmetric", "int8,symmetric"])
+def test_codes_quantized_at_run_time_take_the_runtimes_own(activations):
     report, decibels = quantized(
-        CHAIN, FEEDS, opset=28, format="dynamic", activations="uint8,symmetric", faults=["no-quantize-linear-28"]
+        CHAIN, FEEDS, opset=28, format="dynamic", activations=activations, faults=["no-quantize-linear-28"]
     )
     assert decibels > 33
     assert len(decisions(report)) == 2
+
+
+def test_codes_of_dynamic_quantize_linear_need_no_other_operator():
     plain, _ = quantized(CHAIN, FEEDS, opset=28, format="dynamic", faults=["no-quantize-linear-28"])
     assert decisions(plain) == [], "DynamicQuantizeLinear is there"
 
