@@ -164,7 +164,13 @@ def standing(model: ir.Model, target: Target) -> dict[str, tuple[str, ...]]:
     if target.provider not in CPU:
         return {}
     opset, named = model.opset_imports.get("", 1), list(nodes(model))
-    found = {name: tuple(path for path, node in named if fault.found(node, opset)) for name, fault in faults.items()}
+    version, here = installed_version(), _is_here(target)
+    possible = {  # others are not looked for: that may read weights
+        name: fault
+        for name, fault in faults.items()
+        if (fault.cases is not None and version is not None and here) or fault.declared(target.name, version)
+    }
+    found = {name: tuple(path for path, node in named if fault.found(node, opset)) for name, fault in possible.items()}
     real = present((name for name, where in found.items() if where), target)
     return {name: where for name, where in found.items() if name in real}
 

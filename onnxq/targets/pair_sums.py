@@ -10,6 +10,7 @@ Planner, converter, doctor and verify all ask here, by `Target.pair_limit`; `tar
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -25,6 +26,37 @@ PRODUCTS = ("MatMul", "Gemm", "Conv", "LSTM")
 
 LARGEST = 255
 """Largest activation code of the kernels that add pairs; int8 activations in QDQ are made uint8 by the runtime."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class IntegerOperator:
+    """An operator that multiplies codes of weights.
+
+    Attributes:
+        op: the float one. form: the format that writes it. weights: slots of the codes of weights.
+        activation: slots of the zero point and the codes of the activation; empty where the operator quantizes it
+            itself, to uint8. The first that is there tells the type: optimized graphs do not type all values.
+    """
+
+    op: str
+    form: Format
+    activation: tuple[int, ...]
+    weights: tuple[int, ...]
+
+
+_WRITTEN, _DYNAMIC = Format.QOPERATOR, Format.DYNAMIC
+INTEGER_OPERATORS: Mapping[str, IntegerOperator] = {
+    "QLinearConv": IntegerOperator(op="Conv", form=_WRITTEN, activation=(2, 0), weights=(3,)),
+    "QLinearMatMul": IntegerOperator(op="MatMul", form=_WRITTEN, activation=(2, 0), weights=(3,)),
+    "com.microsoft::QGemm": IntegerOperator(op="Gemm", form=_WRITTEN, activation=(2, 0), weights=(3,)),
+    "ConvInteger": IntegerOperator(op="Conv", form=_DYNAMIC, activation=(2, 0), weights=(1,)),
+    "MatMulInteger": IntegerOperator(op="MatMul", form=_DYNAMIC, activation=(2, 0), weights=(1,)),
+    "com.microsoft::MatMulIntegerToFloat": IntegerOperator(op="MatMul", form=_DYNAMIC, activation=(4, 0), weights=(1,)),
+    "com.microsoft::QAttention": IntegerOperator(op="MatMul", form=_DYNAMIC, activation=(6, 0), weights=(1,)),
+    "com.microsoft::DynamicQuantizeMatMul": IntegerOperator(op="MatMul", form=_DYNAMIC, activation=(), weights=(1,)),
+    "com.microsoft::DynamicQuantizeLSTM": IntegerOperator(op="LSTM", form=_DYNAMIC, activation=(), weights=(1, 2)),
+}
+"""By operator key."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

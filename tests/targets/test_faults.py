@@ -233,6 +233,41 @@ def test_int8_codes_of_the_lowest_are_found_in_imported_models(counted):
     assert standing(model_from_text(text.replace("LOWEST", "-127")), arm) == {}
 
 
+INT8 = "<int8[2,2] w = {-128, 0, 5, 127}>"
+ZERO = "uint8 z = {0}, int8 v = {0}, float s = {1.0}, float t = {1.0}"
+MULTIPLIED = {
+    "MatMulInteger": f"(uint8[1,2] x) => (y) {INT8} {{ y = MatMulInteger (x, w) }}",
+    "QLinearMatMul": f"(uint8[1,2] x) => (y) <{ZERO}, {INT8[1:]} {{ y = QLinearMatMul (x, s, z, w, t, v, s, z) }}",
+    "QGemm": f"(uint8[1,2] x) => (y) <{ZERO}, {INT8[1:]} {{ y = com.microsoft.QGemm (x, s, z, w, t, v, , s, z) }}",
+    "MatMulIntegerToFloat": f"(uint8[1,2] x) => (y) <{ZERO}, {INT8[1:]} "
+    "{ y = com.microsoft.MatMulIntegerToFloat (x, w, s, t, z, v) }",
+    "DynamicQuantizeMatMul": f"(float[1,2] x) => (y) <{ZERO}, {INT8[1:]} "
+    "{ y = com.microsoft.DynamicQuantizeMatMul (x, w, t, v) }",
+}
+
+
+@pytest.mark.parametrize("op", MULTIPLIED)
+def test_int8_codes_of_the_lowest_are_found_in_every_integer_operator(op):
+    head = '<ir_version: 10, opset_import: ["" : 13, "com.microsoft" : 1]>\ng '
+    for code, expected in (("-128", {"int8-pairs-arm"}), ("-127", set())):
+        model = model_from_text(head + MULTIPLIED[op].replace("-128", code))
+        assert standing(model, targets.get("cpu-arm64")).keys() == expected
+
+
+def test_weights_are_read_only_for_targets_whose_runtime_may_have_the_fault(counted):
+    read = []
+
+    def codes():
+        read.append("w")
+        return ir.tensor(np.array([[-128, 0], [5, 127]], np.int8))
+
+    for name, expected in (("cpu-vnni", []), ("cpu-avx2", []), ("cpu-arm64", ["w"])):
+        model = model_from_text(f'<ir_version: 10, opset_import: ["" : 13]>\ng {MULTIPLIED["MatMulInteger"]}')
+        model.graph.initializers["w"].const_value = ir.LazyTensor(codes, dtype=ir.DataType.INT8, shape=ir.Shape([2, 2]))
+        standing(model, targets.get(name))
+        assert read == expected
+
+
 def test_detours_are_part_of_every_decision_that_names_them():
     assert {way.detour for fault in ALL for way in fault.instead if way.detour} == set(Detour)
     assert list(nodes(model_from_text(next(TRIED[0].cases()).text)))

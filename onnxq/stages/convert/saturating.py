@@ -15,7 +15,7 @@ from onnxq.numerics.pair_safe import breaks
 from onnxq.ops import op_key
 from onnxq.stages.convert.held import DEQUANTIZE, Constant, constant
 from onnxq.targets import Target
-from onnxq.targets.pair_sums import IntegerProduct, product_of
+from onnxq.targets.pair_sums import INTEGER_OPERATORS, IntegerProduct, product_of
 from onnxq.types.format import Format
 from onnxq.types.scheme import QuantType
 
@@ -27,34 +27,6 @@ if TYPE_CHECKING:
 _EIGHT_BITS = {"INT8": QuantType.INT8, "UINT8": QuantType.UINT8}
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class _Operator:
-    """An integer operator.
-
-    Attributes:
-        op: the float one. form: the format that writes it. weights: slots of the codes of weights.
-        activation: slots of the zero point and the codes of the activation; empty where the operator quantizes it
-            itself, to uint8. The first that is there tells the type: optimized graphs do not type all values.
-    """
-
-    op: str
-    form: Format
-    activation: tuple[int, ...]
-    weights: tuple[int, ...]
-
-
-_WRITTEN, _RUN_TIME = Format.QOPERATOR, Format.DYNAMIC
-_OPERATORS = {
-    "QLinearConv": _Operator(op="Conv", form=_WRITTEN, activation=(2, 0), weights=(3,)),
-    "QLinearMatMul": _Operator(op="MatMul", form=_WRITTEN, activation=(2, 0), weights=(3,)),
-    "com.microsoft::QGemm": _Operator(op="Gemm", form=_WRITTEN, activation=(2, 0), weights=(3,)),
-    "ConvInteger": _Operator(op="Conv", form=_RUN_TIME, activation=(2, 0), weights=(1,)),
-    "MatMulInteger": _Operator(op="MatMul", form=_RUN_TIME, activation=(2, 0), weights=(1,)),
-    "com.microsoft::MatMulIntegerToFloat": _Operator(op="MatMul", form=_RUN_TIME, activation=(4, 0), weights=(1,)),
-    "com.microsoft::QAttention": _Operator(op="MatMul", form=_RUN_TIME, activation=(6, 0), weights=(1,)),
-    "com.microsoft::DynamicQuantizeMatMul": _Operator(op="MatMul", form=_RUN_TIME, activation=(), weights=(1,)),
-    "com.microsoft::DynamicQuantizeLSTM": _Operator(op="LSTM", form=_RUN_TIME, activation=(), weights=(1, 2)),
-}
 _GROUPS = ("Conv", "MatMul", "Gemm")
 
 
@@ -108,8 +80,8 @@ def may_saturate(node: ir.Node, target: Target, constants: Mapping[str, ir.Value
 def _products(node: ir.Node) -> Iterator[tuple[IntegerProduct, str, Callable[[], npt.NDArray[np.generic] | None]]]:
     """Yield a node's products of codes by weights, with name of the weight and what reads its codes, if any."""
     key = op_key(node)
-    if key in _OPERATORS:
-        operator = _OPERATORS[key]
+    if key in INTEGER_OPERATORS:
+        operator = INTEGER_OPERATORS[key]
         given = (node.inputs[slot] for slot in operator.activation if slot < len(node.inputs))
         running = next((kind for value in given if (kind := _type_of(value)) is not None), None)
         running = running if operator.activation else QuantType.UINT8

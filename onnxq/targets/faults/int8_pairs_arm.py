@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from onnxq.graph.constants import constant_tensor
+from onnxq.graph.tensors import drop_pages
+from onnxq.ops import op_key
 from onnxq.targets.faults import Fault, Instead, Written, faults
 from onnxq.targets.faults._nodes import dequantizes, producer
+from onnxq.targets.pair_sums import INTEGER_OPERATORS
 from onnxq.types.scheme import QuantType
 
 if TYPE_CHECKING:
     import onnx_ir as ir
 
 _OPERATORS = ("MatMul", "Gemm", "Conv")
-_INTEGER = {"QLinearConv": 3, "QLinearMatMul": 3, "QGemm": 3, "MatMulInteger": 1, "ConvInteger": 1}
 _LOWEST = -128
 
 
@@ -27,16 +30,27 @@ def _written(what: Written) -> bool:
 
 
 def _found(node: ir.Node, _: int) -> bool:
-    codes: ir.Value | None = None
-    if node.op_type in _INTEGER and _INTEGER[node.op_type] < len(node.inputs):
-        codes = node.inputs[_INTEGER[node.op_type]]
+    return any(_holds_lowest(value) for value in _weights(node))
+
+
+def _weights(node: ir.Node) -> Iterator[ir.Value | None]:
+    """Yield the codes of the weights that a node multiplies."""
+    operator = INTEGER_OPERATORS.get(op_key(node))
+    if operator is not None and operator.op in _OPERATORS:
+        yield from (node.inputs[slot] for slot in operator.weights if slot < len(node.inputs))
     elif node.op_type in _OPERATORS and not node.domain and dequantizes(producer(node, 0)):
         weight = producer(node, 1)
-        codes = weight.inputs[0] if weight is not None and dequantizes(weight) else None
+        yield weight.inputs[0] if weight is not None and dequantizes(weight) else None
+
+
+def _holds_lowest(codes: ir.Value | None) -> bool:
     tensor = constant_tensor(codes)
     if tensor is None or tensor.dtype.name != "INT8":
         return False
-    return bool((tensor.numpy() == _LOWEST).any())
+    stored = tensor.numpy()
+    found = bool(stored.size) and int(stored.min()) == _LOWEST
+    drop_pages(stored)
+    return found
 
 
 faults.add(
