@@ -13,16 +13,20 @@ def name_of(value: ir.Value | None) -> str:
     return "" if value is None or value.name is None else value.name
 
 
-def take_name(wanted: str, taken: set[str], *, second: int = 2) -> str:
+def take_name(wanted: str, taken: set[str], *, second: int = 2, following: dict[str, int] | None = None) -> str:
     """Return `wanted`, or its first numbered variant that is free, and add it to `taken`.
 
     Args:
         wanted: the name. taken: names in use. second: number of the first variant: `wanted_2`.
+        following: by name, the number that the next variant is tried with; kept up to date. Many takers of one name
+            share it, so that each tries few.
     """
-    name, number = wanted, second
+    following = {} if following is None else following
+    name, number = wanted, following.get(wanted, second)
     while name in taken:
         name, number = f"{wanted}_{number}", number + 1
     taken.add(name)
+    following[wanted] = number
     return name
 
 

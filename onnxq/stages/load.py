@@ -164,9 +164,10 @@ def _normalize(model: ir.Model, what: str) -> None:
 def _tell_nodes_apart(scope: ir.Graph | ir.Function) -> None:
     given = {node.name for node in scope if node.name}
     met: set[str] = set()
+    following: dict[str, int] = {}
     for node in scope:
         if node.name and node.name in met:
-            node.name = take_name(node.name, given)
+            node.name = take_name(node.name, given, following=following)
         if node.name:
             met.add(node.name)
 
