@@ -10,7 +10,6 @@ Planner, converter, doctor and verify all ask here, by `Target.pair_limit`; `tar
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -45,7 +44,7 @@ class IntegerOperator:
 
 
 _WRITTEN, _DYNAMIC = Format.QOPERATOR, Format.DYNAMIC
-INTEGER_OPERATORS: Mapping[str, IntegerOperator] = {
+_OPERATORS = {
     "QLinearConv": IntegerOperator(op="Conv", form=_WRITTEN, activation=(2, 0), weights=(3,)),
     "QLinearMatMul": IntegerOperator(op="MatMul", form=_WRITTEN, activation=(2, 0), weights=(3,)),
     "com.microsoft::QGemm": IntegerOperator(op="Gemm", form=_WRITTEN, activation=(2, 0), weights=(3,)),
@@ -56,7 +55,11 @@ INTEGER_OPERATORS: Mapping[str, IntegerOperator] = {
     "com.microsoft::DynamicQuantizeMatMul": IntegerOperator(op="MatMul", form=_DYNAMIC, activation=(), weights=(1,)),
     "com.microsoft::DynamicQuantizeLSTM": IntegerOperator(op="LSTM", form=_DYNAMIC, activation=(), weights=(1, 2)),
 }
-"""By operator key."""
+
+
+def integer_operator(node: ir.Node) -> IntegerOperator | None:
+    """Return what an integer operator multiplies, None for any other node."""
+    return _OPERATORS.get(f"{node.domain}::{node.op_type}" if node.domain else node.op_type)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -15,7 +15,7 @@ from onnxq.numerics.pair_safe import breaks
 from onnxq.ops import op_key
 from onnxq.stages.convert.held import DEQUANTIZE, Constant, constant
 from onnxq.targets import Target
-from onnxq.targets.pair_sums import INTEGER_OPERATORS, IntegerProduct, product_of
+from onnxq.targets.pair_sums import IntegerProduct, integer_operator, product_of
 from onnxq.types.format import Format
 from onnxq.types.scheme import QuantType
 
@@ -25,8 +25,6 @@ if TYPE_CHECKING:
     import onnx_ir as ir
 
 _EIGHT_BITS = {"INT8": QuantType.INT8, "UINT8": QuantType.UINT8}
-
-
 _GROUPS = ("Conv", "MatMul", "Gemm")
 
 
@@ -79,9 +77,8 @@ def may_saturate(node: ir.Node, target: Target, constants: Mapping[str, ir.Value
 
 def _products(node: ir.Node) -> Iterator[tuple[IntegerProduct, str, Callable[[], npt.NDArray[np.generic] | None]]]:
     """Yield a node's products of codes by weights, with name of the weight and what reads its codes, if any."""
-    key = op_key(node)
-    if key in INTEGER_OPERATORS:
-        operator = INTEGER_OPERATORS[key]
+    key, operator = op_key(node), integer_operator(node)
+    if operator is not None:
         given = (node.inputs[slot] for slot in operator.activation if slot < len(node.inputs))
         running = next((kind for value in given if (kind := _type_of(value)) is not None), None)
         running = running if operator.activation else QuantType.UINT8

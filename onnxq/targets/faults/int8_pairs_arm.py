@@ -7,10 +7,9 @@ from typing import TYPE_CHECKING
 
 from onnxq.graph.constants import constant_tensor
 from onnxq.graph.tensors import drop_pages
-from onnxq.ops import op_key
 from onnxq.targets.faults import Fault, Instead, Written, faults
 from onnxq.targets.faults._nodes import dequantizes, producer
-from onnxq.targets.pair_sums import INTEGER_OPERATORS
+from onnxq.targets.pair_sums import integer_operator
 from onnxq.types.scheme import QuantType
 
 if TYPE_CHECKING:
@@ -35,7 +34,7 @@ def _found(node: ir.Node, _: int) -> bool:
 
 def _weights(node: ir.Node) -> Iterator[ir.Value | None]:
     """Yield the codes of the weights that a node multiplies."""
-    operator = INTEGER_OPERATORS.get(op_key(node))
+    operator = integer_operator(node)
     if operator is not None and operator.op in _OPERATORS:
         yield from (node.inputs[slot] for slot in operator.weights if slot < len(node.inputs))
     elif node.op_type in _OPERATORS and not node.domain and dequantizes(producer(node, 0)):
