@@ -219,7 +219,7 @@ class Job:
         self._settle_faults(self.prepared.model, recipe)
         made = make_plan(self.prepared.model, found, recipe or self.recipe, self.target)
         made = with_known(replace(made, equalizations=self.equalizations), self.prepared.model, self.known)
-        return with_imported(made, self.imported, self.left)
+        return with_imported(made, self.imported, self.left, self.target.faults)
 
     def _settle_faults(self, model: ir.Model, recipe: Recipe | None = None) -> None:
         """Find out which faults of the runtime plans of a recipe (the job's, and its ways) would meet."""

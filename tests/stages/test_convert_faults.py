@@ -45,6 +45,30 @@ def test_imported_codes_with_the_lowest_stay_on_arm_and_say_why():
     assert ops(elsewhere.model)["QLinearMatMul"] == 1
 
 
+AT_RUN_TIME = """
+g (float[1,2] x) => (float[1,2] y) <float t = {0.1}, int8 z = {0}, int8[2,2] w = {LOWEST, 0, 5, 127}>
+{
+  q, s, o = DynamicQuantizeLinear (x) m = MatMulInteger (q, w, o, z)
+  f = Cast <to = 1> (m) k = Mul (s, t) y = Mul (f, k)
+}
+"""
+
+
+@pytest.mark.parametrize(("lowest", "name"), [(-128, "MatMulInteger"), (-127, "MatMulIntegerToFloat")])
+def test_codes_that_came_at_run_time_are_calibrated_on_arm_without_the_lowest(lowest, name):
+    report = onnxq.quantize(
+        proto(HEAD.format(opset=17) + AT_RUN_TIME.replace("LOWEST", str(lowest))),
+        format="qoperator",
+        target="cpu-arm64",
+        calibration=[{"x": np.array([[1, -1]], np.float32)}],
+        placement="everywhere",
+        check=False,
+        guard=False,
+    )
+    assert ops(report.model)[name] == 1
+    assert any("'int8-pairs-arm'" in entry.reason.text for entry in report.plan.decisions) is (lowest == -128)
+
+
 RNG = np.random.default_rng(0)
 ROWS, IMAGE = (RNG.standard_normal(shape).astype(np.float32) for shape in ((4, 64), (1, 8, 6, 6)))
 NEWEST = {  # of opset 28, whose QuantizeLinear onnxruntime lacks
@@ -101,3 +125,16 @@ def test_what_an_opset_without_quantize_linear_is_converted_to_loads(name, porta
     assert not portable or all(entry.action is Action.KEEP for entry in product)
     if portable:
         assert any("'no-quantize-linear-28'" in entry.reason.text for entry in report.plan.decisions)
+    elif name == "conv":
+        assert all("between those of com.microsoft" in entry.reason.text for entry in product)
+
+
+@pytest.mark.parametrize(("form", "around"), [("qdq", True), ("qoperator", True), ("weight-only", False)])
+def test_reasons_of_imported_nodes_say_what_was_gone_around(form, around):
+    model, feeds = newest("gemm")
+    options = {"calibration": [feeds], "check": False, "guard": False, "faults": ["no-quantize-linear-28"]}
+    source = onnxq.quantize(model, format="dynamic", activations="uint8", placement="everywhere", **options).model
+    report = onnxq.quantize(ir.to_proto(source), format=form, **options)
+    products = ("Gemm", "MatMul", "com.microsoft::MatMulNBits")
+    (product,) = [entry for entry in report.plan.decisions if entry.op in products]
+    assert product.reason.text.count("'no-quantize-linear-28'") == around

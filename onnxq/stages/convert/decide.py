@@ -69,6 +69,11 @@ def imported_plan(
     return plan, refused, frozenset(maker.in_form)
 
 
+def codes_would_change(written: Written) -> str:
+    """Return why imported codes are not written in the one way around a fault that there is."""
+    return f"its codes would have to change: {'; '.join(written.notes)}"
+
+
 class _Maker:
     """Makes decisions, and the tensors that they name."""
 
@@ -162,7 +167,7 @@ class _Maker:
             usual.weights,
             usual.accuracy_level,
         ):
-            return f"its codes would have to change: {'; '.join(found.notes)}"
+            return codes_would_change(found)
         return found
 
     def _level(self, node: ir.Node) -> int | None:

@@ -12,7 +12,7 @@ in the old one, and so does what the recipe gives another format or keeps.
 from __future__ import annotations
 
 import glob
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
@@ -21,7 +21,7 @@ from onnxq.graph.walk import nodes
 from onnxq.ops import facts, op_key
 from onnxq.passes.emit.drop_inferred import declared_values
 from onnxq.stages.convert.blocks import expand_blocks, holds_block_products, set_accuracy
-from onnxq.stages.convert.decide import imported_plan
+from onnxq.stages.convert.decide import codes_would_change, imported_plan
 from onnxq.stages.convert.dynamic import Expanded, expand_dynamic, holds_dynamic
 from onnxq.stages.convert.expand import expand, holds_integer_operators
 from onnxq.stages.convert.known import Codes, Known, lift_known, settled
@@ -36,9 +36,9 @@ from onnxq.stages.plan.rules import wish_for
 from onnxq.stages.prepare import Prepared, prepare
 from onnxq.stages.rewrite import rewrite
 from onnxq.targets import Target
-from onnxq.targets.faults import missing_linear
+from onnxq.targets.faults import Written, avoid, missing_linear, notes_on
 from onnxq.types.format import Format
-from onnxq.types.plan import Action, Decision, Plan, Reason
+from onnxq.types.plan import Action, Decision, Detour, Plan, Reason
 from onnxq.types.recipe import Match, Recipe, Rule
 
 if TYPE_CHECKING:
@@ -87,8 +87,13 @@ def convert(
     def wanted(name: str, op: str, weighted: bool = True) -> bool:  # LSTM has no other form in these formats
         return bool(target.rows_for(op, recipe.format)) and guarded(name, op, weighted)
 
-    lifted, known, why = lift_known(prepared, wanted)
-    left |= why
+    while True:
+        lifted, known, why = lift_known(prepared, wanted)
+        left |= why
+        faulty = _faulty(lifted, known, recipe, target)
+        left |= faulty
+        if not faulty:
+            break
     hindrance = _hindrance(recipe, ranges=ranges)
     if known.weights and hindrance is not None:
         left |= dict.fromkeys(known.weights, hindrance)
@@ -130,6 +135,32 @@ def convert_and_prepare(
         if not lost:
             return replace(found, known=known), again
         unfit |= dict.fromkeys(lost, "preparing the model changes its weight")
+
+
+def _faulty(lifted: ir.Model, known: Known, recipe: Recipe, target: Target) -> dict[str, str]:
+    """Return the products whose codes meet a fault of the runtime in every kernel that they could go to, and why."""
+    present, opset, found = dict(nodes(lifted)), lifted.opset_imports.get("", 1), {}
+    for name, weight in known.weights.items():
+        held, node, why = known.constants[weight], present[name], ""
+        for row in target.rows_for(op_key(node), recipe.format, portable=recipe.portable):
+            usual = Written(
+                node=node,
+                opset=opset,
+                row=row,
+                activations=known.activations[name],
+                weights=held.params.scheme,
+                slots=(1,),
+                portable=recipe.portable,
+                lowest_code=held.lowest,
+            )
+            around = avoid(usual, target.faults)
+            if isinstance(around, Written) and around.weights == usual.weights:
+                why = ""
+                break
+            why = around if isinstance(around, str) else codes_would_change(around)
+        if why:
+            found[name] = why
+    return found
 
 
 def _hindrance(recipe: Recipe, *, ranges: bool) -> str | None:
@@ -191,8 +222,9 @@ def _rewritten(model: ir.Model, prepared: ir.Model, recipe: Recipe, target: Targ
         level = f"accuracy level {recipe.accuracy_level}"
         messages.append(f"{len(expanded.settled)} MatMulNBits nodes came with another than {level}, and get that")
     decisions = {entry.node: entry.reason.text for entry in plan.decisions if entry.action is Action.QUANTIZE}
+    around = notes_on([Detour.CONTRIB_LINEAR], target.faults) if missing is not None else ()
     decisions |= {
-        name: f"came quantized at run time; DequantizeLinear unpacks its weights before {op} runs in float"
+        name: "; ".join((f"came quantized at run time; {_UNPACKS} {op} runs in float", *around))
         for name, op in unpacked.items()
     }
     decisions |= dict.fromkeys(
@@ -206,23 +238,28 @@ def _rewritten(model: ir.Model, prepared: ir.Model, recipe: Recipe, target: Targ
     )
 
 
-def with_imported(plan: Plan, written: Mapping[str, str], left: Mapping[str, str]) -> Plan:
+def with_imported(
+    plan: Plan, written: Mapping[str, str], left: Mapping[str, str], present: Collection[str] = ()
+) -> Plan:
     """Return the plan of a model that went through `convert`, which says what became of what came quantized.
 
     Args:
         plan: of the model as it is now. written, left: nodes written anew, and those that have no such form.
+        present: names of the faults that plans go around.
     """
 
     def renamed(decision: Decision) -> Decision:
         if decision.action is Action.QUANTIZE:
-            return decision
+            notes = notes_on(decision.detours, present) if decision.reason.code in (IMPORTED, ALREADY) else ()
+            text = "; ".join((decision.reason.text, *notes))
+            return replace(decision, reason=replace(decision.reason, text=text)) if notes else decision
         if decision.node in written:
             return replace(decision, reason=Reason(code=IMPORTED, text=written[decision.node]))
         if decision.node in left:
             return replace(decision, reason=Reason(code=ALREADY, text=f"stays as it came: {left[decision.node]}"))
         return decision
 
-    return replace(plan, decisions=tuple(map(renamed, plan.decisions))) if written or left else plan
+    return replace(plan, decisions=tuple(map(renamed, plan.decisions)))
 
 
 def with_rest_in_float(model: ir.Model, recipe: Recipe, target: Target) -> Recipe:
@@ -242,6 +279,7 @@ def with_rest_in_float(model: ir.Model, recipe: Recipe, target: Target) -> Recip
     return with_rules(recipe, [rule])
 
 
+_UNPACKS = "DequantizeLinear unpacks its weights before"
 _THEIRS = "the scales, zero points and codes that they came with"
 
 

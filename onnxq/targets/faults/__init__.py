@@ -67,6 +67,10 @@ class Instead:
     accuracy_level: int | None = None
     portable: bool = True
 
+    def note(self, fault: Fault) -> str:
+        """Return in words what is done instead, and why."""
+        return f"{self.text}, since {fault}"
+
     def applied(self, written: Written, fault: Fault) -> Written:
         """Return what is written this way."""
         parts = {name: getattr(self, name) for name in ("symmetric", "narrow") if getattr(self, name) is not None}
@@ -76,7 +80,7 @@ class Instead:
             accuracy_level=self.accuracy_level or written.accuracy_level,
             lowest_code=None if parts else written.lowest_code,
             detours=written.detours if self.detour is None else (*written.detours, self.detour),
-            notes=(*written.notes, f"{self.text}, since {fault}"),
+            notes=(*written.notes, self.note(fault)),
         )
 
 
@@ -174,6 +178,16 @@ def missing_linear(present: Collection[str], opset: int) -> Fault | None:
     return next(
         (fault for fault, detour in around if detour is Detour.CONTRIB_LINEAR and fault.found(linear, opset)), None
     )
+
+
+def notes_on(detours: Collection[Detour], present: Collection[str]) -> tuple[str, ...]:
+    """Return in words what each detour does, and around which of the faults that a runtime has."""
+    known = {
+        way.detour: way.note(fault)
+        for fault in map(faults.get, sorted(present, reverse=True))
+        for way in reversed(fault.instead)
+    }
+    return tuple(known[detour] for detour in detours if detour in known)
 
 
 def avoid(written: Written, present: Collection[str]) -> Written | str:
