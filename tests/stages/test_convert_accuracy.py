@@ -56,6 +56,12 @@ def test_a_level_stays_there_and_back(level: int | None) -> None:
         assert np.abs(found - expected).max() < 1e-5 * np.abs(expected).max()
 
 
+@pytest.mark.parametrize(("level", "products"), [(0, 2), (1, 2), (4, 0)])
+def test_a_fault_of_the_level_that_rounds_is_met_by_no_other(level: int, products: int) -> None:
+    there = written(theirs(level), portable=True)
+    assert len(levels(written(there, faults=["one-row-4-bits"]))) == products
+
+
 @pytest.mark.parametrize("level", [None, 1, 4])
 @pytest.mark.parametrize("form", ["weight-only", "qdq", "dynamic"])
 def test_a_model_of_theirs_stays_as_it_came(level: int | None, form: str, tmp_path: Path) -> None:

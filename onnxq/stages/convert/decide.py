@@ -151,6 +151,7 @@ class _Maker:
         defaults, weight = self._target.defaults[self._form], facts.get(op_key(node)).weight
         held = [self._found.constants[name_of(node.inputs[slot])] for slot in group.constants if slot == weight]
         running = [self._params(node.inputs[slot]).scheme for slot in group.activations]
+        level = self._level(node)  # 0 is a level too: the runtime's choice, which rounds nothing
         usual = Written(
             node=node,
             opset=self._opset,
@@ -159,7 +160,7 @@ class _Maker:
             weights=held[0].params.scheme if held else defaults.weights,
             slots=tuple(slot for slot in group.constants if slot == weight),
             portable=self._portable,
-            accuracy_level=self._level(node) or ROUNDS,
+            accuracy_level=ROUNDS if level is None else level,
             lowest_code=held[0].lowest if held else None,
         )
         found = avoid(usual, self._target.faults)
