@@ -27,6 +27,10 @@ LARGEST = 255
 """Largest activation code of the kernels that add pairs; int8 activations in QDQ are made uint8 by the runtime."""
 
 
+UNKNOWN = -1
+"""An extent that only the inputs tell, of products of two activations."""
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class IntegerOperator:
     """An operator that multiplies codes of weights.
@@ -68,7 +72,7 @@ class IntegerProduct:
 
     Attributes:
         op: the float operator, one of `PRODUCTS`. form: how it is written. activations, weights: types of the codes.
-        shape: of the weight, as the float operator has it. groups: of a convolution.
+        shape: of the weight, as the float operator has it; see `UNKNOWN`. groups: of a convolution.
         transposed: whether the weight of a MatMul or Gemm is summed over along its last axis.
     """
 
@@ -111,7 +115,7 @@ def product_of(node: ir.Node, slot: int, *, form: Format, activations: QuantType
         form=form,
         activations=activations,
         weights=weights,
-        shape=() if shape is None else tuple(shape.numpy()),
+        shape=() if shape is None else tuple(extent if isinstance(extent, int) else UNKNOWN for extent in shape),
         groups=node.attributes.get_int("group", 1),
         transposed=bool(node.attributes.get_int("transB", 0)),
     )

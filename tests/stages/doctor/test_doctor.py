@@ -154,6 +154,16 @@ def test_saturation_of_a_quantized_model(form, target, saturates):
     assert ("saturation" in {entry.code for entry in onnxq.doctor(done.model).hazards}) is saturates
 
 
+def test_products_of_two_activations_whose_extents_inputs_tell_hold_no_weight_that_saturates():
+    found = hazards(
+        "y = QLinearMatMul (a, s, p, b, s, z, s, p)",
+        "uint8[B,4,N] a, int8[B,N,4] b",
+        "uint8[B,4,4] y",
+        "float s = {1.0}, uint8 p = {0}, int8 z = {0}",
+    )
+    assert "saturation" not in found
+
+
 def test_with_data_ranges_are_looked_at_too():
     x = np.random.default_rng(0).standard_normal((16, 32)).astype(np.float32)
     x[:, 3] *= 500

@@ -12,6 +12,11 @@ PRODUCT = (
     f"{HEAD} g (uint8[1,4] a) => (uint8[1,2] y) <float s = {{1.0}}, uint8 p = {{0}}, int8[4,2] w, int8 z = {{0}}> "
     "{ y = QLinearMatMul (a, s, p, w, s, z, s, p) }"
 )
+ATTENTION = (
+    f"{HEAD} g (uint8[B,4,N] a, uint8[B,N,4] b) => (uint8[B,4,4] y) "
+    "<float s = {1.0}, uint8 p = {0}, int8 z = {0}> "
+    "{ y = QLinearMatMul (a, s, p, b, s, p, s, p) }"
+)
 DEPTHWISE = (
     f"{HEAD} g (uint8[1,2,4,4] a) => (uint8[1,2,3,3] y) "
     "<float s = {1.0}, uint8 p = {0}, int8[2,1,2,2] w, int8 z = {0}> "
@@ -51,6 +56,13 @@ def heavy(*shape: int) -> np.ndarray:
         (ran(PRODUCT, np.tile(np.array([[100], [-100]], np.int8), (2, 2))), None),  # one of each sign
         (ran(PRODUCT.replace("int8[4,2] w", "uint8[4,2] w").replace("int8 z", "uint8 z"), heavy(4, 2)), None),
         (ran(PRODUCT.replace("uint8 p", "int8 p").replace("uint8[1,4] a", "int8[1,4] a"), heavy(4, 2)), None),
+        (ran(ATTENTION), None),  # uint8 x uint8
+        (
+            ran(
+                ATTENTION.replace("uint8[B,N,4] b", "int8[B,N,4] b").replace("(a, s, p, b, s, p,", "(a, s, p, b, s, z,")
+            ),
+            "saturation",
+        ),
         (ran(DEPTHWISE, heavy(2, 1, 2, 2)), None),
         (
             ran(DEPTHWISE.replace("group = 2", "group = 1").replace("1,2,4,4", "1,1,4,4"), heavy(2, 1, 2, 2)),
