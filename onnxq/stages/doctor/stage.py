@@ -121,8 +121,8 @@ def _saturation(prepared: ir.Model, target: Target) -> Iterator[Hazard]:
     yield Hazard(
         code="saturation",
         text=f"products with neighbouring weights too large for sums of 16 bits, which saturate {where}: {len(names)}",
-        advice="quantize the float model with `--target cpu-avx2`, or write this one in another static format with it: "
-        "codes that would saturate are then chosen again",
+        advice="quantize the float model with `--target cpu-avx2`, or write this one with it, in another static format "
+        "or in `qdq` again: codes that would saturate are then chosen again",
         where=names,
     )
 
