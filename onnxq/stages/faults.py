@@ -20,7 +20,7 @@ from onnxq.stages.fault_file import load_findings, save_findings
 from onnxq.stages.plan.already import is_quantized
 from onnxq.stages.plan.candidates import Candidate, examine
 from onnxq.targets import Target, targets
-from onnxq.targets.faults import Case, Fault, faults, met, missing_linear
+from onnxq.targets.faults import Case, Fault, faults, met, without_linear
 from onnxq.targets.processor import this_processor
 from onnxq.types.recipe import Recipe
 
@@ -155,7 +155,7 @@ def with_any_faults(target: Target, model: ir.Model) -> Target:
 
 def lacks_linear(opset: int) -> bool:
     """Return whether the installed runtime lacks QuantizeLinear and DequantizeLinear for models of an opset."""
-    names = [name for name in faults.names() if missing_linear([name], opset) is not None]
+    names = [name for name in faults.names() if without_linear([name], opset) is not None]
     return bool(names and present(names, targets.get(this_processor().target)))
 
 

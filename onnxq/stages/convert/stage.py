@@ -36,7 +36,7 @@ from onnxq.stages.plan.rules import wish_for
 from onnxq.stages.prepare import Prepared, prepare
 from onnxq.stages.rewrite import rewrite
 from onnxq.targets import Target
-from onnxq.targets.faults import Written, avoid, missing_linear, notes_on
+from onnxq.targets.faults import Written, avoid, notes_on, without_linear
 from onnxq.types.format import Format
 from onnxq.types.plan import Action, Decision, Detour, Plan, Reason
 from onnxq.types.recipe import Match, Recipe, Rule
@@ -186,7 +186,7 @@ def _rewritten(model: ir.Model, prepared: ir.Model, recipe: Recipe, target: Targ
 
     while True:
         lifted = base.clone()
-        missing = missing_linear(target.faults, lifted.opset_imports.get("", 1))
+        missing = without_linear(target.faults, lifted.opset_imports.get("", 1))
         expanded = _in_float(lifted, recipe, wanted, _wanted(recipe, target, {}), contrib_linear=missing is not None)
         left |= expanded.left
 

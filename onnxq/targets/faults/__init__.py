@@ -165,7 +165,7 @@ def known_fault(name: str) -> str:
     return faults.get(name).name
 
 
-def missing_linear(present: Collection[str], opset: int) -> Fault | None:
+def without_linear(present: Collection[str], opset: int) -> Fault | None:
     """Return the fault of a runtime that lacks QuantizeLinear and DequantizeLinear of an opset, None if it has them.
 
     Args:
