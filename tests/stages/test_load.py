@@ -9,7 +9,9 @@ from onnx import helper
 from onnxq import quantize
 from onnxq.errors import ModelError
 from onnxq.graph.fingerprint import fingerprint
+from onnxq.graph.names import take_name
 from onnxq.runtime.session import run_model
+from onnxq.stages import load as loading
 from onnxq.stages.load import load
 from onnxq.stages.save import to_proto
 
@@ -376,3 +378,19 @@ class TestNormalization:
         sparse = onnx.SparseTensorProto(values=values, indices=onnx.numpy_helper.from_array(np.array(at)), dims=dims)
         proto.graph.sparse_initializer.append(sparse)
         assert message in refusal(proto)
+
+
+def test_many_nodes_of_one_name_are_told_apart_in_few_tries(monkeypatch):
+    tried = []
+
+    def take(wanted, taken, **options):
+        tried.append(options["following"])
+        return take_name(wanted, taken, **options)
+
+    monkeypatch.setattr(loading, "take_name", take)
+    nodes = [onnx.helper.make_node("Relu", [f"v{i}"], [f"v{i + 1}"], name="same") for i in range(50)]
+    ends = [onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, [1]) for name in ("v0", "v50")]
+    model = load(onnx.helper.make_model(onnx.helper.make_graph(nodes, "g", ends[:1], ends[1:])))
+    assert len({node.name for node in model.graph}) == 50
+    assert tried[-1] == {"same": 51}
+    assert all(each is tried[0] for each in tried)
