@@ -21,7 +21,7 @@ from onnxq.stages.plan.already import is_quantized
 from onnxq.stages.plan.candidates import Candidate, examine
 from onnxq.targets import Target, targets
 from onnxq.targets.faults import Case, Fault, faults, met, without_linear
-from onnxq.targets.processor import this_processor
+from onnxq.targets.processor import is_here, this_processor
 from onnxq.types.recipe import Recipe
 
 if TYPE_CHECKING:
@@ -73,7 +73,7 @@ def try_fault(fault: Fault) -> Finding:
 def findings(target: Target) -> Iterator[Finding]:
     """Yield every known fault of the CPU provider, tried on this machine where it can be."""
     for _, fault in faults.items():
-        if fault.cases is not None and _is_here(target):
+        if fault.cases is not None and target.provider in CPU and is_here(target):
             yield try_fault(fault)
         else:
             has = fault.declared(target.name, installed_version())
@@ -88,7 +88,11 @@ def present(names: Iterable[str], target: Target) -> frozenset[str]:
     """
     wanted = [faults.get(name) for name in sorted(names)]
     version = installed_version()
-    tried = [fault for fault in wanted if fault.cases is not None and version is not None and _is_here(target)]
+    tried = [
+        fault
+        for fault in wanted
+        if fault.cases is not None and version is not None and target.provider in CPU and is_here(target)
+    ]
     declared = {fault.name for fault in wanted if fault not in tried and fault.declared(target.name, version)}
     return frozenset(declared | _tried(tried, version or ""))
 
@@ -116,10 +120,6 @@ def _digest_of(file: str) -> str:
     """Return a digest of a file with cases, and of the folder of faults, whose helpers they use."""
     paths = [*sorted(Path(inspect.getfile(faults_package)).parent.glob("*.py")), Path(file)]
     return hashlib.sha256(b"".join(path.read_bytes() for path in paths)).hexdigest()[:12]
-
-
-def _is_here(target: Target) -> bool:
-    return target.provider in CPU and (target.stands_for or target.name) == this_processor().target
 
 
 def with_faults(target: Target, model: ir.Model, recipes: Iterable[Recipe]) -> Target:
@@ -164,7 +164,7 @@ def standing(model: ir.Model, target: Target) -> dict[str, tuple[str, ...]]:
     if target.provider not in CPU:
         return {}
     opset, named = model.opset_imports.get("", 1), list(nodes(model))
-    version, here = installed_version(), _is_here(target)
+    version, here = installed_version(), target.provider in CPU and is_here(target)
     possible = {  # others are not looked for: that may read weights
         name: fault
         for name, fault in faults.items()
