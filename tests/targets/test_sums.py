@@ -44,6 +44,7 @@ def test_only_signed_weights_saturate():
     assert found == {(op, ("int8",)) for op in ("MatMul", "Gemm", "Conv", "LSTM")}
 
 
+@pytest.mark.real_processor
 def test_a_row_that_does_not_hold_is_named(monkeypatch):
     wrong = ProbeResult(
         op="Conv", form="qdq", activations=None, weights=None, expected="QLinearConv", found="Conv in float"
