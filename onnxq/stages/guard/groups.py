@@ -1,8 +1,8 @@
 """Groups of quantized nodes that go back to float together, and what tells equal ones.
 
 A region is a connected group of quantized nodes with the Q/DQ around it. A unit is the smallest part that can be judged
-alone: nodes that either model runs as one kernel. Groups of one kind (the same operators on weights of the same shapes)
-are decided together: layers that repeat are timed together, so that chance averages out.
+alone: nodes that either model runs as one kernel, or that read one weight. Groups of one kind (the same operators on
+weights of the same shapes) are decided together: layers that repeat are timed together, so that chance averages out.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from collections.abc import Collection, Hashable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+from onnxq.graph.constants import untransposed
 from onnxq.graph.walk import nodes
 from onnxq.ops import facts, op_key
 from onnxq.types.plan import Action, Plan, Role
@@ -56,6 +57,7 @@ def regions(model: ir.Model, plan: Plan) -> list[Group]:
         keys = [key for key in decision.inputs.values() if plan.tensors[key].role is Role.ACTIVATION]
         read[decision.node] = {makers[plan.tensors[key].tensor] for key in keys if plan.tensors[key].tensor in makers}
     _join_absorbed(sets, model, plan)
+    _join_tables(sets, model, plan)
     # The time of quantizing what a region reads counts for the float node that makes it.
     return [
         replace(group, merged=group.merged.union(*(read[node] for node in group.nodes)))
@@ -80,6 +82,7 @@ def units(model: ir.Model, plan: Plan, times: Iterable[Mapping[str, float]]) -> 
             if path not in spent and path not in absorbed and len(users) == 1 and users[0] in paths:
                 sets.join(path, paths[users[0]])
     _join_absorbed(sets, model, plan)
+    _join_tables(sets, model, plan)
     return _groups(sets, model, plan)
 
 
@@ -93,6 +96,20 @@ def _join_absorbed(sets: Sets, model: ir.Model, plan: Plan) -> None:
             producer = None if source is None else source.producer()
             if producer is not None:
                 sets.join(decision.node, paths[producer])
+
+
+def _join_tables(sets: Sets, model: ir.Model, plan: Plan) -> None:
+    """Put nodes together that read one weight, transposed or not: one in float would keep the float weight, too."""
+    named = dict(nodes(model))
+    holders: dict[ir.Value, str] = {}
+    for decision in plan.decisions:
+        if decision.action is not Action.QUANTIZE:
+            continue
+        for slot, key in decision.inputs.items():
+            value = named[decision.node].inputs[slot]
+            if plan.tensors[key].role is Role.WEIGHT and value is not None:
+                root, _ = untransposed(value)
+                sets.join(decision.node, holders.setdefault(root, decision.node))
 
 
 def _groups(sets: Sets, model: ir.Model, plan: Plan) -> list[Group]:

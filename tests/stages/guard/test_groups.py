@@ -1,7 +1,9 @@
+import numpy as np
+import pytest
 from onnxq.graph.text import model_from_text
 from onnxq.stages.guard.groups import regions, units
 from onnxq.types.recipe import Recipe
-from tests.quantizing import quantize_text
+from tests.quantizing import quantize_text, text
 from tests.stages.guard.conftest import TEXT
 
 CLAMPED = """
@@ -24,8 +26,8 @@ def test_regions_are_connected_by_codes(workshop):
 
 
 def test_products_that_read_the_same_codes_are_one_region():
-    text = TEXT.replace("[m2] b = MatMul (ta, w2)", "[m2] b = MatMul (x, w2)").replace("Tanh (a)", "Add (a, a)")
-    done = quantize_text(text)
+    other = TEXT.replace("[m2] b = MatMul (ta, w2)", "[m2] b = MatMul (x, w2)").replace("Tanh (a)", "Add (a, a)")
+    done = quantize_text(other)
     assert regions(done.float_model, done.plan)[0].nodes[:2] == ("m1", "m2")
 
 
@@ -41,3 +43,21 @@ def test_a_unit_holds_what_either_model_runs_as_one_kernel():
     found = units(model, done.plan, [{"t1": 1.0, "m2": 1.0, "t2": 1.0, "m3": 1.0, "m4": 1.0}])
     assert found[0].nodes == ("m1",)
     assert found[0].merged == {"m1", "t1"}  # m1 left no time of its own: it was merged into its only reader
+
+
+@pytest.mark.parametrize(
+    "product", ["y = Gemm <transB = 1> (b, e)", "f = Transpose <perm = [1, 0]> (e) y = MatMul (b, f)"]
+)
+@pytest.mark.parametrize("form", ["dynamic", "weight-only"])
+def test_a_lookup_and_a_product_on_one_table_go_together(product, form):
+    """With either of them in float the table is stored twice: as floats and as codes."""
+    body = f"a = Gather (e, i) b = Tanh (a) {product}"
+    done = quantize_text(
+        text(body, "int64[8] i", "float[8,300] y", "float[300,64] e"),
+        {"i": np.arange(8)},
+        format=form,
+        target="cpu-vnni",
+    )
+    readers = tuple(entry.node for entry in done.plan.decisions if entry.op in ("Gather", "Gemm", "MatMul"))
+    for groups in (regions(done.float_model, done.plan), units(done.float_model, done.plan, ())):
+        assert [group.nodes for group in groups] == [readers]
