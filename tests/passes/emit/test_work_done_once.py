@@ -10,7 +10,7 @@ from tests.quantizing import quantize_text, text
 
 LAYERS = 5
 STACK = text(
-    " ".join(f"h{i} = MatMul ({f't{i - 1}' if i else 'x'}, w{i}) t{i} = Tanh (h{i})" for i in range(LAYERS)),
+    " ".join(f"h{i} = MatMul ({f't{i - 1}' if i else 'x'}, w{i}) t{i} = LeakyRelu (h{i})" for i in range(LAYERS)),
     "float[4,300] x",
     f"float[4,300] t{LAYERS - 1}",
     ", ".join(f"float[300,300] w{i}" for i in range(LAYERS)),
