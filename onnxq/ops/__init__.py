@@ -71,6 +71,9 @@ class OpFact:
         return tuple(slot for slot in slots if slot < len(node.outputs))
 
 
+UNBOUNDED = 3.4028234663852886e38
+"""What a clamp without a bound has as a finite number: the largest of float32."""
+
 facts: Registry[OpFact] = Registry("operator fact", "onnxq.ops")
 
 
@@ -93,3 +96,10 @@ def clamp_bounds(node: ir.Node) -> Range | None:
     key = op_key(node)
     clamp = facts.get(key).clamp if key in facts else None
     return None if clamp is None else clamp(node)
+
+
+def upper_bound(node: ir.Node) -> float | None:
+    """Return what no output of a node exceeds, whatever its input, None where there is no such bound."""
+    key = op_key(node)
+    bounds = clamp_bounds(node) or (facts.get(key).image if key in facts else None)
+    return None if bounds is None or bounds.high >= UNBOUNDED else bounds.high

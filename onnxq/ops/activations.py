@@ -6,19 +6,17 @@ import math
 from typing import TYPE_CHECKING
 
 from onnxq.graph.constants import constant_array
-from onnxq.ops import OpFact, facts
+from onnxq.ops import UNBOUNDED, OpFact, facts
 from onnxq.types.scheme import Range
 
 if TYPE_CHECKING:
     import onnx_ir as ir
 
-_LARGEST = 3.4028234663852886e38  # of float32: "no bound" as a finite number
-
 
 def _clip_bounds(node: ir.Node) -> Range | None:
     """Bounds of a Clip: attributes up to opset 10, inputs 1 and 2 from opset 11 on; None where one is not constant."""
     bounds = []
-    for slot, (name, default) in enumerate((("min", -_LARGEST), ("max", _LARGEST)), start=1):
+    for slot, (name, default) in enumerate((("min", -UNBOUNDED), ("max", UNBOUNDED)), start=1):
         value = node.inputs[slot] if slot < len(node.inputs) else None
         if value is None:
             bound = node.attributes.get_float(name, default)
@@ -29,11 +27,11 @@ def _clip_bounds(node: ir.Node) -> Range | None:
             bound = float(array.reshape(()))
         if math.isnan(bound):
             return None
-        bounds.append(min(max(bound, -_LARGEST), _LARGEST))
+        bounds.append(min(max(bound, -UNBOUNDED), UNBOUNDED))
     return Range(low=bounds[0], high=bounds[1]) if bounds[0] <= bounds[1] else None
 
 
-facts.add("Relu", OpFact(summary="max(x, 0)", activations=(0,), clamp=lambda node: Range(low=0.0, high=_LARGEST)))
+facts.add("Relu", OpFact(summary="max(x, 0)", activations=(0,), clamp=lambda node: Range(low=0.0, high=UNBOUNDED)))
 facts.add("Clip", OpFact(summary="clamp between two bounds", activations=(0,), clamp=_clip_bounds))
 
 for _op, _summary in {

@@ -76,7 +76,7 @@ INTEGER: Mapping[str, Integer] = {
     f"{_MS}QLinearGlobalAveragePool": Integer(op="GlobalAveragePool", operands=_UNARY, output=(3, 4), drop=_NOT_LAST),
     f"{_MS}QLinearWhere": Integer(op="Where", operands={1: (1, 2, 3), 2: (4, 5, 6)}, output=(7, 8), plain={0: 0}),
 }
-_QUANTIZE = ("QuantizeLinear", f"{_MS}QuantizeLinear")
+QUANTIZE = ("QuantizeLinear", f"{_MS}QuantizeLinear")
 CONCAT = f"{_MS}QLinearConcat"
 
 Parameters: TypeAlias = tuple["ir.Value", "ir.Value | None"]
@@ -117,7 +117,7 @@ class _Expansion:
             form = _concat(node) if key == CONCAT else INTEGER.get(key)
             if form is not None and self._replace(node, form, before):
                 names.add(node.name or "")
-            elif key in _QUANTIZE and len(node.inputs) > 1 and node.inputs[1] is not None:
+            elif key in QUANTIZE and len(node.inputs) > 1 and node.inputs[1] is not None:
                 self._params[node.outputs[0]] = node.inputs[1], filled(node, 2)
             elif key in facts and facts.get(key).rearranges and self._move(node):
                 names.add(node.name or "")

@@ -17,14 +17,13 @@ from onnxq.graph.tensors import drop_pages
 from onnxq.numerics.affine import dequantize, quantize
 from onnxq.numerics.layout import Layout
 from onnxq.ops import op_key
-from onnxq.stages.convert.expand import filled
+from onnxq.stages.convert.expand import QUANTIZE, filled
 from onnxq.types.scheme import PerBlock, PerChannel, PerTensor, PerToken, QuantParams, QuantType, Scheme
 
 if TYPE_CHECKING:
     import onnx_ir as ir
 
 DEQUANTIZE = ("DequantizeLinear", "com.microsoft::DequantizeLinear")
-QUANTIZE = ("QuantizeLinear", "com.microsoft::QuantizeLinear")
 MOVES = ("Transpose", "Reshape", "Flatten", "Squeeze", "Unsqueeze")
 _COMPUTES = ("Add", "Cast", "CastLike", "Div", "Identity", "Mul", "Neg", "Sub")  # what exporters put behind codes
 _INTEGERS = frozenset(kind.value for kind in QuantType if not kind.is_float)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from onnxq.calibrators import Calibrator
 from onnxq.errors import ModelError
 from onnxq.graph.constants import moved_tensor
-from onnxq.ops import clamp_bounds, facts, op_key
+from onnxq.ops import clamp_bounds, facts, op_key, upper_bound
 from onnxq.stages.plan.candidates import Candidate, Kept
 from onnxq.stages.plan.copies import Products, of_table
 from onnxq.stages.plan.few_rows import Shortage, instead, shortage
@@ -32,7 +32,6 @@ if TYPE_CHECKING:
     import onnx_ir as ir
 
 _PER_CHANNEL_OPSET = 13
-_LARGEST_FLOAT = 3.4028234663852886e38  # of float32: what clamps without a bound have
 
 
 class Tensors:
@@ -265,8 +264,7 @@ class Tensors:
         """
         if producer is None or producer in self._clamps:
             return None
-        bounds = clamp_bounds(producer) or _image(producer)
-        return None if bounds is None or bounds.high >= _LARGEST_FLOAT else bounds.high
+        return upper_bound(producer)
 
     def _weight_scheme(self, entry: Candidate, slot: int) -> Scheme:
         """Return the weight scheme with its axis filled in; per tensor where per channel cannot be had."""
@@ -373,11 +371,6 @@ class Tensors:
 def _listed(names: Sequence[str]) -> str:
     shown = ", ".join(f"'{name}'" for name in names[:2])
     return shown if len(names) <= 2 else f"{shown} and {len(names) - 2} more"
-
-
-def _image(producer: ir.Node) -> Range | None:
-    """Return what every output of an operator lies in, None if nothing bounds it."""
-    return facts.get(op_key(producer)).image if op_key(producer) in facts else None
 
 
 def _defined_range(producer: ir.Node | None) -> Range | None:

@@ -2,23 +2,15 @@
 
 from __future__ import annotations
 
-from onnxq.targets.faults import Fault, Written, faults
-from onnxq.targets.faults._products import tails
-
-_OPERATORS = ("MatMul", "Gemm", "Conv")
-
-
-def _written(what: Written) -> bool:
-    mixed = (what.activations.dtype.value, what.weights.dtype.value) == ("uint8", "int8")
-    return what.node.op_type in _OPERATORS and bool(what.row.activations) and bool(what.slots) and mixed
-
+from onnxq.targets.faults import Fault, faults
+from onnxq.targets.faults._products import multiplies, tails
 
 faults.add(
     "signed-tails",
     Fault(
         name="signed-tails",
         summary="products of uint8 by int8 are wrong in blocks of 32 rows that are not full",
-        written=_written,
+        written=lambda what: multiplies(what, "uint8", "int8"),
         # Weights of at most 64, which are exact without VNNI, too.
         cases=lambda: tails("uint8", "int8", largest=64),
         advice="give it uint8 weights, or take a newer onnxruntime",
