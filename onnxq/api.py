@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from onnxq.data import open_source, signature, synthetic
 from onnxq.data.statistics_file import save_statistics
 from onnxq.errors import RecipeError, VerificationError
+from onnxq.progress import Progress
 from onnxq.runtime.loading import check_loads
 from onnxq.stages.benchmark import benchmark as run_benchmark
 from onnxq.stages.budget import Budget
@@ -25,7 +26,6 @@ from onnxq.stages.judging import Judging
 from onnxq.stages.load import load
 from onnxq.stages.make_recipe import make_recipe
 from onnxq.stages.make_report import make_report
-from onnxq.stages.progress import Progress
 from onnxq.stages.refuse import refuse_empty, refuse_none_found, refuse_worse
 from onnxq.stages.rewrite import is_of_rewrite
 from onnxq.stages.rewrite import simulate as run_simulate

@@ -16,7 +16,7 @@ def terminal_progress(*, quiet: bool = False) -> Bar | None:
 
 
 class Bar:
-    """An `onnxq.stages.progress.Progress` that draws; the bar vanishes when its stage is done."""
+    """An `onnxq.progress.Progress` that draws; the bar vanishes when its stage is done."""
 
     def __init__(self) -> None:
         self._progress: Progress | None = None

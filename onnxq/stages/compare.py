@@ -14,9 +14,9 @@ from onnxq.data import Source
 from onnxq.graph.walk import top_level
 from onnxq.numerics.metrics import Comparison as Sums
 from onnxq.numerics.metrics import as_array
+from onnxq.progress import Progress, Silent, step
 from onnxq.runtime.session import open_session
 from onnxq.runtime.taps import Taps
-from onnxq.stages.progress import Progress, Silent, step
 from onnxq.stages.verify_outputs import output_errors
 from onnxq.types.benchmark import Comparison, Spread, TensorDifference
 

@@ -18,6 +18,7 @@ from onnxq.graph.fingerprint import fingerprint
 from onnxq.passes.emit.constants import Chosen
 from onnxq.passes.emit.drop_inferred import declared_values
 from onnxq.passes.verifier import Verifier
+from onnxq.progress import Progress
 from onnxq.runtime.loading import check_loads
 from onnxq.runtime.session import run_model
 from onnxq.stages.budget import Budget
@@ -51,7 +52,6 @@ from onnxq.stages.plan import (
     observed_tensors,
 )
 from onnxq.stages.prepare import Prepared, prepare
-from onnxq.stages.progress import Progress
 from onnxq.stages.rewrite import rewrite
 from onnxq.stages.search.ways import Way, open_ways
 from onnxq.stages.sequential import choose_in_order, wants_data

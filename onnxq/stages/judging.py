@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from onnxq.data import Source, open_source, signature
 from onnxq.errors import VerificationError
+from onnxq.progress import Silent
 from onnxq.runtime.session import CPU, available_providers, versions
 from onnxq.runtime.stopwatch import Stopwatch
 from onnxq.stages.budget import Budget
@@ -18,7 +19,6 @@ from onnxq.stages.guard.quality import Limits
 from onnxq.stages.job import Data, Job
 from onnxq.stages.perplexity import Perplexity
 from onnxq.stages.plan import Sizes
-from onnxq.stages.progress import Silent
 from onnxq.stages.search import Search
 from onnxq.stages.search.links import Conversion
 from onnxq.stages.search.notebook import Notebook, key_of

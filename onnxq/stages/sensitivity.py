@@ -8,9 +8,9 @@ from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
 from onnxq.graph.tensors import total_bytes
+from onnxq.progress import Progress, Silent, step
 from onnxq.stages.draft import Draft, Make
 from onnxq.stages.guard.quality import Limits
-from onnxq.stages.progress import Progress, Silent, step
 from onnxq.stages.rewrite import simulate
 from onnxq.stages.search.alone import effect_alone, recipe_alone
 from onnxq.stages.search.units import common_units

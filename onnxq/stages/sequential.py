@@ -18,7 +18,7 @@ from onnxq.data.source import Source
 from onnxq.graph.constants import moved_tensor
 from onnxq.numerics.channels import merge_channels, observe_channels
 from onnxq.passes.emit.constants import Chosen, Constants
-from onnxq.stages.progress import Progress, Silent
+from onnxq.progress import Progress, Silent
 from onnxq.stages.stretches import stretch
 from onnxq.types.plan import Plan, TensorPlan
 from onnxq.types.statistics import ChannelStatistics, Statistics

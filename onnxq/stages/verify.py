@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 from onnxq.data.batch import Batch
 from onnxq.data.source import Source
 from onnxq.errors import ModelError
+from onnxq.progress import Progress, Silent, step
 from onnxq.runtime.session import Session, open_session
 from onnxq.runtime.timing import time_interleaved
 from onnxq.stages.faults import known_faults
-from onnxq.stages.progress import Progress, Silent, step
 from onnxq.stages.read_kernels import read_kernels
 from onnxq.stages.served import UNKNOWN, as_written, why_served_differs
 from onnxq.stages.verify_metric import Metric, accuracy, score

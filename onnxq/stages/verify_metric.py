@@ -12,8 +12,8 @@ import numpy.typing as npt
 from onnxq.data.reader import import_callable
 from onnxq.data.source import Source
 from onnxq.errors import CalibrationError, RecipeError
+from onnxq.progress import Progress
 from onnxq.runtime.session import Session
-from onnxq.stages.progress import Progress
 from onnxq.types.report import MetricResult
 
 Run: TypeAlias = Callable[[Mapping[str, npt.NDArray[Any]]], dict[str, npt.NDArray[Any]]]

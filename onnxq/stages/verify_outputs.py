@@ -11,8 +11,8 @@ import numpy as np
 
 from onnxq.data.source import Source
 from onnxq.numerics.metrics import Comparison, argmax_agreement, as_array
+from onnxq.progress import Progress
 from onnxq.runtime.session import Session
-from onnxq.stages.progress import Progress
 from onnxq.stages.served.gaps import notable
 from onnxq.types.report import OutputError
 

@@ -11,8 +11,8 @@ from onnxq.graph.hoist import why_hidden
 from onnxq.graph.walk import bodies, nodes
 from onnxq.numerics.affine import dequantize
 from onnxq.numerics.metrics import Comparison
+from onnxq.progress import Progress
 from onnxq.runtime.taps import Taps
-from onnxq.stages.progress import Progress
 from onnxq.types.format import Format
 from onnxq.types.plan import Action, Plan
 from onnxq.types.report import TensorError

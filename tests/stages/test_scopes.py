@@ -7,12 +7,12 @@ import pytest
 from onnxq.data import open_source, signature
 from onnxq.graph.text import model_from_text
 from onnxq.graph.walk import bodies, nodes
+from onnxq.progress import Silent
 from onnxq.runtime.readback import op_name, optimized_graph
 from onnxq.runtime.session import run_model
 from onnxq.stages.calibrate import calibrate
 from onnxq.stages.plan import make_plan, observed_tensors
 from onnxq.stages.prepare import prepare
-from onnxq.stages.progress import Silent
 from onnxq.stages.rewrite import rewrite, simulate
 from onnxq.stages.verify_tensors import tensor_errors
 from onnxq.targets import targets

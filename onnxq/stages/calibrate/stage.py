@@ -15,6 +15,7 @@ from onnxq.data.source import Source
 from onnxq.errors import CalibrationError, RecipeError
 from onnxq.graph.fingerprint import fingerprint
 from onnxq.numerics.histogram import Accumulator
+from onnxq.progress import Progress, Silent
 from onnxq.runtime.memory import free_memory
 from onnxq.runtime.taps import Taps, in_graph_order
 from onnxq.stages.calibrate.checkpoint import Checkpoint, job_key
@@ -22,7 +23,6 @@ from onnxq.stages.calibrate.engines import Engine, Lanes
 from onnxq.stages.calibrate.layout import Layout, Outgrown, lay_out
 from onnxq.stages.calibrate.observe import Options, Portion, Seen, Work
 from onnxq.stages.calibrate.shards import Shards
-from onnxq.stages.progress import Progress, Silent
 from onnxq.types.statistics import Statistics
 
 if TYPE_CHECKING:

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from onnxq.data import Source
+from onnxq.progress import Progress
 from onnxq.stages.calibrate import calibrate
 from onnxq.stages.convert.saturating import saturating
 from onnxq.stages.doctor.advice import advice_for
@@ -17,7 +18,6 @@ from onnxq.stages.plan import observed_tensors
 from onnxq.stages.plan.candidates import Candidate, Kept, examine
 from onnxq.stages.plan.observed import without_unfit
 from onnxq.stages.plan.placement import Sizes
-from onnxq.stages.progress import Progress
 from onnxq.targets import Target, targets
 from onnxq.types.diagnosis import Diagnosis, Hazard
 from onnxq.types.recipe import Recipe

@@ -24,12 +24,12 @@ from onnxq.equalizers import (
 from onnxq.errors import CalibrationError
 from onnxq.passes.equalize.rescale import Rescaling
 from onnxq.passes.manager import PassRecord, run_pipeline
+from onnxq.progress import Progress
 from onnxq.stages.calibrate import calibrate
 from onnxq.stages.equalize.absorb import absorb, absorbing
 from onnxq.stages.equalize.linear import scale_inputs, sites
 from onnxq.stages.equalize.pairs import level_ranges
 from onnxq.stages.equalize.stream import turn_streams
-from onnxq.stages.progress import Progress
 from onnxq.targets import Target
 from onnxq.types.equalization import Equalization
 from onnxq.types.recipe import EqualizerChoice, Recipe

@@ -19,10 +19,10 @@ from time import perf_counter
 from typing import TYPE_CHECKING
 
 from onnxq.graph.tensors import total_bytes
+from onnxq.progress import Progress, step
 from onnxq.stages.draft import Draft, Make, keep, with_rules
 from onnxq.stages.guard.quality import Limits
 from onnxq.stages.guard.speed import FLOOR, Measure
-from onnxq.stages.progress import Progress, step
 from onnxq.stages.search.alone import effect_alone, recipe_alone
 from onnxq.stages.search.front import Link, Option, front
 from onnxq.stages.search.links import Conversion, links
