@@ -14,11 +14,11 @@ import numpy as np
 from onnxq.graph.constants import constant_array
 from onnxq.graph.marks import mark_accuracy
 from onnxq.graph.walk import bodies, nodes
+from onnxq.graph.writer import Writer, replace
 from onnxq.numerics.packing import unpack
 from onnxq.ops import op_key
 from onnxq.stages.convert.expand import filled, float_type, plain
 from onnxq.stages.convert.lookups import Wanted
-from onnxq.stages.convert.writer import Writer, replace
 from onnxq.types.accuracy import ROUNDS
 
 if TYPE_CHECKING:

@@ -18,8 +18,8 @@ import numpy as np
 
 from onnxq.graph.constants import constant_array, constant_tensor
 from onnxq.graph.walk import bodies
+from onnxq.graph.writer import Writer, replace
 from onnxq.ops import facts, op_key
-from onnxq.stages.convert.writer import Writer, replace
 
 if TYPE_CHECKING:
     import onnx_ir as ir

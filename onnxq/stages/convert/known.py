@@ -17,6 +17,7 @@ import numpy as np
 
 from onnxq.graph.constants import constant_tensor
 from onnxq.graph.walk import nodes
+from onnxq.graph.writer import drop_unread
 from onnxq.ops import facts, op_key
 from onnxq.passes.emit.constants import Chosen
 from onnxq.stages.convert.dynamic import expand_dynamic
@@ -24,7 +25,6 @@ from onnxq.stages.convert.held import Constant, rescaled
 from onnxq.stages.convert.lift import lift
 from onnxq.stages.convert.lookups import Wanted
 from onnxq.stages.convert.pair_safe import ChosenAgain, chosen_again, pair_safe, warning_about
-from onnxq.stages.convert.writer import drop_unread
 from onnxq.stages.plan.already import ALREADY, IMPORTED
 from onnxq.stages.plan.fitting import is_shifted_by_128
 from onnxq.types.format import Format

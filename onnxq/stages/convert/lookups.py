@@ -20,10 +20,10 @@ import numpy.typing as npt
 
 from onnxq.graph.constants import constant_array, moved_tensor
 from onnxq.graph.walk import bodies, nodes
+from onnxq.graph.writer import Writer, drop_dead, replace
 from onnxq.numerics.packing import unpack
 from onnxq.ops import op_key
 from onnxq.stages.convert.expand import filled, float_type, plain
-from onnxq.stages.convert.writer import Writer, drop_dead, replace
 
 if TYPE_CHECKING:
     import onnx_ir as ir

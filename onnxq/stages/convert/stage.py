@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from onnxq.graph.fingerprint import fingerprint
 from onnxq.graph.walk import nodes
+from onnxq.graph.writer import drop_unread
 from onnxq.ops import facts, op_key
 from onnxq.passes.emit.drop_inferred import declared_values
 from onnxq.stages.convert.blocks import expand_blocks, holds_block_products, set_accuracy
@@ -28,7 +29,6 @@ from onnxq.stages.convert.known import Codes, Known, lift_known, settled
 from onnxq.stages.convert.lift import Imported, holds_dequantized, lift
 from onnxq.stages.convert.lookups import Wanted, expand_lookups, holds_lookups, join_lookups
 from onnxq.stages.convert.saturating import saturating
-from onnxq.stages.convert.writer import drop_unread
 from onnxq.stages.draft import with_rules
 from onnxq.stages.plan.already import ALREADY, IMPORTED
 from onnxq.stages.plan.candidates import Candidate, examine, is_weighted
