@@ -7,9 +7,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from onnxq.numerics.min_cut import Flow, Item, choose
 from onnxq.ops import clamp_bounds
 from onnxq.stages.plan.candidates import Candidate, Kept
-from onnxq.stages.plan.islands import Flow, Item, choose
 from onnxq.targets import Output, Timing
 from onnxq.types.statistics import Statistics
 

@@ -2,7 +2,7 @@
 
 The errors of units add up, nearly, in power. So the cheapest model within an error is a knapsack with several choices
 for each unit; where neighbours on codes save conversions between them, it is a cut as well. For a price of error lambda
-the model of least cost + lambda * noise is a minimum cut, found exactly (`onnxq.stages.plan.islands`), and without
+the model of least cost + lambda * noise is a minimum cut, found exactly (`onnxq.numerics.min_cut`), and without
 conversions just the best option of every unit. From lambda = 0 to where everything is in float these models are those
 on the convex hull of all (cost, noise): Everett 1963, Generalized Lagrange Multiplier Method.
 """
@@ -14,7 +14,7 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from onnxq.stages.plan.islands import Flow, Item, choose
+from onnxq.numerics.min_cut import Flow, Item, choose
 
 # Prices to try besides those at which a single unit changes; conversions shift these.
 _PRICES = 24

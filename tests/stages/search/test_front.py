@@ -5,7 +5,7 @@ import math
 
 import numpy as np
 import pytest
-from onnxq.stages.plan.islands import Flow, cost
+from onnxq.numerics.min_cut import Flow, cost
 from onnxq.stages.search.front import Link, Option, best, front, hull
 
 

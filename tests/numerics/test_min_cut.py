@@ -2,7 +2,7 @@ import itertools
 import random
 
 import pytest
-from onnxq.stages.plan.islands import Flow, Item, choose, cost
+from onnxq.numerics.min_cut import Flow, Item, choose, cost
 
 
 def _random_problem(seed):
