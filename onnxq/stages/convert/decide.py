@@ -12,8 +12,8 @@ from onnxq.graph.names import name_of
 from onnxq.graph.walk import nodes
 from onnxq.ops import facts, op_key
 from onnxq.passes.emit.kernels import KERNELS
-from onnxq.stages.convert.held import Constant
-from onnxq.stages.convert.lift import Group, Imported
+from onnxq.passes.read.constants import Constant
+from onnxq.passes.read.qdq import Group, Imported
 from onnxq.stages.convert.pair_safe import ChosenAgain, chosen_again, warning_about
 from onnxq.stages.plan.already import ALREADY, IMPORTED
 from onnxq.stages.plan.fitting import choose

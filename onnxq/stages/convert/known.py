@@ -20,10 +20,10 @@ from onnxq.graph.walk import nodes
 from onnxq.graph.writer import drop_unread
 from onnxq.ops import facts, op_key
 from onnxq.passes.emit.constants import Chosen
-from onnxq.stages.convert.dynamic import expand_dynamic
-from onnxq.stages.convert.held import Constant, rescaled
-from onnxq.stages.convert.lift import lift
-from onnxq.stages.convert.lookups import Wanted
+from onnxq.passes.read.constants import Constant, rescaled
+from onnxq.passes.read.dynamic import expand_dynamic
+from onnxq.passes.read.lookups import Wanted
+from onnxq.passes.read.qdq import lift
 from onnxq.stages.convert.pair_safe import ChosenAgain, chosen_again, pair_safe, warning_about
 from onnxq.stages.plan.already import ALREADY, IMPORTED
 from onnxq.stages.plan.fitting import is_shifted_by_128

@@ -13,7 +13,7 @@ from onnxq.types.plan import PairLimit, TensorPlan
 
 if TYPE_CHECKING:
     from onnxq.passes.emit.constants import Chosen
-    from onnxq.stages.convert.held import Constant
+    from onnxq.passes.read.constants import Constant
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

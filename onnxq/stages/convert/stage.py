@@ -21,14 +21,14 @@ from onnxq.graph.walk import nodes
 from onnxq.graph.writer import drop_unread
 from onnxq.ops import facts, op_key
 from onnxq.passes.emit.drop_inferred import declared_values
-from onnxq.stages.convert.blocks import expand_blocks, holds_block_products, set_accuracy
+from onnxq.passes.read.dynamic import Expanded, expand_dynamic, holds_dynamic
+from onnxq.passes.read.lookups import Wanted, expand_lookups, holds_lookups, join_lookups
+from onnxq.passes.read.matmul_nbits import expand_blocks, holds_block_products, set_accuracy
+from onnxq.passes.read.qdq import Imported, holds_dequantized, lift
+from onnxq.passes.read.qoperator import expand, holds_integer_operators
+from onnxq.passes.read.saturation import saturating
 from onnxq.stages.convert.decide import codes_would_change, imported_plan
-from onnxq.stages.convert.dynamic import Expanded, expand_dynamic, holds_dynamic
-from onnxq.stages.convert.expand import expand, holds_integer_operators
 from onnxq.stages.convert.known import Codes, Known, lift_known, settled
-from onnxq.stages.convert.lift import Imported, holds_dequantized, lift
-from onnxq.stages.convert.lookups import Wanted, expand_lookups, holds_lookups, join_lookups
-from onnxq.stages.convert.saturating import saturating
 from onnxq.stages.draft import with_rules
 from onnxq.stages.plan.already import ALREADY, IMPORTED
 from onnxq.stages.plan.candidates import Candidate, examine, is_weighted

@@ -6,9 +6,9 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from onnxq.data import Source
+from onnxq.passes.read.saturation import saturating
 from onnxq.progress import Progress
 from onnxq.stages.calibrate import calibrate
-from onnxq.stages.convert.saturating import saturating
 from onnxq.stages.doctor.advice import advice_for
 from onnxq.stages.doctor.coverage import coverage
 from onnxq.stages.doctor.fault_hazards import fault_hazards

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING
 
 from onnxq.data.source import Source
 from onnxq.graph.walk import bodies
+from onnxq.passes.read.saturation import may_saturate
 from onnxq.runtime.readback import op_name
 from onnxq.runtime.saturation import adds_pairs
-from onnxq.stages.convert.saturating import may_saturate
 from onnxq.stages.served.departures import Departure, departures, largest
 from onnxq.targets import targets
 from onnxq.targets.faults import faults

@@ -17,7 +17,7 @@ from onnxq.graph.tensors import drop_pages
 from onnxq.numerics.affine import dequantize, quantize
 from onnxq.numerics.layout import Layout
 from onnxq.ops import op_key
-from onnxq.stages.convert.expand import QUANTIZE, filled
+from onnxq.passes.read.qoperator import QUANTIZE, filled
 from onnxq.types.scheme import PerBlock, PerChannel, PerTensor, PerToken, QuantParams, QuantType, Scheme
 
 if TYPE_CHECKING:

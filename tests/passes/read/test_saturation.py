@@ -5,9 +5,9 @@ import onnx_ir as ir
 import onnxq
 import pytest
 from onnxq.graph.text import model_from_text
+from onnxq.passes.read.saturation import saturating
 from onnxq.runtime.saturation import adds_pairs
 from onnxq.runtime.session import run_model
-from onnxq.stages.convert.saturating import saturating
 from onnxq.targets import targets
 from tests.quantizing import quantize_model, text
 

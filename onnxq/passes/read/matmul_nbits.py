@@ -17,8 +17,8 @@ from onnxq.graph.walk import bodies, nodes
 from onnxq.graph.writer import Writer, replace
 from onnxq.numerics.packing import unpack
 from onnxq.ops import op_key
-from onnxq.stages.convert.expand import filled, float_type, plain
-from onnxq.stages.convert.lookups import Wanted
+from onnxq.passes.read.lookups import Wanted
+from onnxq.passes.read.qoperator import filled, float_type, plain
 from onnxq.types.accuracy import ROUNDS
 
 if TYPE_CHECKING:

@@ -18,8 +18,8 @@ from onnxq.graph.constants import constant_tensor
 from onnxq.graph.walk import bodies, nodes
 from onnxq.graph.writer import Writer, replace
 from onnxq.ops import OpFact, clamp_bounds, facts, op_key
-from onnxq.stages.convert.expand import QUANTIZE, filled, plain
-from onnxq.stages.convert.held import DEQUANTIZE, MOVES, Constant, constant, params_of
+from onnxq.passes.read.constants import DEQUANTIZE, MOVES, Constant, constant, params_of
+from onnxq.passes.read.qoperator import QUANTIZE, filled, plain
 from onnxq.types.scheme import PerTensor, QuantParams
 
 if TYPE_CHECKING:

@@ -23,7 +23,7 @@ from onnxq.graph.walk import bodies, nodes
 from onnxq.graph.writer import Writer, drop_dead, replace
 from onnxq.numerics.packing import unpack
 from onnxq.ops import op_key
-from onnxq.stages.convert.expand import filled, float_type, plain
+from onnxq.passes.read.qoperator import filled, float_type, plain
 
 if TYPE_CHECKING:
     import onnx_ir as ir

@@ -22,8 +22,8 @@ from onnxq.graph.constants import constant_array, moved_tensor
 from onnxq.graph.walk import bodies, nodes
 from onnxq.graph.writer import Writer, drop_dead, replace
 from onnxq.ops import op_key
-from onnxq.stages.convert.expand import QUANTIZE, filled, float_type, plain
-from onnxq.stages.convert.lookups import Wanted
+from onnxq.passes.read.lookups import Wanted
+from onnxq.passes.read.qoperator import QUANTIZE, filled, float_type, plain
 from onnxq.types.scheme import QuantType, Scheme
 
 if TYPE_CHECKING:

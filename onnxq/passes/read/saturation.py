@@ -13,7 +13,7 @@ from onnxq.graph.tensors import drop_pages
 from onnxq.graph.walk import nodes
 from onnxq.numerics.pair_safe import breaks
 from onnxq.ops import op_key
-from onnxq.stages.convert.held import DEQUANTIZE, Constant, constant
+from onnxq.passes.read.constants import DEQUANTIZE, Constant, constant
 from onnxq.targets import Target
 from onnxq.targets.pair_sums import IntegerProduct, integer_operator, product_of
 from onnxq.types.format import Format
