@@ -15,7 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from onnxq.api import report_path
-from onnxq.stages.plan.already import ALREADY, IMPORTED
+from onnxq.stages.plan.already_quantized import ALREADY, IMPORTED
 from onnxq.types.equalization import Equalization
 from onnxq.types.guarding import Guarding, Verdict
 from onnxq.types.plan import Action, Decision

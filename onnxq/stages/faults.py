@@ -17,7 +17,7 @@ from onnxq.graph.walk import nodes
 from onnxq.runtime.session import CPU, run_model
 from onnxq.stages.cost_file import installed_version
 from onnxq.stages.fault_file import load_findings, save_findings
-from onnxq.stages.plan.already import is_quantized
+from onnxq.stages.plan.already_quantized import is_quantized
 from onnxq.stages.plan.candidates import Candidate, examine
 from onnxq.targets import Target, targets
 from onnxq.targets.faults import Case, Fault, faults, met, without_linear

@@ -15,8 +15,8 @@ from onnxq.passes.emit.kernels import KERNELS
 from onnxq.passes.read.constants import Constant
 from onnxq.passes.read.qdq import Group, Imported
 from onnxq.stages.convert.pair_safe import ChosenAgain, chosen_again, warning_about
-from onnxq.stages.plan.already import ALREADY, IMPORTED
-from onnxq.stages.plan.fitting import choose
+from onnxq.stages.plan.already_quantized import ALREADY, IMPORTED
+from onnxq.stages.plan.kernel_choice import choose
 from onnxq.stages.plan.rules import Wish
 from onnxq.targets import Output, Row, Target
 from onnxq.targets.faults import Written, avoid

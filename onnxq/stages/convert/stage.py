@@ -28,9 +28,9 @@ from onnxq.passes.read.qdq import Imported, holds_dequantized, lift
 from onnxq.passes.read.qoperator import expand, holds_integer_operators
 from onnxq.passes.read.saturation import saturating
 from onnxq.stages.convert.decide import codes_would_change, imported_plan
-from onnxq.stages.convert.known import Codes, Known, lift_known, settled
+from onnxq.stages.convert.imported_weights import Codes, Known, lift_known, settled
 from onnxq.stages.draft import with_rules
-from onnxq.stages.plan.already import ALREADY, IMPORTED
+from onnxq.stages.plan.already_quantized import ALREADY, IMPORTED
 from onnxq.stages.plan.candidates import Candidate, examine, is_weighted
 from onnxq.stages.plan.rules import wish_for
 from onnxq.stages.prepare import Prepared, prepare

@@ -11,7 +11,7 @@ from onnxq.graph.constants import constant_tensor, moved_tensor
 from onnxq.graph.names import name_of
 from onnxq.graph.walk import nodes
 from onnxq.ops import OpFact, facts, op_key
-from onnxq.stages.plan.already import ALREADY, IMPORTED, is_quantized
+from onnxq.stages.plan.already_quantized import ALREADY, IMPORTED, is_quantized
 from onnxq.stages.plan.candidates import Candidate, Kept
 from onnxq.stages.plan.placement import UNKNOWN, Sizes
 from onnxq.types.diagnosis import Covered, State

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from onnxq.graph.hoist import why_hidden
 from onnxq.graph.walk import nodes
-from onnxq.stages.plan.already import is_quantized
+from onnxq.stages.plan.already_quantized import is_quantized
 from onnxq.types.diagnosis import Hazard
 
 if TYPE_CHECKING:

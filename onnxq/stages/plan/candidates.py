@@ -11,9 +11,9 @@ from onnxq.graph.hoist import why_hidden
 from onnxq.graph.marks import equalizing
 from onnxq.graph.walk import nodes
 from onnxq.ops import OpFact, facts, op_key
-from onnxq.stages.plan.already import ALREADY, is_between, is_quantized
+from onnxq.stages.plan.already_quantized import ALREADY, is_between, is_quantized
 from onnxq.stages.plan.around import FAULT, Around
-from onnxq.stages.plan.fitting import NO_SCHEME, choose, fit
+from onnxq.stages.plan.kernel_choice import NO_SCHEME, choose, fit
 from onnxq.stages.plan.rules import Wish, wish_for
 from onnxq.stages.plan.storage import no_gain
 from onnxq.targets import Row, Target

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, TypeGuard
 
 from onnxq.graph.constants import constant_tensor, untransposed
 from onnxq.stages.plan.candidates import Candidate, Kept
-from onnxq.stages.plan.fitting import is_shifted_by_128
+from onnxq.stages.plan.kernel_choice import is_shifted_by_128
 from onnxq.types.format import Format
 from onnxq.types.plan import PairLimit
 

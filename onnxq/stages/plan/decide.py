@@ -13,17 +13,17 @@ from onnxq.ops import known_operators
 from onnxq.stages.plan.candidates import Candidate, Kept, examine
 from onnxq.stages.plan.clamped import with_outputs_for_clamps
 from onnxq.stages.plan.copies import with_codes_of_products
+from onnxq.stages.plan.dynamic_cost import without_costly
 from onnxq.stages.plan.few_rows import few_rows
 from onnxq.stages.plan.float_types import with_float_types
 from onnxq.stages.plan.granularity import without_channels
-from onnxq.stages.plan.inputs import Features, WeightInputs
 from onnxq.stages.plan.observed import compared, unknown_ranges, without_unfit
 from onnxq.stages.plan.outliers import FEATURES, share_in_float
 from onnxq.stages.plan.placement import Placement, place
 from onnxq.stages.plan.possible import check_possible
 from onnxq.stages.plan.rules import Wish, check_rules
-from onnxq.stages.plan.run_time import without_costly
 from onnxq.stages.plan.tensors import Tensors
+from onnxq.stages.plan.weight_inputs import Features, WeightInputs
 from onnxq.targets import Target
 from onnxq.types.accuracy import ROUNDS
 from onnxq.types.format import Format

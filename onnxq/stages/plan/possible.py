@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from onnxq.errors import RecipeError
 from onnxq.stages.plan.candidates import Candidate, Kept
-from onnxq.stages.plan.fitting import NO_SCHEME
+from onnxq.stages.plan.kernel_choice import NO_SCHEME
 from onnxq.types.format import Format
 from onnxq.types.recipe import Recipe, Rule
 

@@ -5,7 +5,7 @@ import weakref
 import pytest
 from onnxq.graph.spill import Spill
 from onnxq.passes.emit import constants, integer_weights
-from onnxq.stages.plan import levels
+from onnxq.stages.plan import saturation as levels
 from tests.quantizing import quantize_text, text
 
 LAYERS = 5

@@ -13,7 +13,7 @@ from onnxq.data import open_source, signature
 from onnxq.errors import CalibrationError, MissingDependencyError
 from onnxq.stages.calibrate import calibrate, executors, shards
 from onnxq.stages.calibrate.executors import engine
-from tests.stages.test_calibrate import SAMPLES, TENSORS, TEXT, Told, batched, plain
+from tests.stages.calibrate.test_calibrate import SAMPLES, TENSORS, TEXT, Told, batched, plain
 
 
 @pytest.fixture

@@ -5,7 +5,7 @@ import onnx_ir as ir
 import pytest
 from onnxq.graph.text import model_from_text
 from onnxq.numerics.pair_safe import breaks
-from onnxq.stages.plan import levels
+from onnxq.stages.plan import saturation as levels
 from tests.quantizing import quantize_model, text
 
 RNG = np.random.default_rng(0)

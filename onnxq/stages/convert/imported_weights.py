@@ -25,8 +25,8 @@ from onnxq.passes.read.dynamic import expand_dynamic
 from onnxq.passes.read.lookups import Wanted
 from onnxq.passes.read.qdq import lift
 from onnxq.stages.convert.pair_safe import ChosenAgain, chosen_again, pair_safe, warning_about
-from onnxq.stages.plan.already import ALREADY, IMPORTED
-from onnxq.stages.plan.fitting import is_shifted_by_128
+from onnxq.stages.plan.already_quantized import ALREADY, IMPORTED
+from onnxq.stages.plan.kernel_choice import is_shifted_by_128
 from onnxq.types.format import Format
 from onnxq.types.plan import Action, Decision, Plan, Reason, Role, TensorPlan
 from onnxq.types.recipe import Match, Recipe, Rule, WeightChoice
