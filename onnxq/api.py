@@ -14,7 +14,7 @@ from onnxq.progress import Progress
 from onnxq.runtime.loading import check_loads
 from onnxq.stages.benchmark import benchmark as run_benchmark
 from onnxq.stages.budget import Budget
-from onnxq.stages.calibrate.executors import engine
+from onnxq.stages.calibrate.processes import engine
 from onnxq.stages.compare import compare as run_compare
 from onnxq.stages.doctor import diagnose, look
 from onnxq.stages.draft import is_empty

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from onnxq.stages.calibrate.findings import findings
 from onnxq.stages.calibrate.stage import calibrate
-from onnxq.stages.calibrate.survey import survey
+from onnxq.stages.calibrate.survey import findings, survey
 
 __all__ = ["calibrate", "findings", "survey"]

@@ -9,8 +9,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Protocol
 
 from onnxq.runtime.taps import Taps
-from onnxq.stages.calibrate.observe import Options, Seen, Work, observe_work
-from onnxq.stages.calibrate.room import Room
+from onnxq.stages.calibrate.observe import Options, Room, Seen, Work, observe_work
 
 
 class Engine(Protocol):

@@ -16,7 +16,6 @@ from onnxq.numerics.accumulator import Shapes, merge_shapes
 from onnxq.numerics.counting import kernel
 from onnxq.numerics.histogram import Accumulator
 from onnxq.runtime.taps import Taps
-from onnxq.stages.calibrate.room import Room
 from onnxq.types.statistics import TensorStatistics
 
 Seen = dict[str, TensorStatistics]
@@ -163,3 +162,24 @@ class Observed:
         """Return the statistics."""
         seen = self._accumulator.result()
         return replace(seen, shapes=self._shapes[0]) if self._shapes else seen
+
+
+class Room:
+    """Bytes shared by threads. Whoever wants more than is free waits, unless nobody else is in."""
+
+    def __init__(self, size: int) -> None:
+        self._size = size
+        self._used = 0
+        self._changed = threading.Condition()
+
+    def enter(self, wanted: int) -> None:
+        """Take `wanted` bytes."""
+        with self._changed:
+            self._changed.wait_for(lambda: not self._used or self._used + wanted <= self._size)
+            self._used += wanted
+
+    def leave(self, given: int) -> None:
+        """Give some of them back."""
+        with self._changed:
+            self._used -= given
+            self._changed.notify_all()

@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from onnxq.calibrators import make_calibrator, reads_histograms
+from onnxq.errors import RecipeError
 from onnxq.graph.fingerprint import fingerprint
 from onnxq.graph.names import name_of
 from onnxq.ops import known_operators
@@ -14,21 +15,20 @@ from onnxq.stages.plan.candidates import Candidate, Kept, examine
 from onnxq.stages.plan.clamped import with_outputs_for_clamps
 from onnxq.stages.plan.copies import with_codes_of_products
 from onnxq.stages.plan.dynamic_cost import without_costly
-from onnxq.stages.plan.few_rows import few_rows
 from onnxq.stages.plan.float_types import with_float_types
 from onnxq.stages.plan.granularity import without_channels
+from onnxq.stages.plan.kernel_choice import NO_SCHEME
 from onnxq.stages.plan.observed import compared, unknown_ranges, without_unfit
 from onnxq.stages.plan.outliers import FEATURES, share_in_float
 from onnxq.stages.plan.placement import Placement, place
-from onnxq.stages.plan.possible import check_possible
 from onnxq.stages.plan.rules import Wish, check_rules
 from onnxq.stages.plan.tensors import Tensors
-from onnxq.stages.plan.weight_inputs import Features, WeightInputs
+from onnxq.stages.plan.weight_inputs import Features, WeightInputs, few_rows
 from onnxq.targets import Target
 from onnxq.types.accuracy import ROUNDS
 from onnxq.types.format import Format
 from onnxq.types.plan import Action, Decision, Plan, Reason
-from onnxq.types.recipe import Recipe
+from onnxq.types.recipe import Recipe, Rule
 from onnxq.types.scheme import Range, Scheme
 from onnxq.types.statistics import Statistics, TensorStatistics
 
@@ -250,3 +250,29 @@ def _cheaper(entry: Candidate, placement: Placement) -> str:
         f"{entry.row.kernel} would save about {(in_float - on_codes) / 1e3:.3g} us, "
         "less than the QuantizeLinear and DequantizeLinear nodes it needs around it"
     )
+
+
+def check_possible(examined: Sequence[Candidate | Kept], recipe: Recipe) -> None:
+    """Refuse schemes that no node can have: the recipe's, and those of each rule that must match.
+
+    Raises:
+        RecipeError: there are such; names a node and what would do.
+    """
+    asked: list[tuple[str, int | None, Recipe | Rule]] = [("the recipe", None, recipe)]
+    asked += [(f"rule {index}", index, rule) for index, rule in enumerate(recipe.rules) if not rule.optional]
+    for who, index, part in asked:
+        spoken = [entry for entry in examined if entry.wish is not None and entry.wish.rule == index]
+        refused = [entry for entry in spoken if isinstance(entry, Kept) and _is_about_scheme(entry)]
+        if refused and _sets_scheme(part) and not any(isinstance(entry, Candidate) for entry in spoken):
+            raise RecipeError(f"no node can have what {who} wants: '{refused[0].name}': {refused[0].reason.text}")
+
+
+def _is_about_scheme(entry: Kept) -> bool:
+    """Tell whether a node is kept because of types, granularities or, of weights alone, their blocks."""
+    about = {NO_SCHEME, "condition"} if entry.wish and entry.wish.format is Format.WEIGHT_ONLY else {NO_SCHEME}
+    return entry.reason.code in about
+
+
+def _sets_scheme(part: Recipe | Rule) -> bool:
+    chosen = [choice.model_fields_set - {"method"} for choice in (part.activations, part.weights) if choice is not None]
+    return any(chosen)

@@ -29,8 +29,9 @@ from onnxq.numerics.distribution import distribution
 from onnxq.numerics.expected_error import Moments, expected_error
 from onnxq.numerics.pair_safe import fit_pairs
 from onnxq.stages.plan.candidates import Candidate
-from onnxq.stages.plan.pairs import Pairs
-from onnxq.targets.pair_sums import LARGEST
+from onnxq.targets import Target
+from onnxq.targets.pair_sums import LARGEST, product_of
+from onnxq.types.plan import PairLimit
 from onnxq.types.scheme import PerTensor, QuantParams, Scheme
 from onnxq.types.statistics import TensorStatistics
 
@@ -138,3 +139,18 @@ class _Weight:
 def _value(reader: Reader) -> ir.Value | None:
     assert reader.slot is not None
     return reader.entry.node.inputs[reader.slot]
+
+
+class Pairs:
+    """The limits of weights on a target."""
+
+    def __init__(self, target: Target) -> None:
+        self._target = target
+
+    def of(self, entry: Candidate, slot: int, scheme: Scheme, largest: int | None = None) -> PairLimit | None:
+        """Return the limit of a weight whose activations have codes up to `largest`, None if it needs none."""
+        if not entry.row.pairs or entry.node.inputs[slot] is None:
+            return None
+        running = entry.wish.activations.dtype
+        product = product_of(entry.node, slot, form=entry.wish.format, activations=running, weights=scheme.dtype)
+        return self._target.pair_limit(product, largest)

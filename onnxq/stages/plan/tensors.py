@@ -12,16 +12,14 @@ from onnxq.graph.constants import moved_tensor
 from onnxq.ops import clamp_bounds, facts, op_key, upper_bound
 from onnxq.stages.plan.candidates import Candidate, Kept
 from onnxq.stages.plan.copies import Products, of_table
-from onnxq.stages.plan.few_rows import Shortage, instead, shortage
 from onnxq.stages.plan.granularity import no_channels
 from onnxq.stages.plan.observed import only_surveyed
 from onnxq.stages.plan.outliers import Outliers, outliers
-from onnxq.stages.plan.pairs import Pairs
 from onnxq.stages.plan.parameters import activation_params
 from onnxq.stages.plan.placement import Placement
-from onnxq.stages.plan.saturation import Reader, fewer_codes
+from onnxq.stages.plan.saturation import Pairs, Reader, fewer_codes
 from onnxq.stages.plan.storage import with_axis
-from onnxq.stages.plan.weight_inputs import WeightInputs
+from onnxq.stages.plan.weight_inputs import Shortage, WeightInputs, instead, shortage
 from onnxq.targets import Output, Target
 from onnxq.types.format import Format
 from onnxq.types.plan import FloatFeatures, PairLimit, Role, TensorPlan

@@ -1,7 +1,7 @@
 import threading
 
 import pytest
-from onnxq.stages.calibrate.room import Room
+from onnxq.stages.calibrate.observe import Room
 
 
 @pytest.mark.parametrize(("size", "wanted", "most"), [(7, 3, 6), (3, 3, 3), (2, 3, 3), (0, 1, 1)])

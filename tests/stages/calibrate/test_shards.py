@@ -12,7 +12,7 @@ import pytest
 from onnxq.data import open_source, signature
 from onnxq.errors import CalibrationError, MissingDependencyError
 from onnxq.stages.calibrate import calibrate, executors, shards
-from onnxq.stages.calibrate.executors import engine
+from onnxq.stages.calibrate.processes import engine
 from tests.stages.calibrate.test_calibrate import SAMPLES, TENSORS, TEXT, Told, batched, plain
 
 
