@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Literal, TypeAlias
 from onnxq.passes.manager import PassRecord
 from onnxq.types.float_type import FloatType
 from onnxq.types.plan import Action, Plan
-from onnxq.types.recipe import Match, Recipe, Rule
+from onnxq.types.recipe import Match, Recipe, Rule, with_rules
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -57,11 +57,6 @@ def refine(make: Make, draft: Draft, judge: Judge, *, rounds: int) -> Draft:
             break
         draft = following
     return draft
-
-
-def with_rules(recipe: Recipe, rules: Sequence[Rule]) -> Recipe:
-    """Return the recipe with rules added behind its own."""
-    return recipe.model_copy(update={"rules": (*recipe.rules, *rules)})
 
 
 def keep(

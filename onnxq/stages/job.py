@@ -39,7 +39,6 @@ from onnxq.stages.draft import Draft, Make, is_empty
 from onnxq.stages.equalize import equalize
 from onnxq.stages.faults import with_any_faults, with_faults
 from onnxq.stages.load import load
-from onnxq.stages.measure_costs import with_costs
 from onnxq.stages.plan import (
     Features,
     choose_format,
@@ -56,7 +55,7 @@ from onnxq.stages.rewrite import rewrite
 from onnxq.stages.search.ways import Way, open_ways
 from onnxq.stages.sequential import choose_in_order, wants_data
 from onnxq.stages.verify_metric import load_metric
-from onnxq.targets import targets
+from onnxq.targets import targets, with_costs
 from onnxq.targets.faults import known_fault
 from onnxq.types.costs import Costs
 from onnxq.types.equalization import Equalization

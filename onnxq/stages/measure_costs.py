@@ -10,7 +10,7 @@ from __future__ import annotations
 import datetime
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -21,7 +21,7 @@ from onnxq.runtime.profile import NodeTime, profile_nodes
 from onnxq.runtime.session import CPU, versions
 from onnxq.stages.plan import make_plan, observed_tensors
 from onnxq.stages.rewrite import rewrite
-from onnxq.targets import Row, Target, Timing, targets
+from onnxq.targets import Target, targets
 from onnxq.targets.processor import this_processor
 from onnxq.types.costs import Costs, CostTable, KernelTime
 from onnxq.types.format import Format
@@ -230,16 +230,3 @@ def _slopes(points: Sequence[tuple[Sequence[float], float]]) -> list[float]:
     rows = np.array([[count / taken for count in counts] for counts, taken in points])
     scale = rows.max(axis=0)
     return [float(slope) for slope in nnls(rows / scale, np.ones(len(points)))[0] / scale]
-
-
-def with_costs(target: Target, costs: Costs) -> Target:
-    """Return a target whose plans go by measured costs."""
-    timing = Timing(**{field.name: getattr(costs, field.name) for field in fields(Timing)})
-
-    def timed(row: Row) -> Row:
-        if row.op not in costs.operators or not (row.float_ns or row.quantized_ns):
-            return row
-        in_float, on_codes = costs.operators[row.op]
-        return replace(row, float_ns=in_float, quantized_ns=on_codes)
-
-    return replace(target, timing=timing, rows=tuple(timed(row) for row in target.rows))

@@ -9,12 +9,13 @@ adds to `targets`.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields, replace
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
 from onnxq.registry import Registry
 from onnxq.targets.pair_sums import IntegerProduct, exact
+from onnxq.types.costs import Costs
 from onnxq.types.float_type import FloatType
 from onnxq.types.format import Format
 from onnxq.types.plan import PairLimit
@@ -190,3 +191,16 @@ class Target:
 
 
 targets: Registry[Target] = Registry("target", "onnxq.targets")
+
+
+def with_costs(target: Target, costs: Costs) -> Target:
+    """Return a target whose plans use measured costs."""
+    timing = Timing(**{field.name: getattr(costs, field.name) for field in fields(Timing)})
+
+    def timed(row: Row) -> Row:
+        if row.op not in costs.operators or not (row.float_ns or row.quantized_ns):
+            return row
+        float_ns, quantized_ns = costs.operators[row.op]
+        return replace(row, float_ns=float_ns, quantized_ns=quantized_ns)
+
+    return replace(target, timing=timing, rows=tuple(timed(row) for row in target.rows))

@@ -2,10 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Literal
+
+from onnxq.types.float_type import FloatType
+
+if TYPE_CHECKING:
+    pass
+
 import fnmatch
 import re
 from dataclasses import fields, replace
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
@@ -13,7 +21,6 @@ from onnxq.errors import RecipeError, nearest
 from onnxq.types import shorthand
 from onnxq.types.amount import Amount, parse_amount
 from onnxq.types.costs import Costs
-from onnxq.types.float_type import FloatType
 from onnxq.types.format import Format
 from onnxq.types.scheme import (
     Granularity,
@@ -358,3 +365,8 @@ def _explain(entry: Any, data: object) -> str:
     elif entry["type"] != "value_error":
         message = f"{message[:1].lower()}{message[1:]}, found {shown!r}"
     return f"recipe: {where}: {message}" if where else f"recipe: {message}"
+
+
+def with_rules(recipe: Recipe, rules: Sequence[Rule]) -> Recipe:
+    """Return the recipe with rules added behind its own."""
+    return recipe.model_copy(update={"rules": (*recipe.rules, *rules)})

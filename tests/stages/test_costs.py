@@ -10,8 +10,8 @@ from onnxq.errors import RecipeError
 from onnxq.graph.text import model_from_text
 from onnxq.stages import measure_costs
 from onnxq.stages.cost_file import cost_file, load_costs, save_costs
-from onnxq.stages.measure_costs import measure, with_costs
-from onnxq.targets import targets
+from onnxq.stages.measure_costs import measure
+from onnxq.targets import targets, with_costs
 from onnxq.targets.processor import this_processor
 from onnxq.types.costs import Costs, CostTable
 from onnxq.types.plan import Action

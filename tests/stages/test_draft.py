@@ -1,6 +1,6 @@
-from onnxq.stages.draft import Draft, keep, refine, with_rules
+from onnxq.stages.draft import Draft, keep, refine
 from onnxq.types.plan import Action, Decision, Plan, Reason
-from onnxq.types.recipe import Recipe
+from onnxq.types.recipe import Recipe, with_rules
 
 
 def make(recipe):

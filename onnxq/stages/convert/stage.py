@@ -29,7 +29,6 @@ from onnxq.passes.read.qoperator import expand, holds_integer_operators
 from onnxq.passes.read.saturation import saturating
 from onnxq.stages.convert.decide import codes_would_change, imported_plan
 from onnxq.stages.convert.imported_weights import Codes, Known, lift_known, settled
-from onnxq.stages.draft import with_rules
 from onnxq.stages.plan.already_quantized import ALREADY, IMPORTED
 from onnxq.stages.plan.candidates import Candidate, examine, is_weighted
 from onnxq.stages.plan.rules import wish_for
@@ -39,7 +38,7 @@ from onnxq.targets import Target
 from onnxq.targets.faults import Written, avoid, notes_on, without_linear
 from onnxq.types.format import Format
 from onnxq.types.plan import Action, Decision, Detour, Plan, Reason
-from onnxq.types.recipe import Match, Recipe, Rule
+from onnxq.types.recipe import Match, Recipe, Rule, with_rules
 
 if TYPE_CHECKING:
     import onnx_ir as ir

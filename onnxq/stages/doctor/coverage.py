@@ -13,7 +13,7 @@ from onnxq.graph.walk import nodes
 from onnxq.ops import OpFact, facts, op_key
 from onnxq.stages.plan.already_quantized import ALREADY, IMPORTED, is_quantized
 from onnxq.stages.plan.candidates import Candidate, Kept
-from onnxq.stages.plan.placement import UNKNOWN, Sizes
+from onnxq.stages.plan.sizes import UNKNOWN, Sizes
 from onnxq.types.diagnosis import Covered, State
 from onnxq.types.plan import Action, Plan
 from onnxq.types.report import Coverage

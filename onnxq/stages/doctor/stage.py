@@ -17,7 +17,7 @@ from onnxq.stages.doctor.weight_hazards import weight_hazards
 from onnxq.stages.plan import observed_tensors
 from onnxq.stages.plan.candidates import Candidate, Kept, examine
 from onnxq.stages.plan.observed import without_unfit
-from onnxq.stages.plan.placement import Sizes
+from onnxq.stages.plan.sizes import Sizes
 from onnxq.targets import Target, targets
 from onnxq.types.diagnosis import Diagnosis, Hazard
 from onnxq.types.recipe import Recipe

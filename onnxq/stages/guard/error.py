@@ -8,9 +8,10 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
 from onnxq.graph.walk import nodes
-from onnxq.stages.draft import Draft, Make, keep, with_rules
+from onnxq.stages.draft import Draft, Make, keep
 from onnxq.stages.guard.groups import Group, units
 from onnxq.types.guarding import Step
+from onnxq.types.recipe import with_rules
 
 if TYPE_CHECKING:
     import onnx_ir as ir

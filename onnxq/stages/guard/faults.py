@@ -14,12 +14,13 @@ from time import perf_counter
 from typing import TYPE_CHECKING, Protocol
 
 from onnxq.errors import CalibrationError, ModelError, RecipeError
-from onnxq.stages.draft import Draft, Make, with_rules
+from onnxq.stages.draft import Draft, Make
 from onnxq.stages.guard.forms import Form, forms_of, rule_for
 from onnxq.stages.served import Departure, Gap, cause_of, largest, ran_at, why
 from onnxq.types.format import Format
 from onnxq.types.guarding import Step
 from onnxq.types.plan import Action, Decision, Plan, Role
+from onnxq.types.recipe import with_rules
 
 if TYPE_CHECKING:
     import onnx_ir as ir

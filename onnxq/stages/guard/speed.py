@@ -15,10 +15,10 @@ from time import perf_counter
 from typing import TYPE_CHECKING, Protocol
 
 from onnxq.errors import CalibrationError
-from onnxq.stages.draft import Draft, Make, keep, with_rules
+from onnxq.stages.draft import Draft, Make, keep
 from onnxq.stages.guard.groups import Group, regions, units
 from onnxq.types.guarding import Race, Step
-from onnxq.types.recipe import Rule
+from onnxq.types.recipe import Rule, with_rules
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

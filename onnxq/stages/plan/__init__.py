@@ -5,7 +5,7 @@ from __future__ import annotations
 from onnxq.stages.plan.candidates import needed_opset
 from onnxq.stages.plan.choose_format import choose_format
 from onnxq.stages.plan.decide import goes_by_histograms, make_plan, needed_tensors, observed_features, observed_tensors
-from onnxq.stages.plan.placement import Sizes
+from onnxq.stages.plan.sizes import Sizes
 from onnxq.stages.plan.weight_inputs import Features, missing
 
 __all__ = [

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from onnxq.graph.constants import constant_tensor
 from onnxq.graph.walk import nodes
 from onnxq.ops import facts, op_key
-from onnxq.stages.plan.placement import Sizes
+from onnxq.stages.plan.sizes import Sizes
 from onnxq.targets import Target
 from onnxq.types.format import Format
 from onnxq.types.statistics import Statistics

@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterator, Sequence
 
 from onnxq.stages.plan.candidates import Candidate, Kept
-from onnxq.stages.plan.placement import UNKNOWN, Sizes
+from onnxq.stages.plan.sizes import UNKNOWN, Sizes
 from onnxq.targets import Timing
 from onnxq.types.format import Format
 from onnxq.types.plan import Reason

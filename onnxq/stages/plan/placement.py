@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -10,13 +9,12 @@ from typing import TYPE_CHECKING
 from onnxq.numerics.min_cut import Flow, Item, choose
 from onnxq.ops import clamp_bounds
 from onnxq.stages.plan.candidates import Candidate, Kept
+from onnxq.stages.plan.sizes import Sizes
 from onnxq.targets import Output, Timing
 from onnxq.types.statistics import Statistics
 
 if TYPE_CHECKING:
     import onnx_ir as ir
-
-UNKNOWN = 32  # of an axis whose extent is neither declared nor observed; only relative times depend on it
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -148,27 +146,3 @@ def _times(entry: Candidate, sizes: Sizes, timing: Timing) -> tuple[float, float
         return count * entry.row.float_ns, count * entry.row.quantized_ns
     macs = count * entry.fact.macs(entry.node, [sizes.shape(value) for value in entry.node.inputs])
     return macs * timing.float_mac, macs * timing.quantized_mac + count * timing.quantized_output
-
-
-class Sizes:
-    """Extents of values: declared ones, else the largest that was observed, else a guess."""
-
-    def __init__(self, statistics: Statistics) -> None:
-        self._statistics = statistics
-
-    def shape(self, value: ir.Value | None) -> tuple[int, ...]:
-        """Return an extent for every axis; (32,) if even the rank is unknown."""
-        if value is None:
-            return ()
-        seen = self._statistics.tensors.get(value.name or "")
-        observed = seen.shapes if seen is not None else None
-        if value.shape is None:
-            return (UNKNOWN,) if observed is None else tuple(high for _, high in observed)
-        declared = [dim if isinstance(dim, int) else None for dim in value.shape]
-        if observed is None or len(observed) != len(declared):
-            return tuple(UNKNOWN if dim is None else dim for dim in declared)
-        return tuple(high if dim is None else dim for dim, (_, high) in zip(declared, observed, strict=True))
-
-    def count(self, value: ir.Value) -> int:
-        """Return the number of elements."""
-        return math.prod(self.shape(value))

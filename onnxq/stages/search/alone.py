@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from onnxq.graph.tensors import total_bytes
-from onnxq.stages.draft import Make, with_rules
+from onnxq.stages.draft import Make
 from onnxq.stages.guard.quality import Limits
 from onnxq.stages.search.units import Unit
 from onnxq.stages.search.ways import Way, follow
-from onnxq.types.recipe import Match, Recipe, Rule
+from onnxq.types.recipe import Match, Recipe, Rule, with_rules
 from onnxq.types.sensitivity import Effect
 
 if TYPE_CHECKING:

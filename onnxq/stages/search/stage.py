@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 
 from onnxq.graph.tensors import total_bytes
 from onnxq.progress import Progress, step
-from onnxq.stages.draft import Draft, Make, keep, with_rules
+from onnxq.stages.draft import Draft, Make, keep
 from onnxq.stages.guard.quality import Limits
 from onnxq.stages.guard.speed import FLOOR, Measure
 from onnxq.stages.search.alone import effect_alone, recipe_alone
@@ -30,7 +30,7 @@ from onnxq.stages.search.notebook import Notebook
 from onnxq.stages.search.units import Unit, common_units
 from onnxq.stages.search.ways import Way, base_of, follow
 from onnxq.types.plan import Plan
-from onnxq.types.recipe import Recipe
+from onnxq.types.recipe import Recipe, with_rules
 from onnxq.types.report import MetricResult
 from onnxq.types.searching import Alone, Searching, Tried
 from onnxq.types.sensitivity import Effect
