@@ -124,7 +124,7 @@ def _float(path: Path, data: list[Feeds], threads: int) -> None:
 
 def _job(path: Path, data: Any, calibrator: str = "mse") -> Any:
     """Return a quantization that has come as far as calibration."""
-    from onnxq.stages.job import Job
+    from onnxq.pipeline.job import Job
     from onnxq.types.recipe import Recipe
 
     job = Job(path, Recipe.model_validate({"calibrator": calibrator}), None, data)

@@ -10,6 +10,12 @@ from typing import TYPE_CHECKING, Any
 from onnxq.data import open_source, signature, synthetic
 from onnxq.data.statistics_file import save_statistics
 from onnxq.errors import RecipeError, VerificationError
+from onnxq.pipeline.job import Data, Job
+from onnxq.pipeline.judging import Judging
+from onnxq.pipeline.refuse import refuse_empty, refuse_none_found, refuse_worse
+from onnxq.pipeline.report import make_report
+from onnxq.pipeline.save_report import report_path, save_with_report
+from onnxq.pipeline.why_empty import why_empty
 from onnxq.progress import Progress
 from onnxq.runtime.loading import check_loads
 from onnxq.stages.benchmark import benchmark as run_benchmark
@@ -21,19 +27,13 @@ from onnxq.stages.draft import is_empty
 from onnxq.stages.draw import benchmark_picture, check_picture, comparison_picture, write_picture
 from onnxq.stages.draw_search import search_picture, sensitivity_picture
 from onnxq.stages.inspect import inspect as run_inspect
-from onnxq.stages.job import Data, Job
-from onnxq.stages.judging import Judging
 from onnxq.stages.load import load
 from onnxq.stages.make_recipe import make_recipe
-from onnxq.stages.make_report import make_report
-from onnxq.stages.refuse import refuse_empty, refuse_none_found, refuse_worse
 from onnxq.stages.rewrite import is_of_rewrite
 from onnxq.stages.rewrite import simulate as run_simulate
 from onnxq.stages.save import check_writable, has_data_files, to_proto
-from onnxq.stages.save_report import report_path, save_with_report
 from onnxq.stages.search.notebook import checkpoint_path
 from onnxq.stages.sensitivity import sensitivity as run_sensitivity
-from onnxq.stages.why_empty import why_empty
 from onnxq.types.benchmark import Benchmark, Comparison
 from onnxq.types.diagnosis import Diagnosis
 from onnxq.types.inspection import Inspection

@@ -1,4 +1,4 @@
-"""faults: which faults the installed onnxruntime has, tried with tiny models, and which of them a model would meet."""
+"""faults: which faults the installed onnxruntime has, tried with tiny models, and which a model meets as it is."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import functools
 import hashlib
 import inspect
 from collections.abc import Collection, Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,12 +17,9 @@ from onnxq.graph.walk import nodes
 from onnxq.runtime.session import CPU, run_model
 from onnxq.stages.cost_file import installed_version
 from onnxq.stages.fault_file import load_findings, save_findings
-from onnxq.stages.plan.already_quantized import is_quantized
-from onnxq.stages.plan.candidates import Candidate, examine
 from onnxq.targets import Target, targets
-from onnxq.targets.faults import Case, Fault, faults, met, without_linear
+from onnxq.targets.faults import Case, Fault, faults, without_linear
 from onnxq.targets.processor import is_here, this_processor
-from onnxq.types.recipe import Recipe
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -120,37 +117,6 @@ def _digest_of(file: str) -> str:
     """Return a digest of a file with cases, and of the folder of faults, whose helpers they use."""
     paths = [*sorted(Path(inspect.getfile(faults_package)).parent.glob("*.py")), Path(file)]
     return hashlib.sha256(b"".join(path.read_bytes() for path in paths)).hexdigest()[:12]
-
-
-def with_faults(target: Target, model: ir.Model, recipes: Iterable[Recipe]) -> Target:
-    """Return a target with those faults of its runtime that plans of these recipes would meet, and go around.
-
-    Args:
-        target: with the faults that are known so far. model: prepared. recipes: whatever may be planned.
-    """
-    if target.provider not in CPU:
-        return target
-    asked = list(recipes)
-    known: set[str] = set(target.faults)
-    while True:
-        entries = (entry for recipe in asked for entry in examine(model, recipe, target))
-        open_ = {name for entry in entries if isinstance(entry, Candidate) for name in met(entry.written)} - known
-        if not open_:
-            return target
-        known |= open_
-        target = replace(target, faults=target.faults | present(open_, target))
-
-
-def with_any_faults(target: Target, model: ir.Model) -> Target:
-    """Return a target with all faults of its runtime that what is written of imported nodes could meet.
-
-    Args:
-        target: with the faults that are known so far. model: prepared; one without quantized nodes changes nothing.
-    """
-    if target.provider not in CPU or not any(is_quantized(node) is not None for _, node in nodes(model)):
-        return target
-    avoided = {name for name, fault in faults.items() if fault.is_avoided} - target.faults
-    return replace(target, faults=target.faults | present(avoided, target))
 
 
 def lacks_linear(opset: int) -> bool:

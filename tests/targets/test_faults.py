@@ -14,9 +14,10 @@ import pytest
 from onnx.reference import ReferenceEvaluator
 from onnxq.graph.text import model_from_text
 from onnxq.graph.walk import nodes
+from onnxq.pipeline.faults import with_faults
 from onnxq.stages import faults as trying
 from onnxq.stages.fault_file import fault_file
-from onnxq.stages.faults import present, shows, standing, try_fault, with_faults
+from onnxq.stages.faults import present, shows, standing, try_fault
 from onnxq.targets import targets
 from onnxq.targets.evidence import evidence, newest_instructions, proven
 from onnxq.targets.faults import Fault, _never, faults

@@ -8,8 +8,8 @@ import onnxq
 import pytest
 from onnxq.errors import CalibrationError, RecipeError
 from onnxq.graph.text import model_from_text
+from onnxq.pipeline.job import Job
 from onnxq.runtime.session import run_model
-from onnxq.stages.job import Job
 from onnxq.stages.plan_json import plan_from_json, plan_to_json
 from onnxq.types.plan import Action
 from onnxq.types.recipe import Recipe

@@ -6,8 +6,8 @@ import onnxq
 import pytest
 from onnxq.errors import RecipeError
 from onnxq.graph.text import model_from_text
+from onnxq.pipeline.job import Job
 from onnxq.runtime.session import run_model
-from onnxq.stages.job import Job
 from onnxq.types.recipe import Recipe
 from tests.quantizing import text
 

@@ -7,8 +7,8 @@ import pytest
 from models.decoder import Shape, build_decoder
 from onnxq.equalizers.hadamard import Hadamard
 from onnxq.graph.text import model_from_text
+from onnxq.pipeline.job import Job
 from onnxq.runtime.session import run_model
-from onnxq.stages.job import Job
 from onnxq.types.plan import Action
 from onnxq.types.recipe import Recipe
 from tests.quantizing import text

@@ -18,6 +18,7 @@ from onnxq.graph.fingerprint import fingerprint
 from onnxq.passes.emit.constants import Chosen
 from onnxq.passes.emit.drop_inferred import declared_values
 from onnxq.passes.verifier import Verifier
+from onnxq.pipeline.faults import with_any_faults, with_faults
 from onnxq.progress import Progress
 from onnxq.runtime.loading import check_loads
 from onnxq.runtime.session import run_model
@@ -37,7 +38,6 @@ from onnxq.stages.correct_biases import with_corrected_biases
 from onnxq.stages.cost_file import load_costs
 from onnxq.stages.draft import Draft, Make, is_empty
 from onnxq.stages.equalize import equalize
-from onnxq.stages.faults import with_any_faults, with_faults
 from onnxq.stages.load import load
 from onnxq.stages.plan import (
     Features,

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from onnxq.data import Source, open_source, signature
 from onnxq.errors import VerificationError
+from onnxq.pipeline.job import Data, Job
 from onnxq.progress import Silent
 from onnxq.runtime.session import CPU, available_providers, versions
 from onnxq.runtime.stopwatch import Stopwatch
@@ -16,7 +17,6 @@ from onnxq.stages.budget import Budget
 from onnxq.stages.draft import Draft, Make
 from onnxq.stages.guard import guard
 from onnxq.stages.guard.quality import Limits
-from onnxq.stages.job import Data, Job
 from onnxq.stages.perplexity import Perplexity
 from onnxq.stages.plan import Sizes
 from onnxq.stages.search import Search

@@ -6,7 +6,7 @@ import pytest
 from onnxq import calibrate, quantize
 from onnxq.errors import CalibrationError
 from onnxq.graph.text import model_from_text
-from onnxq.stages.job import Job
+from onnxq.pipeline.job import Job
 from onnxq.types.recipe import Recipe
 from tests.quantizing import text
 

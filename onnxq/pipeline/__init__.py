@@ -1,0 +1,1 @@
+"""One call on its way: what was requested, prepared, calibrated, drafted, judged and reported."""
