@@ -10,6 +10,11 @@ from typing import TYPE_CHECKING, Any
 from onnxq.data import open_source, signature, synthetic
 from onnxq.data.statistics_file import save_statistics
 from onnxq.errors import RecipeError, VerificationError
+from onnxq.files.load import load
+from onnxq.files.make_recipe import make_recipe
+from onnxq.files.pictures import benchmark_picture, check_picture, comparison_picture, write_picture
+from onnxq.files.save import check_writable, has_data_files, to_proto
+from onnxq.files.search_pictures import search_picture, sensitivity_picture
 from onnxq.pipeline.job import Data, Job
 from onnxq.pipeline.judging import Judging
 from onnxq.pipeline.refuse import refuse_empty, refuse_none_found, refuse_worse
@@ -24,14 +29,9 @@ from onnxq.stages.calibrate.processes import engine
 from onnxq.stages.compare import compare as run_compare
 from onnxq.stages.doctor import diagnose, look
 from onnxq.stages.draft import is_empty
-from onnxq.stages.draw import benchmark_picture, check_picture, comparison_picture, write_picture
-from onnxq.stages.draw_search import search_picture, sensitivity_picture
 from onnxq.stages.inspect import inspect as run_inspect
-from onnxq.stages.load import load
-from onnxq.stages.make_recipe import make_recipe
 from onnxq.stages.rewrite import is_of_rewrite
 from onnxq.stages.rewrite import simulate as run_simulate
-from onnxq.stages.save import check_writable, has_data_files, to_proto
 from onnxq.stages.search.notebook import checkpoint_path
 from onnxq.stages.sensitivity import sensitivity as run_sensitivity
 from onnxq.types.benchmark import Benchmark, Comparison

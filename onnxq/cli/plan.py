@@ -23,7 +23,7 @@ def command(
     from onnxq.cli.progress import terminal_progress
     from onnxq.cli.show_plan import show_node, show_plan
     from onnxq.cli.terminal import show_text, warn
-    from onnxq.stages.plan_json import plan_to_json
+    from onnxq.files.plan import plan_to_json
 
     made = plan(model, **options, statistics=statistics, progress=terminal_progress())
     warn(made.warnings)

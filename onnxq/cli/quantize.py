@@ -84,8 +84,8 @@ def command(
     from onnxq.cli.progress import terminal_progress
     from onnxq.cli.terminal import complain, show_text
     from onnxq.errors import VerificationError
-    from onnxq.stages.make_recipe import make_recipe
-    from onnxq.stages.recipe_file import dump_recipe as recipe_text
+    from onnxq.files.make_recipe import make_recipe
+    from onnxq.files.recipe import dump_recipe as recipe_text
     from onnxq.stages.search.notebook import checkpoint_path
 
     if dump_recipe:
@@ -125,7 +125,7 @@ def command(
 def _show(report: Report, *, as_json: bool, quiet: bool, refused: bool = False) -> None:
     from onnxq.cli.show_report import report_parts
     from onnxq.cli.terminal import show, show_text, warn
-    from onnxq.stages.report_json import report_to_json
+    from onnxq.files.report import report_to_json
 
     if as_json:
         show_text(report_to_json(report))

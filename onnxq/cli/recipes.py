@@ -22,7 +22,7 @@ def command(name: Name = None, as_json: Json = False) -> None:
     if name is not None:
         text = recipe_text(name)
         if as_json:
-            from onnxq.stages.recipe_file import parse_recipe_text
+            from onnxq.files.recipe import parse_recipe_text
 
             show_json(parse_recipe_text(text, name))
         else:

@@ -60,7 +60,7 @@ def _measure(name: str, *, as_json: bool) -> None:
     """Time the kernels of this machine, keep the times, and print them."""
     from onnxq.cli.table import table
     from onnxq.cli.terminal import complain, show, show_json
-    from onnxq.stages.cost_file import save_costs
+    from onnxq.files.costs import save_costs
     from onnxq.stages.measure_costs import measure
     from onnxq.types.plain import plain
 

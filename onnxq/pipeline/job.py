@@ -14,6 +14,8 @@ from onnxq.data import Source, open_source, signature, synthetic
 from onnxq.data.statistics_file import load_statistics
 from onnxq.equalizers import make_equalizers
 from onnxq.errors import CalibrationError, ModelError, OnnxqError, RecipeError
+from onnxq.files.costs import load_costs
+from onnxq.files.load import load
 from onnxq.graph.fingerprint import fingerprint
 from onnxq.passes.emit.constants import Chosen
 from onnxq.passes.emit.drop_inferred import declared_values
@@ -35,10 +37,8 @@ from onnxq.stages.convert import (
     with_rules_for,
 )
 from onnxq.stages.correct_biases import with_corrected_biases
-from onnxq.stages.cost_file import load_costs
 from onnxq.stages.draft import Draft, Make, is_empty
 from onnxq.stages.equalize import equalize
-from onnxq.stages.load import load
 from onnxq.stages.plan import (
     Features,
     choose_format,

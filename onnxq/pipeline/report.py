@@ -6,13 +6,13 @@ import hashlib
 from dataclasses import asdict
 from pathlib import Path
 
+from onnxq.files.load import file_bytes
 from onnxq.graph.tensors import stored_bytes
 from onnxq.pipeline.job import Job
 from onnxq.pipeline.why_empty import about_empty
 from onnxq.runtime.session import versions
 from onnxq.stages.doctor import planned
 from onnxq.stages.draft import Draft, is_empty
-from onnxq.stages.load import file_bytes
 from onnxq.types.guarding import Guarding
 from onnxq.types.report import Report, Verification
 from onnxq.types.searching import Searching

@@ -6,8 +6,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from onnxq.stages.report_json import report_to_json
-from onnxq.stages.save import Written, save
+from onnxq.files.report import report_to_json
+from onnxq.files.save import Written, save
 from onnxq.types.report import Report
 
 if TYPE_CHECKING:

@@ -20,7 +20,7 @@ def check_loads(model: ir.Model) -> None:
     """Load a model, with the optimizer off; its weights are not read unless something is wrong.
 
     Args:
-        model: as `onnxq.stages.load` returns it; it stays as it is.
+        model: as `onnxq.files.load` returns it; it stays as it is.
 
     Raises:
         ModelError: the runtime cannot load it; nodes without a name are told by operator and output.

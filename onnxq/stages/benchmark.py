@@ -12,13 +12,13 @@ import numpy as np
 from onnxq.data import Source, signature, synthetic
 from onnxq.data.signature import InputSpec, Signature
 from onnxq.errors import CalibrationError, ModelError, RecipeError, nearest
+from onnxq.files.load import file_bytes, load
 from onnxq.numerics.metrics import Comparison, as_array
 from onnxq.progress import Progress, Silent, step
 from onnxq.runtime.footprint import footprint
 from onnxq.runtime.pinning import pinned
 from onnxq.runtime.session import CPU, Session, available_providers, open_session, versions
 from onnxq.runtime.timing import Timing, time_interleaved
-from onnxq.stages.load import file_bytes, load
 from onnxq.types.benchmark import Benchmark, Measured, Setting
 
 if TYPE_CHECKING:

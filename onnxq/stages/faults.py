@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING
 
 import onnxq.targets.faults as faults_package
 from onnxq.errors import ModelError
+from onnxq.files.costs import installed_version
+from onnxq.files.faults import load_findings, save_findings
 from onnxq.graph.text import model_from_text
 from onnxq.graph.walk import nodes
 from onnxq.runtime.session import CPU, run_model
-from onnxq.stages.cost_file import installed_version
-from onnxq.stages.fault_file import load_findings, save_findings
 from onnxq.targets import Target, targets
 from onnxq.targets.faults import Case, Fault, faults, without_linear
 from onnxq.targets.processor import is_here, this_processor

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 from onnxq.cli import main
-from onnxq.stages.plan_json import plan_from_json
+from onnxq.files.plan import plan_from_json
 from rich.text import Text
 
 PLAN = ["plan", "net.onnx", "--calibration", "data.npz", "--placement", "everywhere"]

@@ -13,7 +13,7 @@ import numpy as np
 import onnx
 from onnxq.data import signature, synthetic
 from onnxq.errors import ModelError
-from onnxq.stages.load import load
+from onnxq.files.load import load
 
 Feeds = dict[str, Any]
 

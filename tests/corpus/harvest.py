@@ -43,8 +43,8 @@ def _kept(make: Callable[..., Any]) -> Callable[..., Any]:
 def _keep(model: Any) -> None:
     import onnx
     from onnxq.errors import OnnxqError
+    from onnxq.files.load import load
     from onnxq.graph.storage import to_proto
-    from onnxq.stages.load import load
 
     try:
         data = to_proto(load(model)).SerializeToString(deterministic=True)

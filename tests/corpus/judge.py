@@ -15,10 +15,10 @@ import onnx_ir as ir
 import onnxq
 from onnx_ir.passes.common import RemoveUnusedNodesPass
 from onnxq.errors import ModelError, OnnxqError, PassError, PlanError
+from onnxq.files.load import load
 from onnxq.graph.walk import scopes
 from onnxq.numerics.metrics import Comparison
 from onnxq.runtime.session import open_session
-from onnxq.stages.load import load
 from onnxq.types.float_type import FloatType
 from tests.corpus.forms import Form
 

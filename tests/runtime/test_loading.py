@@ -7,8 +7,8 @@ import onnx_ir as ir
 import onnxq
 import pytest
 from onnxq.errors import ModelError
+from onnxq.files.load import load
 from onnxq.runtime.loading import check_loads
-from onnxq.stages.load import load
 
 HEAD = '<ir_version: 9, opset_import: ["" : 17, "my.ops" : 1]>'
 

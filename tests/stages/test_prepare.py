@@ -2,12 +2,12 @@ import numpy as np
 import onnx_ir as ir
 import pytest
 from onnxq.errors import PassError, RecipeError
+from onnxq.files.load import load
 from onnxq.graph.fingerprint import fingerprint
 from onnxq.graph.walk import nodes, scopes
 from onnxq.passes import passes
 from onnxq.passes.manager import Verifier
 from onnxq.runtime.session import run_model
-from onnxq.stages.load import load
 from onnxq.stages.prepare import prepare, standard_pipeline
 
 import models

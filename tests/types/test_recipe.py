@@ -3,7 +3,7 @@ import json
 import pytest
 import yaml
 from onnxq.errors import RecipeError
-from onnxq.stages.recipe_file import dump_recipe, read_recipe
+from onnxq.files.recipe import dump_recipe, read_recipe
 from onnxq.types.recipe import Recipe
 from onnxq.types.scheme import PerBlock, PerChannel, PerTensor, QuantType, Scheme
 

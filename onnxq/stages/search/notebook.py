@@ -10,8 +10,8 @@ from typing import Any, TypeVar
 
 from onnxq.data.source import Source
 from onnxq.errors import ModelError
+from onnxq.files.save import write_bytes
 from onnxq.graph.atomic import remove
-from onnxq.stages.save import write_bytes
 from onnxq.types.from_plain import from_plain
 from onnxq.types.plain import plain
 from onnxq.types.recipe import Recipe

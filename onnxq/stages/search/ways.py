@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from onnxq.errors import RecipeError
-from onnxq.stages.recipe_file import read_recipe
+from onnxq.files.recipe import read_recipe
 from onnxq.types.format import Format
 from onnxq.types.recipe import ActivationChoice, Match, Recipe, Rule, WeightChoice
 

@@ -10,10 +10,10 @@ import onnx_ir as ir
 import onnxq
 import pytest
 from onnxq.errors import RecipeError
+from onnxq.files.plan import plan_from_json, plan_to_json
 from onnxq.graph.tensors import total_bytes
 from onnxq.graph.text import model_from_text
 from onnxq.stages.plan import make_plan
-from onnxq.stages.plan_json import plan_from_json, plan_to_json
 from onnxq.stages.rewrite import rewrite
 from onnxq.targets import targets
 from onnxq.types.float_type import FloatType

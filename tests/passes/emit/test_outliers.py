@@ -4,9 +4,9 @@ import numpy as np
 import onnxq
 import pytest
 from onnxq.errors import RecipeError
+from onnxq.files.plan import plan_from_json, plan_to_json
 from onnxq.graph.text import model_from_text
 from onnxq.runtime.session import run_model
-from onnxq.stages.plan_json import plan_from_json, plan_to_json
 from onnxq.stages.rewrite import simulate
 from onnxq.types.plan import FloatFeatures
 from tests.integers import accumulated

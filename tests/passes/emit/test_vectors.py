@@ -4,10 +4,10 @@ import numpy as np
 import onnx_ir as ir
 import pytest
 from onnxq.errors import RecipeError
+from onnxq.files.plan import plan_from_json, plan_to_json
 from onnxq.graph.tensors import total_bytes
 from onnxq.numerics.product_codes import product_quantize
 from onnxq.runtime.session import run_model
-from onnxq.stages.plan_json import plan_from_json, plan_to_json
 from onnxq.stages.rewrite import simulate
 from onnxq.types.recipe import Recipe
 from onnxq.types.scheme import PerTensor, QuantType, Scheme

@@ -1,7 +1,7 @@
 import numpy as np
 import onnx_ir as ir
 import pytest
-from onnxq.stages.load import load
+from onnxq.files.load import load
 
 X = {"x": np.arange(12, dtype=np.float32).reshape(3, 4)}
 

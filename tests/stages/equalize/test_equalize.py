@@ -7,10 +7,10 @@ import onnx_ir as ir
 import onnxq
 import pytest
 from onnxq.errors import CalibrationError, RecipeError
+from onnxq.files.plan import plan_from_json, plan_to_json
 from onnxq.graph.text import model_from_text
 from onnxq.pipeline.job import Job
 from onnxq.runtime.session import run_model
-from onnxq.stages.plan_json import plan_from_json, plan_to_json
 from onnxq.types.plan import Action
 from onnxq.types.recipe import Recipe
 from tests.quantizing import text
@@ -160,7 +160,7 @@ def test_dynamic_quantization_gains_too(model, data):
 
 def test_an_entry_is_plain_data(report):
     assert all(dataclasses.is_dataclass(entry) for entry in report.plan.equalizations)
-    assert [e["tensor"] for e in onnxq.stages.report_json.report_to_plain(report)["plan"]["equalizations"]] == [
+    assert [e["tensor"] for e in onnxq.files.report.report_to_plain(report)["plan"]["equalizations"]] == [
         entry.tensor for entry in report.plan.equalizations
     ]
 

@@ -16,11 +16,11 @@ import onnx_ir as ir
 import onnxq
 import pytest
 from onnxq.errors import ModelError
+from onnxq.files.load import load
+from onnxq.files.save import check_writable, save, to_proto
 from onnxq.graph import storage
 from onnxq.graph.fingerprint import fingerprint
 from onnxq.runtime.session import run_model
-from onnxq.stages.load import load
-from onnxq.stages.save import check_writable, save, to_proto
 
 TEXT = """<ir_version: 8, opset_import: ["" : 17]>
 g (float[1,300] x) => (float[1,2] y) { [mul] m = MatMul (x, w)  y = Add (m, b) }

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from onnxq.stages.draw import EXACT, FLOAT, QUANTIZED, drawn, figure_of
+from onnxq.files.pictures import EXACT, FLOAT, QUANTIZED, drawn, figure_of
 from onnxq.types.searching import Searching, Tried
 from onnxq.types.sensitivity import Effect, Sensitivity
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from onnxq.errors import MissingDependencyError, ModelError
-from onnxq.stages.save import write_bytes
+from onnxq.files.save import write_bytes
 from onnxq.types.benchmark import Benchmark, Comparison
 
 T = TypeVar("T")

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from onnxq.errors import PlanError
-from onnxq.stages.plan_json import plan_from_json, plan_to_json
-from onnxq.stages.report_json import report_to_json
+from onnxq.files.plan import plan_from_json, plan_to_json
+from onnxq.files.report import report_to_json
 from onnxq.types.plan import Action, Decision, Plan, Reason, Role, TensorPlan
 from onnxq.types.report import Latency, OutputError, Report, Verification
 from onnxq.types.scheme import PerBlock, PerChannel, PerTensor, PerToken, QuantParams, QuantType, Scheme

@@ -7,8 +7,8 @@ import json
 from pathlib import Path
 from typing import IO
 
+from onnxq.files.costs import cost_file
 from onnxq.graph.atomic import Batch
-from onnxq.stages.cost_file import cost_file
 
 
 def fault_file(onnxruntime: str) -> Path:

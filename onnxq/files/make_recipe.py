@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from onnxq.errors import RecipeError
+from onnxq.files.recipe import read_recipe
 from onnxq.ops import known_operators
-from onnxq.stages.recipe_file import read_recipe
 from onnxq.types.recipe import Recipe
 
 

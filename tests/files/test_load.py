@@ -8,12 +8,12 @@ import pytest
 from onnx import helper
 from onnxq import quantize
 from onnxq.errors import ModelError
+from onnxq.files import load as loading
+from onnxq.files.load import load
+from onnxq.files.save import to_proto
 from onnxq.graph.fingerprint import fingerprint
 from onnxq.graph.names import take_name
 from onnxq.runtime.session import run_model
-from onnxq.stages import load as loading
-from onnxq.stages.load import load
-from onnxq.stages.save import to_proto
 
 HEADER = '<ir_version: 8, opset_import: ["" : 17]>'
 TEXT = f"""{HEADER}

@@ -6,12 +6,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from onnxq.errors import ModelError, nearest
+from onnxq.files.audit import audit, audit_external
+from onnxq.files.sparse import densify
 from onnxq.graph.names import take_name
 from onnxq.graph.own import own
 from onnxq.graph.tensors import tensors
 from onnxq.graph.walk import scopes
-from onnxq.stages._audit import audit, audit_external
-from onnxq.stages._sparse import densify
 
 if TYPE_CHECKING:
     import onnx
