@@ -19,10 +19,10 @@ from typing import Any
 import numpy as np
 import onnxq
 from onnxq.data import open_source, signature
+from onnxq.evaluate.verify import timed_batch
 from onnxq.files.load import load
 from onnxq.runtime.session import open_session
 from onnxq.runtime.timing import time_interleaved
-from onnxq.stages.verify import timed_batch
 from onnxq.types.format import Format
 from onnxq.types.plan import Action
 

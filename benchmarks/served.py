@@ -17,8 +17,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from onnxq.evaluate.served import notable
 from onnxq.runtime.saturation import adds_pairs
-from onnxq.stages.served import notable
 from onnxq.targets.processor import real_processor, this_processor
 from onnxq.types.format import Format
 

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 from onnxq.data import open_source, signature, synthetic
 from onnxq.data.statistics_file import save_statistics
 from onnxq.errors import RecipeError, VerificationError
+from onnxq.evaluate.benchmark import benchmark as run_benchmark
+from onnxq.evaluate.compare import compare as run_compare
 from onnxq.files.load import load
 from onnxq.files.make_recipe import make_recipe
 from onnxq.files.pictures import benchmark_picture, check_picture, comparison_picture, write_picture
@@ -23,10 +25,8 @@ from onnxq.pipeline.save_report import report_path, save_with_report
 from onnxq.pipeline.why_empty import why_empty
 from onnxq.progress import Progress
 from onnxq.runtime.loading import check_loads
-from onnxq.stages.benchmark import benchmark as run_benchmark
 from onnxq.stages.budget import Budget
 from onnxq.stages.calibrate.processes import engine
-from onnxq.stages.compare import compare as run_compare
 from onnxq.stages.doctor import diagnose, look
 from onnxq.stages.draft import is_empty
 from onnxq.stages.inspect import inspect as run_inspect

@@ -6,9 +6,9 @@ from collections.abc import Iterable
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from onnxq.evaluate.faults import present
 from onnxq.graph.walk import nodes
 from onnxq.runtime.session import CPU
-from onnxq.stages.faults import present
 from onnxq.stages.plan.already_quantized import is_quantized
 from onnxq.stages.plan.candidates import Candidate, examine
 from onnxq.targets import Target

@@ -14,6 +14,7 @@ from onnxq.data import Source, open_source, signature, synthetic
 from onnxq.data.statistics_file import load_statistics
 from onnxq.equalizers import make_equalizers
 from onnxq.errors import CalibrationError, ModelError, OnnxqError, RecipeError
+from onnxq.evaluate.metric import load_metric
 from onnxq.files.costs import load_costs
 from onnxq.files.load import load
 from onnxq.graph.fingerprint import fingerprint
@@ -54,7 +55,6 @@ from onnxq.stages.prepare import Prepared, prepare
 from onnxq.stages.rewrite import rewrite
 from onnxq.stages.search.ways import Way, open_ways
 from onnxq.stages.sequential import choose_in_order, wants_data
-from onnxq.stages.verify_metric import load_metric
 from onnxq.targets import targets, with_costs
 from onnxq.targets.faults import known_fault
 from onnxq.types.costs import Costs

@@ -9,6 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 from onnxq.data import Source, open_source, signature
 from onnxq.errors import VerificationError
+from onnxq.evaluate.metric import Metric, load_metric
+from onnxq.evaluate.perplexity import Perplexity
+from onnxq.evaluate.served import Served
+from onnxq.evaluate.verify import timed_batch, verify
 from onnxq.pipeline.job import Data, Job
 from onnxq.progress import Silent
 from onnxq.runtime.session import CPU, available_providers, versions
@@ -17,14 +21,10 @@ from onnxq.stages.budget import Budget
 from onnxq.stages.draft import Draft, Make
 from onnxq.stages.guard import guard
 from onnxq.stages.guard.quality import Limits
-from onnxq.stages.perplexity import Perplexity
 from onnxq.stages.plan import Sizes
 from onnxq.stages.search import Search
 from onnxq.stages.search.links import Conversion
 from onnxq.stages.search.notebook import Notebook, key_of
-from onnxq.stages.served import Served
-from onnxq.stages.verify import timed_batch, verify
-from onnxq.stages.verify_metric import Metric, load_metric
 from onnxq.targets.processor import is_here
 from onnxq.types.guarding import Guarding, Verdict
 from onnxq.types.plan import Plan

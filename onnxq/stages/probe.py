@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from itertools import product
 
 from onnxq.errors import ModelError
+from onnxq.evaluate.faults import present
 from onnxq.graph.text import model_from_text
 from onnxq.runtime.mapping import runs_as
 from onnxq.runtime.readback import DQ_OPS, op_counts, optimized_graph
-from onnxq.stages.faults import present
 from onnxq.stages.plan import make_plan, observed_tensors
 from onnxq.stages.plan.candidates import Candidate, examine
 from onnxq.stages.rewrite import rewrite

@@ -8,10 +8,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from onnxq.errors import VerificationError
+from onnxq.evaluate.faults import Finding, findings
 from onnxq.runtime.kernels import installed_kernels
 from onnxq.runtime.saturation import adds_pairs, emulated_without_vnni
 from onnxq.runtime.session import CPU
-from onnxq.stages.faults import Finding, findings
 from onnxq.stages.probe import ProbeResult, probe
 from onnxq.stages.probe_sums import probe_sums
 from onnxq.targets import Target, targets

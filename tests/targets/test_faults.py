@@ -12,12 +12,12 @@ import onnx_ir as ir
 import onnxruntime
 import pytest
 from onnx.reference import ReferenceEvaluator
+from onnxq.evaluate import faults as trying
+from onnxq.evaluate.faults import present, shows, standing, try_fault
 from onnxq.files.faults import fault_file
 from onnxq.graph.text import model_from_text
 from onnxq.graph.walk import nodes
 from onnxq.pipeline.faults import with_faults
-from onnxq.stages import faults as trying
-from onnxq.stages.faults import present, shows, standing, try_fault
 from onnxq.targets import targets
 from onnxq.targets.evidence import evidence, newest_instructions, proven
 from onnxq.targets.faults import Fault, _never, faults

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from onnxq.stages.faults import standing
+from onnxq.evaluate.faults import standing
 from onnxq.targets import Target
 from onnxq.targets.faults import faults
 from onnxq.types.diagnosis import Hazard

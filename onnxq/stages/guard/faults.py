@@ -14,9 +14,9 @@ from time import perf_counter
 from typing import TYPE_CHECKING, Protocol
 
 from onnxq.errors import CalibrationError, ModelError, RecipeError
+from onnxq.evaluate.served import Departure, Gap, cause_of, largest, ran_at, why
 from onnxq.stages.draft import Draft, Make
 from onnxq.stages.guard.forms import Form, forms_of, rule_for
-from onnxq.stages.served import Departure, Gap, cause_of, largest, ran_at, why
 from onnxq.types.format import Format
 from onnxq.types.guarding import Step
 from onnxq.types.plan import Action, Decision, Plan, Role
@@ -38,7 +38,7 @@ _WORTH_DB = 6.0
 
 
 class Fidelity(Protocol):
-    """Tells how a model is served against what its graph says; `onnxq.stages.served.Served` does by running it."""
+    """Tells how a model is served against what its graph says; `onnxq.evaluate.served.Served` does by running it."""
 
     def gap(self, model: ir.Model, *, rounding: bool = True) -> Gap:
         """Return the output that falls short most; `rounding`: whether inputs that a kernel rounds count."""

@@ -11,14 +11,14 @@ import numpy.typing as npt
 
 from onnxq.data.batch import Batch
 from onnxq.data.source import Source
+from onnxq.evaluate.metric import Metric, accuracy, name_of, score_one
+from onnxq.evaluate.tensors import tensor_errors
+from onnxq.evaluate.verify import MAX_SAMPLES, TENSOR_SAMPLES
 from onnxq.numerics.metrics import Comparison, as_array
 from onnxq.progress import Silent
 from onnxq.runtime.session import Session, open_session
 from onnxq.stages.budget import Budget
 from onnxq.stages.draft import Draft
-from onnxq.stages.verify import MAX_SAMPLES, TENSOR_SAMPLES
-from onnxq.stages.verify_metric import Metric, accuracy, name_of, score_one
-from onnxq.stages.verify_tensors import tensor_errors
 from onnxq.types.report import MetricResult
 
 if TYPE_CHECKING:

@@ -6,12 +6,12 @@ from collections.abc import Sequence
 from time import perf_counter
 from typing import TYPE_CHECKING, Literal
 
+from onnxq.evaluate.kernels import unfused
 from onnxq.graph.tensors import stored_bytes
 from onnxq.stages.draft import Draft, Make, keep, refine
 from onnxq.stages.guard.error import ErrorGuard, Quality
 from onnxq.stages.guard.faults import FaultGuard, Fidelity
 from onnxq.stages.guard.speed import Measure, SpeedGuard
-from onnxq.stages.read_kernels import unfused
 from onnxq.types.guarding import Guarding, Race, Step, Verdict
 from onnxq.types.recipe import Rule
 

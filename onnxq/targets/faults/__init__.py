@@ -2,7 +2,7 @@
 
 One file a fault, found by folder. A fault says which nodes meet it, before they are written (`written`: the planner
 asks `avoid`, which goes around it) and in a model as it is (`found`: doctor and verify ask). Its `cases` prove within
-milliseconds whether the installed runtime has it (`onnxq.stages.faults`); where nothing can be run, the versions and
+milliseconds whether the installed runtime has it (`onnxq.evaluate.faults`); where nothing can be run, the versions and
 processors that it declares decide.
 """
 

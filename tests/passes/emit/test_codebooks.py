@@ -6,6 +6,7 @@ import onnx_ir as ir
 import onnxq
 import pytest
 from onnxq.errors import ModelError, RecipeError
+from onnxq.evaluate.verify import read_kernels
 from onnxq.files.plan import plan_from_json, plan_to_json
 from onnxq.graph.tensors import total_bytes
 from onnxq.graph.text import model_from_text
@@ -13,7 +14,6 @@ from onnxq.numerics.affine import dequantize
 from onnxq.numerics.codebook import codebook_dequantize, codebook_quantize
 from onnxq.runtime.session import run_model
 from onnxq.stages.rewrite import simulate
-from onnxq.stages.verify import read_kernels
 from onnxq.types.plan import Action
 from onnxq.types.recipe import Recipe
 from onnxq.types.scheme import PerTensor

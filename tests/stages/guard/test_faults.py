@@ -8,13 +8,13 @@ import numpy as np
 import onnx_ir as ir
 import onnxq
 import pytest
+from onnxq.evaluate.served import Departure, Gap
 from onnxq.graph.text import model_from_text
 from onnxq.graph.walk import nodes
 from onnxq.runtime.saturation import adds_pairs
 from onnxq.stages.guard import guard
 from onnxq.stages.guard.faults import FaultGuard
 from onnxq.stages.guard.forms import forms_of
-from onnxq.stages.served import Departure, Gap
 from onnxq.targets.processor import this_processor
 from onnxq.types.recipe import Recipe
 from tests.quantizing import quantize_text

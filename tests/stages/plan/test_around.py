@@ -6,11 +6,11 @@ import onnx_ir as ir
 import onnxq
 import pytest
 from onnxq.errors import RecipeError
+from onnxq.evaluate import faults as trying
 from onnxq.graph.text import model_from_text
 from onnxq.graph.walk import bodies
 from onnxq.runtime.readback import op_counts, optimized_graph
 from onnxq.runtime.session import run_model
-from onnxq.stages import faults as trying
 from onnxq.stages.plan import make_plan
 from onnxq.targets import targets
 from onnxq.types.plan import Action, Detour

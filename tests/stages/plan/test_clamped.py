@@ -4,8 +4,8 @@ import dataclasses
 
 import onnx_ir as ir
 import pytest
+from onnxq.evaluate.kernels import read_kernels
 from onnxq.graph.text import model_from_text
-from onnxq.stages.read_kernels import read_kernels
 from onnxq.targets import Output, targets
 from tests.quantizing import Quantized, quantize_model, text
 

@@ -5,6 +5,7 @@ import onnx
 import onnx_ir as ir
 import pytest
 from onnxq.data import open_source, signature
+from onnxq.evaluate.tensors import tensor_errors
 from onnxq.graph.text import model_from_text
 from onnxq.graph.walk import bodies, nodes
 from onnxq.progress import Silent
@@ -14,7 +15,6 @@ from onnxq.stages.calibrate import calibrate
 from onnxq.stages.plan import make_plan, observed_tensors
 from onnxq.stages.prepare import prepare
 from onnxq.stages.rewrite import rewrite, simulate
-from onnxq.stages.verify_tensors import tensor_errors
 from onnxq.targets import targets
 from onnxq.types.recipe import Recipe
 from tests.quantizing import text

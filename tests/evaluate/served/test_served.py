@@ -6,12 +6,12 @@ import numpy as np
 import onnx_ir as ir
 import pytest
 from onnxq.data import open_source, signature
+from onnxq.evaluate.served import Gap, Served, departures, falls_short, notable, why_served_differs
 from onnxq.graph.text import model_from_text
 from onnxq.runtime.saturation import adds_pairs
 from onnxq.runtime.session import run_model
-from onnxq.stages.served import Gap, Served, departures, falls_short, notable, why_served_differs
+from tests.evaluate.served.graphs import model_with
 from tests.quantizing import quantize_model
-from tests.stages.served.graphs import model_with
 
 TEXT = """
 <ir_version: 10, opset_import: ["" : 21]>

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from onnxq.data.source import Source
+from onnxq.evaluate.served.as_written import as_written, rounds_inputs
+from onnxq.evaluate.served.departures import Departure, departures
 from onnxq.numerics.metrics import Comparison, as_array
 from onnxq.runtime.session import open_session
-from onnxq.stages.served.as_written import as_written, rounds_inputs
-from onnxq.stages.served.departures import Departure, departures
 
 if TYPE_CHECKING:
     import numpy.typing as npt

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from onnxq.stages.served.as_written import as_written
-from onnxq.stages.served.causes import CAUSES, UNKNOWN, Cause, Ran, cause_of, ran_at, why, why_served_differs
-from onnxq.stages.served.departures import Departure, departures, largest
-from onnxq.stages.served.gaps import Gap, Served, falls_short, notable
+from onnxq.evaluate.served.as_written import as_written
+from onnxq.evaluate.served.causes import CAUSES, UNKNOWN, Cause, Ran, cause_of, ran_at, why, why_served_differs
+from onnxq.evaluate.served.departures import Departure, departures, largest
+from onnxq.evaluate.served.gaps import Gap, Served, falls_short, notable
 
 __all__ = [
     "CAUSES",

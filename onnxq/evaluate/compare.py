@@ -11,13 +11,13 @@ import numpy as np
 import numpy.typing as npt
 
 from onnxq.data import Source
+from onnxq.evaluate.outputs import output_errors
 from onnxq.graph.walk import top_level
 from onnxq.numerics.metrics import Comparison as Sums
 from onnxq.numerics.metrics import as_array
 from onnxq.progress import Progress, Silent, step
 from onnxq.runtime.session import open_session
 from onnxq.runtime.taps import Taps
-from onnxq.stages.verify_outputs import output_errors
 from onnxq.types.benchmark import Comparison, Spread, TensorDifference
 
 if TYPE_CHECKING:

@@ -4,9 +4,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 from onnxq.data import open_source, signature
+from onnxq.evaluate.compare import compare
 from onnxq.files.pictures import comparison_picture
 from onnxq.graph.text import model_from_text
-from onnxq.stages.compare import compare
 from tests.quantizing import quantize_text
 
 NET = """

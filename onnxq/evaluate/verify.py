@@ -8,15 +8,15 @@ from typing import TYPE_CHECKING
 from onnxq.data.batch import Batch
 from onnxq.data.source import Source
 from onnxq.errors import ModelError
+from onnxq.evaluate.faults import known_faults
+from onnxq.evaluate.kernels import read_kernels
+from onnxq.evaluate.metric import Metric, accuracy, score
+from onnxq.evaluate.outputs import output_errors, served_differs
+from onnxq.evaluate.served import UNKNOWN, as_written, why_served_differs
+from onnxq.evaluate.tensors import tensor_errors
 from onnxq.progress import Progress, Silent, step
 from onnxq.runtime.session import Session, open_session
 from onnxq.runtime.timing import time_interleaved
-from onnxq.stages.faults import known_faults
-from onnxq.stages.read_kernels import read_kernels
-from onnxq.stages.served import UNKNOWN, as_written, why_served_differs
-from onnxq.stages.verify_metric import Metric, accuracy, score
-from onnxq.stages.verify_outputs import output_errors, served_differs
-from onnxq.stages.verify_tensors import tensor_errors
 from onnxq.types.plan import Plan
 from onnxq.types.report import Kernels, Latency, MetricResult, Verification
 

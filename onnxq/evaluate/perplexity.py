@@ -12,7 +12,7 @@ import numpy.typing as npt
 from onnxq.data import Signature
 from onnxq.data.source import Source
 from onnxq.errors import RecipeError
-from onnxq.stages.verify_metric import Run
+from onnxq.evaluate.metric import Run
 
 _IDS, _MASK, _LOGITS = "input_ids", "attention_mask", "logits"
 

@@ -8,11 +8,11 @@ import onnxq
 import pytest
 from onnxq.data import open_source, signature
 from onnxq.errors import ModelError, RecipeError
+from onnxq.evaluate import tensors as verify_tensors
+from onnxq.evaluate.outputs import served_differs
+from onnxq.evaluate.verify import verify
 from onnxq.graph.text import model_from_text
 from onnxq.runtime.timing import Timing
-from onnxq.stages import verify_tensors
-from onnxq.stages.verify import verify
-from onnxq.stages.verify_outputs import served_differs
 from onnxq.types.plan import Action, Decision, Plan, Reason, Role, TensorPlan
 from onnxq.types.report import OutputError
 from onnxq.types.scheme import PerChannel, QuantType, Scheme

@@ -5,10 +5,10 @@ import onnx_ir as ir
 import pytest
 from onnxq.data import open_source, signature
 from onnxq.errors import ModelError, RecipeError
+from onnxq.evaluate.benchmark import benchmark
 from onnxq.files.load import file_bytes, load
 from onnxq.files.pictures import benchmark_picture, check_picture
 from onnxq.graph.text import model_from_text
-from onnxq.stages.benchmark import benchmark
 
 NET = """
 <ir_version: 9, opset_import: ["" : 17]>

@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
+from onnxq.evaluate.served.as_written import as_written
 from onnxq.graph.walk import nodes as walk
 from onnxq.graph.walk import subgraphs
 from onnxq.numerics.metrics import as_array
 from onnxq.runtime.readback import optimized_graph
 from onnxq.runtime.taps import Taps
-from onnxq.stages.served.as_written import as_written
 
 if TYPE_CHECKING:
     import onnx_ir as ir

@@ -3,11 +3,11 @@
 import numpy as np
 import onnx_ir as ir
 import pytest
+from onnxq.evaluate.served import as_written
 from onnxq.graph.text import model_from_text
 from onnxq.graph.walk import nodes
 from onnxq.runtime.session import run_model
-from onnxq.stages.served import as_written
-from tests.stages.served.graphs import model_with
+from tests.evaluate.served.graphs import model_with
 
 PRODUCT = """
 <ir_version: 8, opset_import: ["" : 13]>

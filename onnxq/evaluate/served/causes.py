@@ -11,11 +11,11 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from onnxq.data.source import Source
+from onnxq.evaluate.served.departures import Departure, departures, largest
 from onnxq.graph.walk import bodies
 from onnxq.passes.read.saturation import may_saturate
 from onnxq.runtime.readback import op_name
 from onnxq.runtime.saturation import adds_pairs
-from onnxq.stages.served.departures import Departure, departures, largest
 from onnxq.targets import targets
 from onnxq.targets.faults import faults
 from onnxq.types.accuracy import EXACT, ROUNDS

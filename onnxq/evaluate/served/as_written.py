@@ -13,12 +13,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from onnxq.evaluate.faults import lacks_linear
 from onnxq.graph.own import own
 from onnxq.graph.walk import bodies, nodes
 from onnxq.graph.writer import Writer, replace
 from onnxq.ops import op_key
 from onnxq.passes.read.qoperator import expand, filled, holds_integer_operators
-from onnxq.stages.faults import lacks_linear
 from onnxq.types.accuracy import EXACT, ROUNDS
 
 if TYPE_CHECKING:

@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 
 from onnxq.data.source import Source
+from onnxq.evaluate.served.gaps import notable
 from onnxq.numerics.metrics import Comparison, argmax_agreement, as_array
 from onnxq.progress import Progress
 from onnxq.runtime.session import Session
-from onnxq.stages.served.gaps import notable
 from onnxq.types.report import OutputError
 
 

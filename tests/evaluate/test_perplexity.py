@@ -7,9 +7,9 @@ import onnxq
 import pytest
 from onnxq.data import open_source, signature
 from onnxq.errors import RecipeError, VerificationError
+from onnxq.evaluate.perplexity import Perplexity
 from onnxq.graph.text import model_from_text
 from onnxq.runtime.session import open_session
-from onnxq.stages.perplexity import Perplexity
 
 BIGRAMS = """
 <ir_version: 9, opset_import: ["" : 17]>

@@ -1,0 +1,1 @@
+"""How a model is run, compared with another and timed, as it will be served."""
