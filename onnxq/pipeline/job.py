@@ -37,9 +37,10 @@ from onnxq.stages.convert import (
     with_rest_in_float,
     with_rules_for,
 )
-from onnxq.stages.correct_biases import with_corrected_biases
 from onnxq.stages.draft import Draft, Make, is_empty
 from onnxq.stages.equalize import equalize
+from onnxq.stages.layerwise.bias_correction import with_corrected_biases
+from onnxq.stages.layerwise.sequential import choose_in_order, wants_data
 from onnxq.stages.plan import (
     Features,
     choose_format,
@@ -54,7 +55,6 @@ from onnxq.stages.plan import (
 from onnxq.stages.prepare import Prepared, prepare
 from onnxq.stages.rewrite import rewrite
 from onnxq.stages.search.ways import Way, open_ways
-from onnxq.stages.sequential import choose_in_order, wants_data
 from onnxq.targets import targets, with_costs
 from onnxq.targets.faults import known_fault
 from onnxq.types.costs import Costs

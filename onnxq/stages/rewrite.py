@@ -41,7 +41,7 @@ def rewrite(
 
     Args:
         model: prepared. plan: made for it. statistics: that it was made from, for weight methods that go by them.
-        chosen: codes of weights that are known already, by plan key; see onnxq.stages.sequential.
+        chosen: codes of weights that are known already, by plan key; see onnxq.stages.layerwise.sequential.
         declared: inner values whose types and shapes stay in the model (`declared_values` of the original); those of
             others are taken out. None: all stay.
         dump_after, verify_each: as for `run_pipeline`.

@@ -13,7 +13,7 @@ What a method needs to know of the inputs that a weight multiplies, it says in `
 calibration then observes it, the plan names the tensors it was observed on, and the rewrite hands it over. Two more
 class attributes or fields may say more: `full_rank` (the products must come from at least as many rows as there are
 features; the plan takes another method otherwise, and says so) and `sequential` (products as the quantized model
-computes them, see onnxq.stages.sequential).
+computes them, see onnxq.stages.layerwise.sequential).
 """
 
 from __future__ import annotations

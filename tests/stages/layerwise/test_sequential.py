@@ -11,7 +11,7 @@ from onnxq.errors import CalibrationError
 from onnxq.graph.text import model_from_text
 from onnxq.numerics.affine import dequantize
 from onnxq.runtime.session import run_model
-from onnxq.stages.sequential import choose_in_order, wants_data
+from onnxq.stages.layerwise.sequential import choose_in_order, wants_data
 from onnxq.types.inputs import Inputs, Needs
 from onnxq.types.recipe import Recipe
 from onnxq.weights import weight_methods

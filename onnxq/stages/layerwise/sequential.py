@@ -19,7 +19,7 @@ from onnxq.graph.constants import moved_tensor
 from onnxq.numerics.channels import merge_channels, observe_channels
 from onnxq.passes.emit.constants import Chosen, Constants
 from onnxq.progress import Progress, Silent
-from onnxq.stages.stretches import stretch
+from onnxq.stages.layerwise.segments import stretch
 from onnxq.types.plan import Plan, TensorPlan
 from onnxq.types.statistics import ChannelStatistics, Statistics
 from onnxq.weights import make_weight_method

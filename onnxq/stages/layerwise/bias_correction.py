@@ -23,8 +23,8 @@ from onnxq.graph.walk import top_level
 from onnxq.ops import facts, op_key
 from onnxq.passes.emit.constants import Chosen
 from onnxq.runtime.taps import Taps
+from onnxq.stages.layerwise.segments import stretch
 from onnxq.stages.rewrite import simulate
-from onnxq.stages.stretches import stretch
 from onnxq.types.plan import Action, Plan, Role
 from onnxq.types.statistics import Statistics
 
