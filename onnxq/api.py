@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from onnxq.data import open_source, signature, synthetic
 from onnxq.data.statistics_file import save_statistics
+from onnxq.diagnose import diagnose, look
+from onnxq.diagnose.inspect import inspect as run_inspect
 from onnxq.errors import RecipeError, VerificationError
 from onnxq.evaluate.benchmark import benchmark as run_benchmark
 from onnxq.evaluate.compare import compare as run_compare
@@ -27,9 +29,7 @@ from onnxq.progress import Progress
 from onnxq.runtime.loading import check_loads
 from onnxq.stages.budget import Budget
 from onnxq.stages.calibrate.processes import engine
-from onnxq.stages.doctor import diagnose, look
 from onnxq.stages.draft import is_empty
-from onnxq.stages.inspect import inspect as run_inspect
 from onnxq.stages.rewrite import is_of_rewrite
 from onnxq.stages.rewrite import simulate as run_simulate
 from onnxq.stages.search.notebook import checkpoint_path

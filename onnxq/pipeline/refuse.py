@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+from onnxq.diagnose import holds_codes
 from onnxq.errors import VerificationError
 from onnxq.pipeline.job import Job
 from onnxq.pipeline.report import make_report
 from onnxq.pipeline.why_empty import gains_nothing, why_empty
 from onnxq.stages.budget import Budget
-from onnxq.stages.doctor import holds_codes
 from onnxq.stages.draft import Draft, is_empty
 from onnxq.types.report import Report
 from onnxq.types.searching import Searching

@@ -6,12 +6,12 @@ import hashlib
 from dataclasses import asdict
 from pathlib import Path
 
+from onnxq.diagnose import planned
 from onnxq.files.load import file_bytes
 from onnxq.graph.tensors import stored_bytes
 from onnxq.pipeline.job import Job
 from onnxq.pipeline.why_empty import about_empty
 from onnxq.runtime.session import versions
-from onnxq.stages.doctor import planned
 from onnxq.stages.draft import Draft, is_empty
 from onnxq.types.guarding import Guarding
 from onnxq.types.report import Report, Verification

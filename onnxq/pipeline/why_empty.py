@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from onnxq.stages.doctor import holds_codes
+from onnxq.diagnose import holds_codes
 from onnxq.types.plan import Decision, Plan
 
 if TYPE_CHECKING:

@@ -12,9 +12,9 @@ import pytest
 from onnxq.cli import main
 from onnxq.cli.show_report import report_parts
 from onnxq.cli.terminal import show
+from onnxq.diagnose.advice import advice_for
 from onnxq.errors import VerificationError
 from onnxq.graph.text import model_from_text
-from onnxq.stages.doctor.advice import advice_for
 from onnxq.types.diagnosis import State
 from tests.quantizing import quantize_text, text
 

@@ -6,14 +6,14 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from onnxq.data import Source
+from onnxq.diagnose.advice import advice_for
+from onnxq.diagnose.coverage import coverage
+from onnxq.diagnose.fault_hazards import fault_hazards
+from onnxq.diagnose.graph_hazards import graph_hazards
+from onnxq.diagnose.weight_hazards import weight_hazards
 from onnxq.passes.read.saturation import saturating
 from onnxq.progress import Progress
 from onnxq.stages.calibrate import calibrate
-from onnxq.stages.doctor.advice import advice_for
-from onnxq.stages.doctor.coverage import coverage
-from onnxq.stages.doctor.fault_hazards import fault_hazards
-from onnxq.stages.doctor.graph_hazards import graph_hazards
-from onnxq.stages.doctor.weight_hazards import weight_hazards
 from onnxq.stages.plan import observed_tensors
 from onnxq.stages.plan.candidates import Candidate, Kept, examine
 from onnxq.stages.plan.observed import without_unfit

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from onnxq.stages.doctor.coverage import holds_codes, planned
-from onnxq.stages.doctor.stage import diagnose, look
+from onnxq.diagnose.coverage import holds_codes, planned
+from onnxq.diagnose.doctor import diagnose, look
 
 __all__ = ["diagnose", "holds_codes", "look", "planned"]
