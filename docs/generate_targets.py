@@ -12,7 +12,7 @@ import os
 import sys
 from pathlib import Path
 
-from onnxq.stages.reprove import reprove
+from onnxq.proofs.prove import reprove
 from onnxq.targets.evidence import FILE, Evidence, evidence, newest_instructions
 from onnxq.targets.faults import faults
 from onnxq.targets.processor import this_processor

@@ -61,7 +61,7 @@ def _measure(name: str, *, as_json: bool) -> None:
     from onnxq.cli.table import table
     from onnxq.cli.terminal import complain, show, show_json
     from onnxq.files.costs import save_costs
-    from onnxq.stages.measure_costs import measure
+    from onnxq.proofs.measure import measure
     from onnxq.types.plain import plain
 
     found = measure(name)
@@ -83,7 +83,7 @@ def _prove(name: str, *, as_json: bool) -> None:
     """Print what became of a target's rows; leaves with code 1 if one does not hold."""
     from onnxq.cli.table import table
     from onnxq.cli.terminal import complain, show, show_json
-    from onnxq.stages.reprove import reprove
+    from onnxq.proofs.prove import reprove
     from onnxq.types.plain import plain
 
     proof = reprove(name)

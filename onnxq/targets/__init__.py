@@ -1,8 +1,8 @@
 """Targets: what an execution provider really runs in low precision, as rows of data, each with its evidence.
 
 A row holds for a QDQ group: DequantizeLinear on every activation and weight, the operator, and QuantizeLinear on its
-output. `onnxq.stages.probe` proves a row by quantizing its one-operator model and reading back the graph that
-onnxruntime made of it; `onnxq.stages.probe_sums` proves whether its kernel saturates. A new target is one new file that
+output. `onnxq.proofs.probe` proves a row by quantizing its one-operator model and reading back the graph that
+onnxruntime made of it; `onnxq.proofs.probe_sums` proves whether its kernel saturates. A new target is one new file that
 adds to `targets`.
 """
 

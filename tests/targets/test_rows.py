@@ -4,7 +4,7 @@ import itertools
 
 import pytest
 from onnxq.ops import facts
-from onnxq.stages.probe import probe
+from onnxq.proofs.probe import probe
 from onnxq.targets import targets
 from onnxq.types.scheme import PerTensor
 

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 
 from onnxq.errors import ModelError
 from onnxq.graph.text import model_from_text
+from onnxq.proofs.probe import ProbeResult, probe_recipe
 from onnxq.runtime.session import run_model
 from onnxq.stages.plan import make_plan, observed_tensors
-from onnxq.stages.probe import ProbeResult, probe_recipe
 from onnxq.stages.rewrite import rewrite
 from onnxq.targets import Row, Target
 from onnxq.targets.pair_sums import PRODUCTS

@@ -9,8 +9,8 @@ import pytest
 from onnxq.errors import RecipeError
 from onnxq.files.costs import cost_file, load_costs, save_costs
 from onnxq.graph.text import model_from_text
-from onnxq.stages import measure_costs
-from onnxq.stages.measure_costs import measure
+from onnxq.proofs import measure as measure_costs
+from onnxq.proofs.measure import measure
 from onnxq.targets import targets, with_costs
 from onnxq.targets.processor import this_processor
 from onnxq.types.costs import Costs, CostTable
