@@ -27,13 +27,13 @@ from onnxq.pipeline.save_report import report_path, save_with_report
 from onnxq.pipeline.why_empty import why_empty
 from onnxq.progress import Progress
 from onnxq.runtime.loading import check_loads
-from onnxq.stages.budget import Budget
 from onnxq.stages.calibrate.processes import engine
-from onnxq.stages.draft import is_empty
 from onnxq.stages.rewrite import is_of_rewrite
 from onnxq.stages.rewrite import simulate as run_simulate
-from onnxq.stages.search.notebook import checkpoint_path
-from onnxq.stages.sensitivity import sensitivity as run_sensitivity
+from onnxq.tuning.budget import Budget
+from onnxq.tuning.draft import is_empty
+from onnxq.tuning.search.checkpoint import checkpoint_path
+from onnxq.tuning.sensitivity import sensitivity as run_sensitivity
 from onnxq.types.benchmark import Benchmark, Comparison
 from onnxq.types.diagnosis import Diagnosis
 from onnxq.types.inspection import Inspection

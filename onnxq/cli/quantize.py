@@ -86,7 +86,7 @@ def command(
     from onnxq.errors import VerificationError
     from onnxq.files.make_recipe import make_recipe
     from onnxq.files.recipe import dump_recipe as recipe_text
-    from onnxq.stages.search.notebook import checkpoint_path
+    from onnxq.tuning.search.checkpoint import checkpoint_path
 
     if dump_recipe:
         show_text(recipe_text(make_recipe(**options)))

@@ -25,7 +25,6 @@ from onnxq.pipeline.faults import with_any_faults, with_faults
 from onnxq.progress import Progress
 from onnxq.runtime.loading import check_loads
 from onnxq.runtime.session import run_model
-from onnxq.stages.budget import Budget
 from onnxq.stages.calibrate import calibrate, findings, survey
 from onnxq.stages.convert import (
     Codes,
@@ -37,7 +36,6 @@ from onnxq.stages.convert import (
     with_rest_in_float,
     with_rules_for,
 )
-from onnxq.stages.draft import Draft, Make, is_empty
 from onnxq.stages.equalize import equalize
 from onnxq.stages.layerwise.bias_correction import with_corrected_biases
 from onnxq.stages.layerwise.sequential import choose_in_order, wants_data
@@ -54,9 +52,11 @@ from onnxq.stages.plan import (
 )
 from onnxq.stages.prepare import Prepared, prepare
 from onnxq.stages.rewrite import rewrite
-from onnxq.stages.search.ways import Way, open_ways
 from onnxq.targets import targets, with_costs
 from onnxq.targets.faults import known_fault
+from onnxq.tuning.budget import Budget
+from onnxq.tuning.draft import Draft, Make, is_empty
+from onnxq.tuning.search.choices import Way, open_ways
 from onnxq.types.costs import Costs
 from onnxq.types.equalization import Equalization
 from onnxq.types.format import Format

@@ -17,15 +17,15 @@ from onnxq.pipeline.job import Data, Job
 from onnxq.progress import Silent
 from onnxq.runtime.session import CPU, available_providers, versions
 from onnxq.runtime.stopwatch import Stopwatch
-from onnxq.stages.budget import Budget
-from onnxq.stages.draft import Draft, Make
-from onnxq.stages.guard import guard
-from onnxq.stages.guard.quality import Limits
 from onnxq.stages.plan import Sizes
-from onnxq.stages.search import Search
-from onnxq.stages.search.links import Conversion
-from onnxq.stages.search.notebook import Notebook, key_of
 from onnxq.targets.processor import is_here
+from onnxq.tuning.budget import Budget
+from onnxq.tuning.draft import Draft, Make
+from onnxq.tuning.guard import guard
+from onnxq.tuning.limits import Limits
+from onnxq.tuning.search import Search
+from onnxq.tuning.search.checkpoint import Notebook, key_of
+from onnxq.tuning.search.conversions import Conversion
 from onnxq.types.guarding import Guarding, Verdict
 from onnxq.types.plan import Plan
 from onnxq.types.report import Verification

@@ -7,8 +7,8 @@ from onnxq.errors import VerificationError
 from onnxq.pipeline.job import Job
 from onnxq.pipeline.report import make_report
 from onnxq.pipeline.why_empty import gains_nothing, why_empty
-from onnxq.stages.budget import Budget
-from onnxq.stages.draft import Draft, is_empty
+from onnxq.tuning.budget import Budget
+from onnxq.tuning.draft import Draft, is_empty
 from onnxq.types.report import Report
 from onnxq.types.searching import Searching
 from onnxq.types.statistics import Statistics

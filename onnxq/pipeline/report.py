@@ -12,7 +12,7 @@ from onnxq.graph.tensors import stored_bytes
 from onnxq.pipeline.job import Job
 from onnxq.pipeline.why_empty import about_empty
 from onnxq.runtime.session import versions
-from onnxq.stages.draft import Draft, is_empty
+from onnxq.tuning.draft import Draft, is_empty
 from onnxq.types.guarding import Guarding
 from onnxq.types.report import Report, Verification
 from onnxq.types.searching import Searching

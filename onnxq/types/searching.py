@@ -18,7 +18,7 @@ class Tried:
             chance. None where time was not measured.
         outputs: dB of each output as served. metric: what it scores, None where nothing is scored.
         shortfall: in words how it misses the budget, None if it does not. excess: how far beyond it is, at most 0
-            within; see `onnxq.stages.budget`.
+            within; see `onnxq.tuning.budget`.
     """
 
     ways: tuple[int, ...]

@@ -12,13 +12,13 @@ from onnxq.evaluate.served import Departure, Gap
 from onnxq.graph.text import model_from_text
 from onnxq.graph.walk import nodes
 from onnxq.runtime.saturation import adds_pairs
-from onnxq.stages.guard import guard
-from onnxq.stages.guard.faults import FaultGuard
-from onnxq.stages.guard.forms import forms_of
 from onnxq.targets.processor import this_processor
+from onnxq.tuning.guard import guard
+from onnxq.tuning.guard.faults import FaultGuard
+from onnxq.tuning.guard.forms import forms_of
 from onnxq.types.recipe import Recipe
 from tests.quantizing import quantize_text
-from tests.stages.guard.conftest import TEXT, Workshop
+from tests.tuning.guard.conftest import TEXT, Workshop
 
 
 def weights(model: ir.Model, kind: ir.DataType) -> set[str]:

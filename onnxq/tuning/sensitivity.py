@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 from onnxq.graph.tensors import total_bytes
 from onnxq.progress import Progress, Silent, step
-from onnxq.stages.draft import Draft, Make
-from onnxq.stages.guard.quality import Limits
 from onnxq.stages.rewrite import simulate
-from onnxq.stages.search.alone import effect_alone, recipe_alone
-from onnxq.stages.search.units import common_units
-from onnxq.stages.search.ways import OWN, Way, base_of
+from onnxq.tuning.draft import Draft, Make
+from onnxq.tuning.limits import Limits
+from onnxq.tuning.search.choices import OWN, Way, base_of
+from onnxq.tuning.search.isolated import effect_alone, recipe_alone
+from onnxq.tuning.search.units import common_units
 from onnxq.types.plan import Action, Decision, Plan, Role
 from onnxq.types.sensitivity import Effect, Sensitivity, TensorEffect
 from onnxq.types.statistics import Statistics

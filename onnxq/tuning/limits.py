@@ -17,8 +17,8 @@ from onnxq.evaluate.verify import MAX_SAMPLES, TENSOR_SAMPLES
 from onnxq.numerics.metrics import Comparison, as_array
 from onnxq.progress import Silent
 from onnxq.runtime.session import Session, open_session
-from onnxq.stages.budget import Budget
-from onnxq.stages.draft import Draft
+from onnxq.tuning.budget import Budget
+from onnxq.tuning.draft import Draft
 from onnxq.types.report import MetricResult
 
 if TYPE_CHECKING:

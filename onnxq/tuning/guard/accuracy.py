@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
 from onnxq.graph.walk import nodes
-from onnxq.stages.draft import Draft, Make, keep
-from onnxq.stages.guard.groups import Group, units
+from onnxq.tuning.draft import Draft, Make, keep
+from onnxq.tuning.regions import Group, units
 from onnxq.types.guarding import Step
 from onnxq.types.recipe import with_rules
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 class Quality(Protocol):
-    """Tells how good a quantized model is; `onnxq.stages.guard.quality.Limits` does by running it."""
+    """Tells how good a quantized model is; `onnxq.tuning.limits.Limits` does by running it."""
 
     def shortfall(self, model: ir.Model) -> str | None:
         """Return in words how a model, as served, falls short of what was asked, None if it does not."""

@@ -11,10 +11,10 @@ from onnxq.graph.text import model_from_text
 from onnxq.graph.walk import top_level
 from onnxq.runtime.timing import Timing
 from onnxq.stages.calibrate import calibrate
-from onnxq.stages.draft import Draft
 from onnxq.stages.plan import make_plan, observed_tensors
 from onnxq.stages.rewrite import rewrite
 from onnxq.targets import targets
+from onnxq.tuning.draft import Draft
 from onnxq.types.recipe import Recipe
 
 # Three regions: Tanh runs in float and parts them.

@@ -1,4 +1,4 @@
-from onnxq.stages.draft import Draft, keep, refine
+from onnxq.tuning.draft import Draft, keep, refine
 from onnxq.types.plan import Action, Decision, Plan, Reason
 from onnxq.types.recipe import Recipe, with_rules
 

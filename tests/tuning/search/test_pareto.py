@@ -6,7 +6,7 @@ import math
 import numpy as np
 import pytest
 from onnxq.numerics.min_cut import Flow, cost
-from onnxq.stages.search.front import Link, Option, best, front, hull
+from onnxq.tuning.search.pareto import Link, Option, best, front, hull
 
 
 def options(*pairs, codes=False):

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from onnxq.graph.constants import untransposed
 from onnxq.graph.walk import nodes
 from onnxq.ops import op_key
-from onnxq.stages.guard.groups import Sets, units
+from onnxq.tuning.regions import Sets, units
 from onnxq.types.plan import Action, Plan, Role
 
 if TYPE_CHECKING:

@@ -4,7 +4,7 @@ import math
 
 import pytest
 from onnxq.errors import RecipeError
-from onnxq.stages.budget import Budget
+from onnxq.tuning.budget import Budget
 from onnxq.types.recipe import Recipe
 from onnxq.types.report import MetricResult
 

@@ -1,10 +1,10 @@
 import numpy as np
 import pytest
 from onnxq.graph.text import model_from_text
-from onnxq.stages.guard.groups import regions, units
+from onnxq.tuning.regions import regions, units
 from onnxq.types.recipe import Recipe
 from tests.quantizing import quantize_text, text
-from tests.stages.guard.conftest import TEXT
+from tests.tuning.guard.conftest import TEXT
 
 CLAMPED = """
 <ir_version: 9, opset_import: ["" : 17]>

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 
 from onnxq.graph.walk import nodes
 from onnxq.stages.plan import Sizes
-from onnxq.stages.search.front import Link
-from onnxq.stages.search.units import Unit
 from onnxq.targets import Timing
+from onnxq.tuning.search.pareto import Link
+from onnxq.tuning.search.units import Unit
 from onnxq.types.plan import Plan, Role
 
 if TYPE_CHECKING:

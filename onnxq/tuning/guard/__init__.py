@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from onnxq.stages.guard.stage import guard
+from onnxq.tuning.guard.run import guard
 
 __all__ = ["guard"]

@@ -20,15 +20,15 @@ from typing import TYPE_CHECKING
 
 from onnxq.graph.tensors import total_bytes
 from onnxq.progress import Progress, step
-from onnxq.stages.draft import Draft, Make, keep
-from onnxq.stages.guard.quality import Limits
-from onnxq.stages.guard.speed import FLOOR, Measure
-from onnxq.stages.search.alone import effect_alone, recipe_alone
-from onnxq.stages.search.front import Link, Option, front
-from onnxq.stages.search.links import Conversion, links
-from onnxq.stages.search.notebook import Notebook
-from onnxq.stages.search.units import Unit, common_units
-from onnxq.stages.search.ways import Way, base_of, follow
+from onnxq.tuning.draft import Draft, Make, keep
+from onnxq.tuning.guard.latency import FLOOR, Measure
+from onnxq.tuning.limits import Limits
+from onnxq.tuning.search.checkpoint import Notebook
+from onnxq.tuning.search.choices import Way, base_of, follow
+from onnxq.tuning.search.conversions import Conversion, links
+from onnxq.tuning.search.isolated import effect_alone, recipe_alone
+from onnxq.tuning.search.pareto import Link, Option, front
+from onnxq.tuning.search.units import Unit, common_units
 from onnxq.types.plan import Plan
 from onnxq.types.recipe import Recipe, with_rules
 from onnxq.types.report import MetricResult

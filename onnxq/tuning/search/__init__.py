@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from onnxq.stages.search.stage import Search
+from onnxq.tuning.search.run import Search
 
 __all__ = ["Search"]

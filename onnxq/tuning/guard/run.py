@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Literal
 
 from onnxq.evaluate.kernels import unfused
 from onnxq.graph.tensors import stored_bytes
-from onnxq.stages.draft import Draft, Make, keep, refine
-from onnxq.stages.guard.error import ErrorGuard, Quality
-from onnxq.stages.guard.faults import FaultGuard, Fidelity
-from onnxq.stages.guard.speed import Measure, SpeedGuard
+from onnxq.tuning.draft import Draft, Make, keep, refine
+from onnxq.tuning.guard.accuracy import ErrorGuard, Quality
+from onnxq.tuning.guard.faults import FaultGuard, Fidelity
+from onnxq.tuning.guard.latency import Measure, SpeedGuard
 from onnxq.types.guarding import Guarding, Race, Step, Verdict
 from onnxq.types.recipe import Rule
 

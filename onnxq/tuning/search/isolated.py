@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from onnxq.graph.tensors import total_bytes
-from onnxq.stages.draft import Make
-from onnxq.stages.guard.quality import Limits
-from onnxq.stages.search.units import Unit
-from onnxq.stages.search.ways import Way, follow
+from onnxq.tuning.draft import Make
+from onnxq.tuning.limits import Limits
+from onnxq.tuning.search.choices import Way, follow
+from onnxq.tuning.search.units import Unit
 from onnxq.types.recipe import Match, Recipe, Rule, with_rules
 from onnxq.types.sensitivity import Effect
 

@@ -5,12 +5,12 @@ import pytest
 from onnxq.errors import CalibrationError
 from onnxq.graph.tensors import total_bytes
 from onnxq.graph.text import model_from_text
-from onnxq.stages.budget import too_noisy
-from onnxq.stages.guard import guard, stage
-from onnxq.stages.guard.speed import SpeedGuard
+from onnxq.tuning.budget import too_noisy
+from onnxq.tuning.guard import guard, stage
+from onnxq.tuning.guard.latency import SpeedGuard
 from onnxq.types.guarding import Verdict
 from onnxq.types.recipe import Recipe
-from tests.stages.guard.conftest import Clock, Workshop
+from tests.tuning.guard.conftest import Clock, Workshop
 
 FASTER = dict.fromkeys(("m1", "m2", "m3", "m4"), (2.0, 1.0))
 

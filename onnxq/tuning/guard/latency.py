@@ -15,8 +15,8 @@ from time import perf_counter
 from typing import TYPE_CHECKING, Protocol
 
 from onnxq.errors import CalibrationError
-from onnxq.stages.draft import Draft, Make, keep
-from onnxq.stages.guard.groups import Group, regions, units
+from onnxq.tuning.draft import Draft, Make, keep
+from onnxq.tuning.regions import Group, regions, units
 from onnxq.types.guarding import Race, Step
 from onnxq.types.recipe import Rule, with_rules
 

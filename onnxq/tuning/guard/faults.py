@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Protocol
 
 from onnxq.errors import CalibrationError, ModelError, RecipeError
 from onnxq.evaluate.served import Departure, Gap, cause_of, largest, ran_at, why
-from onnxq.stages.draft import Draft, Make
-from onnxq.stages.guard.forms import Form, forms_of, rule_for
+from onnxq.tuning.draft import Draft, Make
+from onnxq.tuning.guard.forms import Form, forms_of, rule_for
 from onnxq.types.format import Format
 from onnxq.types.guarding import Step
 from onnxq.types.plan import Action, Decision, Plan, Role

@@ -1,0 +1,1 @@
+"""The loop that looks for a better plan: plan, rewrite, judge, next plan."""
