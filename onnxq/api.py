@@ -15,15 +15,26 @@ from onnxq.errors import RecipeError, VerificationError
 from onnxq.evaluate.benchmark import benchmark as run_benchmark
 from onnxq.evaluate.compare import compare as run_compare
 from onnxq.files.load import load
-from onnxq.files.make_recipe import make_recipe
-from onnxq.files.pictures import benchmark_picture, check_picture, comparison_picture, write_picture
+from onnxq.files.pictures import (
+    benchmark_picture,
+    check_picture,
+    comparison_picture,
+    search_picture,
+    sensitivity_picture,
+    write_picture,
+)
+from onnxq.files.recipe import make_recipe
 from onnxq.files.save import check_writable, has_data_files, to_proto
-from onnxq.files.search_pictures import search_picture, sensitivity_picture
 from onnxq.pipeline.job import Data, Job
 from onnxq.pipeline.judging import Judging
-from onnxq.pipeline.refuse import refuse_empty, refuse_none_found, refuse_worse
-from onnxq.pipeline.report import make_report
-from onnxq.pipeline.save_report import report_path, save_with_report
+from onnxq.pipeline.report import (
+    make_report,
+    refuse_empty,
+    refuse_none_found,
+    refuse_worse,
+    report_path,
+    save_with_report,
+)
 from onnxq.pipeline.why_empty import why_empty
 from onnxq.progress import Progress
 from onnxq.runtime.loading import check_loads

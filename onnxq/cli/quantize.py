@@ -84,8 +84,8 @@ def command(
     from onnxq.cli.progress import terminal_progress
     from onnxq.cli.terminal import complain, show_text
     from onnxq.errors import VerificationError
-    from onnxq.files.make_recipe import make_recipe
     from onnxq.files.recipe import dump_recipe as recipe_text
+    from onnxq.files.recipe import make_recipe
     from onnxq.tuning.search.checkpoint import checkpoint_path
 
     if dump_recipe:

@@ -1,22 +1,30 @@
-"""make_report: all that a job did, in one Report."""
+"""All that a job did, in one Report: made, refused where nothing may be written, and written with the model."""
 
 from __future__ import annotations
 
 import hashlib
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from onnxq.diagnose import planned
+from onnxq.diagnose import holds_codes, planned
+from onnxq.errors import VerificationError
 from onnxq.files.load import file_bytes
+from onnxq.files.report import report_to_json
+from onnxq.files.save import Written, save
 from onnxq.graph.tensors import stored_bytes
 from onnxq.pipeline.job import Job
-from onnxq.pipeline.why_empty import about_empty
+from onnxq.pipeline.why_empty import about_empty, gains_nothing, why_empty
 from onnxq.runtime.session import versions
+from onnxq.tuning.budget import Budget
 from onnxq.tuning.draft import Draft, is_empty
 from onnxq.types.guarding import Guarding
 from onnxq.types.report import Report, Verification
 from onnxq.types.searching import Searching
 from onnxq.types.statistics import Statistics
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
 
 
 def make_report(
@@ -74,3 +82,68 @@ def make_report(
 def _sha256(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def refuse_none_found(job: Job, draft: Draft, found: Statistics, searching: Searching, *, kept: bool) -> None:
+    """Raise VerificationError if a search met no model within the budget.
+
+    Args:
+        job: of the search. draft: the nearest. found: the statistics that it is based on. searching: what was met.
+        kept: whether the measurements are in a file.
+    """
+    if searching.chosen is None:
+        report = make_report(job, draft, found=found, verification=None, guarding=None, searching=searching)
+        again = "; what was measured is kept for a search with another budget" if kept else ""
+        raise VerificationError(f"{searching.message}; no model was written{again}", report)
+
+
+def refuse_empty(job: Job, draft: Draft, found: Statistics) -> None:
+    """Raise VerificationError if nothing can be quantized.
+
+    The model is written where something was quantized before, where the user's rules keep it in float, and where
+    quantizing gains nothing, which a guard would find as well. Rules that may match nothing are a recipe's own, for
+    many models: they do not say that nothing is to be quantized.
+    """
+    asked = [rule.keep is not None and not rule.optional for rule in job.recipe.rules]
+    by_request = any(
+        entry.rule is not None and entry.rule < len(asked) and asked[entry.rule] for entry in draft.plan.decisions
+    )
+    if is_empty(draft.plan) and not (by_request or gains_nothing(draft.plan) or holds_codes(draft.model)):
+        report = make_report(job, draft, found=found, verification=None, guarding=None)
+        raise VerificationError(f"{why_empty(draft.plan)}; nothing was written (--allow-empty writes it)", report)
+
+
+def refuse_worse(report: Report, budget: Budget) -> None:
+    """Raise VerificationError if an output or the metric is worse than the budget allows."""
+    if report.verification is None or not budget:
+        return
+    served = {output.name: output.sqnr_served for output in report.verification.outputs}
+    worse = budget.shortfall(served, report.verification.metric)
+    if worse is not None:
+        raise VerificationError(f"{worse}; nothing was written", report)
+
+
+def report_path(output: Path) -> Path:
+    """Return where the report of a quantized model goes: `model.int8.onnx` -> `model.int8.report.json`."""
+    return output.parent / f"{output.stem}.report.json"
+
+
+def save_with_report(model: ir.Model, output: Path, report: Report, *, force: bool, streamed: bool) -> Report:
+    """Write a model and its report whole or not at all; return the report, with size and hash of what was written.
+
+    Args:
+        model: quantized. output: its file. report: on it. force, streamed: as for `save`.
+
+    Raises:
+        ModelError: as for `save`.
+    """
+    saved = replace(report, output=str(output))
+
+    def finished(written: Written) -> bytes:
+        nonlocal saved
+        hashes = {**report.hashes, "output": written.sha256}
+        saved = replace(saved, quantized_bytes=written.size, hashes=hashes)
+        return report_to_json(saved).encode()
+
+    save(model, output, force=force, companions={report_path(output): finished}, streamed=streamed)
+    return saved

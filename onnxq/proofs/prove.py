@@ -9,8 +9,7 @@ from dataclasses import dataclass
 
 from onnxq.errors import VerificationError
 from onnxq.evaluate.faults import Finding, findings
-from onnxq.proofs.probe import ProbeResult, probe
-from onnxq.proofs.probe_sums import probe_sums
+from onnxq.proofs.probe import ProbeResult, probe, probe_sums
 from onnxq.runtime.kernels import installed_kernels
 from onnxq.runtime.saturation import adds_pairs, emulated_without_vnni
 from onnxq.runtime.session import CPU

@@ -1,1 +1,1 @@
-"""The stages: load, prepare, calibrate, plan, rewrite, verify, save; one file each."""
+"""The stages that make a quantized model: prepare, equalize, calibrate, plan, layerwise methods, convert, rewrite."""

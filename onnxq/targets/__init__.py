@@ -2,7 +2,7 @@
 
 A row holds for a QDQ group: DequantizeLinear on every activation and weight, the operator, and QuantizeLinear on its
 output. `onnxq.proofs.probe` proves a row by quantizing its one-operator model and reading back the graph that
-onnxruntime made of it; `onnxq.proofs.probe_sums` proves whether its kernel saturates. A new target is one new file that
+onnxruntime made of it; `onnxq.proofs.probe` proves whether its kernel saturates. A new target is one new file that
 adds to `targets`.
 """
 

@@ -12,7 +12,7 @@ import pytest
 from onnxq.cli import main
 from onnxq.cli.show_report import report_parts
 from onnxq.cli.terminal import show
-from onnxq.diagnose.advice import advice_for
+from onnxq.diagnose.doctor import advice_for
 from onnxq.errors import VerificationError
 from onnxq.graph.text import model_from_text
 from onnxq.types.diagnosis import State
@@ -243,7 +243,9 @@ QUANTIZED = {"integer-kernel", "weights", "absorbed"}  # codes of nodes that are
 
 def test_every_reason_code_has_advice_and_a_line_in_the_docs():
     root = Path(onnxq.__file__).parent
-    sources = [path for path in (root / "stages").rglob("*.py") if path.name != "float_types.py"]
+    sources = [
+        path for room in ("stages", "tuning") for path in (root / room).rglob("*.py") if path.name != "float_types.py"
+    ]
     pattern = r'(?:kept\(\s*|Reason\(\s*code=|return |_UNSEEN = |keep\(\w[\w.]*, )"([a-z]+(?:-[a-z]+)*)"(?:,|\n)'
     found = {code for path in sources for code in re.findall(pattern, path.read_text(encoding="utf-8"))}
     assert {"no-kernel", "bias-shape", "mask", "not-observed", "hidden", "slower"} <= found

@@ -5,14 +5,13 @@ import json
 import pytest
 from onnxq.errors import RecipeError
 from onnxq.proofs import prove as reproving
-from onnxq.proofs.probe import ProbeResult
-from onnxq.proofs.probe_sums import EXACT, PAIRS, probe_sums
+from onnxq.proofs.probe import EXACT, PAIRS, ProbeResult, probe_sums
 from onnxq.runtime.saturation import adds_pairs
 from onnxq.targets import targets
 
 PROBE = """
 import json, sys
-from onnxq.proofs.probe_sums import probe_sums
+from onnxq.proofs.probe import probe_sums
 from onnxq.targets import targets
 results = probe_sums(targets.get("cpu-avx2"))
 json.dump([[r.op, r.form, r.activations, r.weights, r.expected, r.found] for r in results], sys.stdout)

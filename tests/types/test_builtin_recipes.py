@@ -5,7 +5,7 @@ import onnx_ir as ir
 import onnxq
 import pytest
 from onnxq.errors import RecipeError, VerificationError
-from onnxq.files.make_recipe import make_recipe
+from onnxq.files.recipe import make_recipe
 from onnxq.graph.text import model_from_text
 from onnxq.recipes import recipe_names, recipe_text
 from onnxq.runtime.session import run_model

@@ -11,7 +11,7 @@ import onnx_ir as ir
 import pytest
 from onnxq.data import open_source, signature
 from onnxq.errors import CalibrationError, MissingDependencyError
-from onnxq.stages.calibrate import calibrate, executors, shards
+from onnxq.stages.calibrate import calibrate, processes, shards
 from onnxq.stages.calibrate.processes import engine
 from tests.stages.calibrate.test_calibrate import SAMPLES, TENSORS, TEXT, Told, batched, plain
 
@@ -148,7 +148,7 @@ def test_a_dask_cluster_gives_the_same_bits_though_a_worker_is_killed(model, sou
 
 
 def test_no_scheduler_answers(monkeypatch):
-    monkeypatch.setattr(executors, "_PATIENCE", "0.2s")
+    monkeypatch.setattr(processes, "_PATIENCE", "0.2s")
     message = r"no Dask scheduler answers at 'tcp://127.0.0.1:9'.*check the address"
     with pytest.raises(CalibrationError, match=message), engine(dask="tcp://127.0.0.1:9"):
         pass

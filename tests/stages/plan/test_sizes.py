@@ -6,7 +6,7 @@ import onnxq
 import pytest
 from onnxq.recipes import recipe_names
 
-DIGITS = Path(__file__).parents[2] / "models" / "digits"
+DIGITS = Path(__file__).parents[3] / "models" / "digits"
 OPTIONS = {name: {"recipe": name} for name in recipe_names() if name != "w8a16"} | {
     "dynamic, portable, everywhere": {"format": "dynamic", "portable": True, "placement": "everywhere"},
     "weight-only, portable": {"format": "weight-only", "portable": True},

@@ -2,7 +2,7 @@
 
 import pytest
 from onnxq.errors import RecipeError
-from onnxq.files.make_recipe import make_recipe
+from onnxq.files.recipe import make_recipe
 from onnxq.graph.text import model_from_text
 from tests.quantizing import plan_for, text
 

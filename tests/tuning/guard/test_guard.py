@@ -6,7 +6,8 @@ from onnxq.errors import CalibrationError
 from onnxq.graph.tensors import total_bytes
 from onnxq.graph.text import model_from_text
 from onnxq.tuning.budget import too_noisy
-from onnxq.tuning.guard import guard, stage
+from onnxq.tuning.guard import guard
+from onnxq.tuning.guard import run as guard_run
 from onnxq.tuning.guard.latency import SpeedGuard
 from onnxq.types.guarding import Verdict
 from onnxq.types.recipe import Recipe
@@ -215,7 +216,7 @@ def test_of_20_mixed_layers_the_guard_finds_the_best_of_300_configurations(seed)
 def test_what_the_runtime_leaves_in_float_loses_its_codes(workshop, monkeypatch):
     """Until nothing more turns up: without m3 on codes m4 is not fused either."""
     answers = [{"m3": "MatMul in float"}, {"m4": "MatMul in float"}, {}]
-    monkeypatch.setattr(stage, "unfused", lambda *_, **__: answers.pop(0))
+    monkeypatch.setattr(guard_run, "unfused", lambda *_, **__: answers.pop(0))
     draft, found = guard(
         workshop(Recipe()), workshop, original=workshop.model, prepared=workshop.model, threads=(1,), measure=None
     )
