@@ -32,7 +32,7 @@ from benchmarks.measure import Failure, Speed, environment, isolated, race, writ
 from benchmarks.zoo import guarded
 
 SECTION = "guard"
-FORMATS = tuple(form.value for form in Format if form is not Format.AUTO)
+FORMATS = tuple(fmt.value for fmt in Format if fmt is not Format.AUTO)
 HEADER = (
     "model",
     "format",
@@ -72,9 +72,9 @@ class Outcome:
     differ: float
 
 
-def outcome(name: str, form: str, output: Path) -> Outcome:
+def outcome(name: str, fmt: str, output: Path) -> Outcome:
     """Quantize a zoo model with the guard on; in a process of its own."""
-    report = guarded(name, output, _BATCHES, format=form)
+    report = guarded(name, output, _BATCHES, format=fmt)
     guard, verification = report.guard, report.verification
     assert guard is not None
     assert verification is not None
@@ -104,20 +104,20 @@ def race_again(name: str, path: Path) -> list[Speed]:
     return race(name, [path], 2.0, feeds=timed_batch(source).feeds)
 
 
-def row(name: str, form: str, folder: Path) -> tuple[str, ...]:
+def row(name: str, fmt: str, folder: Path) -> tuple[str, ...]:
     """Quantize, and time the result once more, apart from the guard's own measurement."""
-    print(f"{name}: {form}", file=sys.stderr, flush=True)
-    path = folder / f"{name}.{form}.onnx"
-    found, _ = isolated(outcome, name, form, path)
+    print(f"{name}: {fmt}", file=sys.stderr, flush=True)
+    path = folder / f"{name}.{fmt}.onnx"
+    found, _ = isolated(outcome, name, fmt, path)
     if isinstance(found, Failure):
-        return (name, form, found.text.replace("|", "/"), *["-"] * (len(HEADER) - 3))
+        return (name, fmt, found.text.replace("|", "/"), *["-"] * (len(HEADER) - 3))
     again, _ = isolated(race_again, name, path)
     speed = "-" if isinstance(again, Failure) else _speed(again[0])
     cores = next((f"{ratio:.2f}x ±{noise:.0%}" for threads, ratio, noise in found.speeds if threads == 0), "-")
     own = next((f" ({ratio:.2f}x ±{noise:.0%})" for threads, ratio, noise in found.speeds if threads == 1), "")
     return (
         name,
-        form,
+        fmt,
         found.verdict,
         f"{speed}{own}",
         cores,
@@ -182,8 +182,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if options.models:
             lines = ["## Never slower", "", measured, ""]
             lines += [f"| {' | '.join(HEADER)} |", f"|{'---|' * 3}{'---:|' * (len(HEADER) - 3)}"]
-            for name, form in itertools.product(options.models.split(","), options.formats.split(",")):
-                lines.append(f"| {' | '.join(row(name, form, Path(folder)))} |")
+            for name, fmt in itertools.product(options.models.split(","), options.formats.split(",")):
+                lines.append(f"| {' | '.join(row(name, fmt, Path(folder)))} |")
                 print(lines[-1], file=sys.stderr, flush=True)
             parts[""] = [*lines, "", LEGEND]
         if options.mixed:

@@ -76,7 +76,7 @@ class Score:
     agreement: float | None
 
 
-def measure(name: str, form: str, batches: int, folder: Path) -> dict[str, Score]:
+def measure(name: str, fmt: str, batches: int, folder: Path) -> dict[str, Score]:
     """Quantize a model of the zoo every way and score each on the first batches of its evaluation data."""
     zoo = models.load(name)
     feeds = [batch for batch, _ in zip(zoo.evaluation(), range(batches), strict=False)]
@@ -87,11 +87,11 @@ def measure(name: str, form: str, batches: int, folder: Path) -> dict[str, Score
     found = {}
     for variant, options in VARIANTS.items():
         path = folder / "model.onnx"
-        onnxq.quantize(zoo.path, path, calibration=zoo.calibration, format=form, check=False, force=True, **options)
+        onnxq.quantize(zoo.path, path, calibration=zoo.calibration, format=fmt, check=False, force=True, **options)
         session = open_session(path, optimize=False)
         off = [session.run(batch) for batch in feeds]
         found[variant] = _score(expected, off, served_without_vnni(path, folder, len(feeds)))
-        print(f"{name} {form} {variant}: {found[variant]}", file=sys.stderr)
+        print(f"{name} {fmt} {variant}: {found[variant]}", file=sys.stderr)
     return found
 
 
@@ -132,13 +132,13 @@ def rows(results: Mapping[tuple[str, str], Mapping[str, Score]]) -> list[list[st
     return [
         [
             name,
-            form,
+            fmt,
             variant,
             f"{score.plain:.1f}",
             f"{score.served:.1f}",
             "" if score.agreement is None else f"{score.agreement:.1%}",
         ]
-        for (name, form), found in results.items()
+        for (name, fmt), found in results.items()
         for variant, score in found.items()
     ]
 
@@ -177,9 +177,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 0
     results = {}
     for name in chosen.models.split(","):
-        for form in chosen.formats.split(","):
+        for fmt in chosen.formats.split(","):
             with tempfile.TemporaryDirectory() as folder:
-                results[name, form] = measure(name, form, chosen.batches, Path(folder))
+                results[name, fmt] = measure(name, fmt, chosen.batches, Path(folder))
     table = Table(*HEAD)
     for row in rows(results):
         table.add_row(*row)

@@ -27,7 +27,7 @@ from benchmarks.measure import Failure, environment, isolated, write_section
 from benchmarks.zoo import guarded
 
 SECTION = "served"
-FORMATS = tuple(form.value for form in Format if form is not Format.AUTO)
+FORMATS = tuple(fmt.value for fmt in Format if fmt is not Format.AUTO)
 LARGE = ("smollm2",)
 HEADER = ("model", "format", "verdict", "dB off", "dB served", "lost", "within", "guard", "repairs")
 LEGEND = """\
@@ -50,9 +50,9 @@ class Outcome:
     repairs: tuple[str, ...]
 
 
-def outcome(name: str, form: str, prefer: str, target: str, output: Path) -> Outcome:
+def outcome(name: str, fmt: str, prefer: str, target: str, output: Path) -> Outcome:
     """Quantize a zoo model with the guard on; in a process of its own."""
-    report = guarded(name, output, _BATCHES, format=form, prefer=prefer, target=target)
+    report = guarded(name, output, _BATCHES, format=fmt, prefer=prefer, target=target)
     assert report.guard is not None
     assert report.verification is not None
     numbers = [entry for entry in report.verification.outputs if not math.isnan(entry.sqnr_served)]
@@ -68,14 +68,14 @@ def outcome(name: str, form: str, prefer: str, target: str, output: Path) -> Out
     )
 
 
-def row(name: str, form: str, prefer: str, target: str, folder: Path) -> tuple[str, ...]:
+def row(name: str, fmt: str, prefer: str, target: str, folder: Path) -> tuple[str, ...]:
     """Return one line of the table."""
-    found, _ = isolated(outcome, name, form, prefer, target, folder / f"{name}.{form}.onnx")
+    found, _ = isolated(outcome, name, fmt, prefer, target, folder / f"{name}.{fmt}.onnx")
     if isinstance(found, Failure):
-        return (name, form, found.text.replace("|", "/"), *["-"] * (len(HEADER) - 3))
+        return (name, fmt, found.text.replace("|", "/"), *["-"] * (len(HEADER) - 3))
     within = "yes" if found.lost <= 1 else "**no**"
     figures = (_db(found.plain), _db(found.served), f"{found.lost:.1f}", within, f"{found.seconds:.0f} s")
-    return (name, form, found.verdict, *figures, "; ".join(found.repairs) or "none")
+    return (name, fmt, found.verdict, *figures, "; ".join(found.repairs) or "none")
 
 
 def _db(value: float) -> str:
@@ -103,8 +103,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     lines += ["", f"| {' | '.join(HEADER)} |", f"|{'---|' * len(HEADER)}"]
     missed = False
     with tempfile.TemporaryDirectory(prefix="onnxq-benchmark-") as folder:
-        for name, form in itertools.product(options.models.split(","), options.formats.split(",")):
-            cells = row(name, form, options.prefer, options.target, Path(folder))
+        for name, fmt in itertools.product(options.models.split(","), options.formats.split(",")):
+            cells = row(name, fmt, options.prefer, options.target, Path(folder))
             missed = missed or cells[HEADER.index("within")] != "yes"
             lines.append(f"| {' | '.join(cells)} |")
             print(lines[-1], file=sys.stderr, flush=True)

@@ -79,16 +79,16 @@ CASES: Mapping[str, Case] = {
 }
 
 
-def quantize(name: str, form: str, folder: Path) -> None:
+def quantize(name: str, fmt: str, folder: Path) -> None:
     """Ours, as planned; the guard would time it once more."""
     import onnxq
 
     case = CASES[name]
     onnxq.quantize(
         folder / "float.onnx",
-        folder / f"onnxq-{form}.onnx",
+        folder / f"onnxq-{fmt}.onnx",
         calibration=[case.feeds()],
-        format=form,
+        format=fmt,
         check=False,
         force=True,
     )
@@ -135,7 +135,7 @@ def run(name: str, folder: Path, budget: float) -> list[tuple[str, ...]]:
     made: dict[str, Path] = {"float": folder / "float.onnx"}
     failed: dict[str, Failure] = {}
     jobs: list[tuple[str, Callable[..., None], str, str]] = [
-        (f"onnxq {form}", quantize, form, f"onnxq-{form}.onnx") for form in case.formats
+        (f"onnxq {fmt}", quantize, fmt, f"onnxq-{fmt}.onnx") for fmt in case.formats
     ]
     for how in ("static", "static tuned", *(("dynamic tuned",) if "dynamic" in case.formats else ())):
         jobs.append((f"onnxruntime {how}", theirs, how, f"onnxruntime-{how.replace(' ', '-')}.onnx"))

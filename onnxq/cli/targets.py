@@ -143,7 +143,7 @@ def _overview(chosen: Iterable[Target]) -> Table:
 def _defaults(target: Target) -> Table:
     from onnxq.cli.table import table
 
-    rows = [(form, default.activations, default.weights) for form, default in target.defaults.items()]
+    rows = [(fmt, default.activations, default.weights) for fmt, default in target.defaults.items()]
     return table(["format", "activations by default", "weights by default"], rows)
 
 

@@ -57,16 +57,16 @@ class ProbeResult:
 def probe(target: Target) -> Iterator[ProbeResult]:
     """Prove every row of a target, for each pair of types that the row names, on the installed runtime."""
     for row in target.rows:
-        form = Format.QDQ if Format.QDQ in row.formats else min(row.formats)
+        fmt = Format.QDQ if Format.QDQ in row.formats else min(row.formats)
         for activations, weights in product(sorted(row.activations) or (None,), sorted(row.weights) or (None,)):
             for kernel, text in ((row.fused or row.kernel, row.probe), (row.float_kernel, row.float_probe)):
                 if not text:
                     continue
-                recipe = probe_recipe(row, target, form, activations=activations, weights=weights)
+                recipe = probe_recipe(row, target, fmt, activations=activations, weights=weights)
                 found = _run(text, row, target, recipe)
                 yield ProbeResult(
                     op=row.op,
-                    form=form,
+                    form=fmt,
                     activations=activations,
                     weights=weights,
                     expected=kernel,
@@ -107,11 +107,11 @@ def _run(text: str, row: Row, target: Target, recipe: Recipe) -> str:
 
 
 def probe_recipe(
-    row: Row, target: Target, form: Format, *, activations: QuantType | None, weights: QuantType | None
+    row: Row, target: Target, fmt: Format, *, activations: QuantType | None, weights: QuantType | None
 ) -> Recipe:
     """Return the recipe that quantizes a probe's model as a row says, with the given types."""
     choice: dict[str, object] = {
-        "format": form,
+        "format": fmt,
         "placement": "everywhere",
         "calibrator": "minmax",
         "portable": not row.contrib,
@@ -123,7 +123,7 @@ def probe_recipe(
         choice["weights"] = {"dtype": weights, "symmetric": weights.signed}
         if row.codebook:
             choice["weights"] = {"dtype": weights, "codebook": weights.bits}
-        if form is not Format.WEIGHT_ONLY:
+        if fmt is not Format.WEIGHT_ONLY:
             choice["weights"]["granularity"] = _one_of(row.granularities, PerChannel)  # type: ignore[index]
     return Recipe.parse({**choice, "target": target.name})
 
@@ -148,25 +148,25 @@ def probe_sums(target: Target) -> Iterator[ProbeResult]:
     for row in target.rows:
         if row.op not in PRODUCTS or not row.activations:
             continue
-        for form, activations, weights in product(sorted(row.formats), sorted(row.activations), sorted(row.weights)):
+        for fmt, activations, weights in product(sorted(row.formats), sorted(row.activations), sorted(row.weights)):
             yield ProbeResult(
                 op=row.op,
-                form=form,
+                form=fmt,
                 activations=activations,
                 weights=weights,
                 expected=PAIRS if row.pairs else EXACT,
-                found=_sums(row, plain, form, activations, weights),
+                found=_sums(row, plain, fmt, activations, weights),
             )
 
 
-def _sums(row: Row, target: Target, form: Format, activations: QuantType, weights: QuantType) -> str:
+def _sums(row: Row, target: Target, fmt: Format, activations: QuantType, weights: QuantType) -> str:
     import numpy as np
 
     model = model_from_text(row.probe)
     _fill(model, 0.01 if row.op == "LSTM" else 1.0)
     feeds = {value.name or "": np.ones(_shape(value), np.float32) for value in model.graph.inputs}
     expected = _first(run_model(model, feeds))
-    recipe = probe_recipe(row, target, form, activations=activations, weights=weights)
+    recipe = probe_recipe(row, target, fmt, activations=activations, weights=weights)
     high = float(np.abs(expected).max())
     tensors = {
         name: TensorStatistics(histogram=None, minimum=0.0, maximum=1.0 if name in feeds else high, count=1)

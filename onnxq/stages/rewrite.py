@@ -52,8 +52,8 @@ def rewrite(
     """
     present = {decision.format for decision in plan.decisions if decision.format is not None}
     # Weights first: what is quantized at run time or by calibration then finds the rest of the model as planned.
-    order = [form for form in (Format.WEIGHT_ONLY, Format.DYNAMIC, Format.QDQ, Format.QOPERATOR) if form in present]
-    names = [f"{_EMIT}{form}" for form in order]
+    order = [fmt for fmt in (Format.WEIGHT_ONLY, Format.DYNAMIC, Format.QDQ, Format.QOPERATOR) if fmt in present]
+    names = [f"{_EMIT}{fmt}" for fmt in order]
     options: dict[str, dict[str, Any]] = {
         name: {"plan": plan, "statistics": statistics, "chosen": chosen} for name in names
     }

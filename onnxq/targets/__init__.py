@@ -176,17 +176,15 @@ class Target:
     pair_limit: Callable[[IntegerProduct, int | None], PairLimit | None] = exact
     faults: frozenset[str] = frozenset()
 
-    def rows_for(self, op: str, form: Format, *, portable: bool = False) -> tuple[Row, ...]:
+    def rows_for(self, op: str, fmt: Format, *, portable: bool = False) -> tuple[Row, ...]:
         """Return the rows of one operator in one format, best first; () if it always runs in float."""
-        return tuple(
-            row for row in self.rows if row.op == op and form in row.formats and not (portable and row.contrib)
-        )
+        return tuple(row for row in self.rows if row.op == op and fmt in row.formats and not (portable and row.contrib))
 
     def defaults_for(self, op: str) -> Mapping[Format, Defaults]:
         """Return the schemes of each format for one operator."""
-        own = {form: self.rows_for(op, form)[:1] for form in self.defaults}
+        own = {fmt: self.rows_for(op, fmt)[:1] for fmt in self.defaults}
         return {**self.defaults} | {
-            form: rows[0].defaults for form, rows in own.items() if rows and rows[0].defaults is not None
+            fmt: rows[0].defaults for fmt, rows in own.items() if rows and rows[0].defaults is not None
         }
 
 

@@ -45,11 +45,11 @@ def _symmetric(row: Row) -> Callable[[ir.Node, Scheme], str | None]:
 
 def _in_pairs(row: Row, weights: QuantType) -> frozenset[QuantType]:
     """Return the types of activations whose products with such weights are added in pairs."""
-    form = min(row.formats)
+    fmt = min(row.formats)
     return frozenset(
         each
         for each in row.activations
-        if without_vnni(IntegerProduct(op=row.op, form=form, activations=each, weights=weights))
+        if without_vnni(IntegerProduct(op=row.op, fmt=fmt, activations=each, weights=weights))
     )
 
 

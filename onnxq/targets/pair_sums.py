@@ -36,28 +36,28 @@ class IntegerOperator:
     """An operator that multiplies codes of weights.
 
     Attributes:
-        op: the float one. form: the format that writes it. weights: slots of the codes of weights.
+        op: the float one. fmt: the format that writes it. weights: slots of the codes of weights.
         activation: slots of the zero point and the codes of the activation; empty where the operator quantizes it
             itself, to uint8. The first that is there tells the type: optimized graphs do not type all values.
     """
 
     op: str
-    form: Format
+    fmt: Format
     activation: tuple[int, ...]
     weights: tuple[int, ...]
 
 
 _WRITTEN, _DYNAMIC = Format.QOPERATOR, Format.DYNAMIC
 _OPERATORS = {
-    "QLinearConv": IntegerOperator(op="Conv", form=_WRITTEN, activation=(2, 0), weights=(3,)),
-    "QLinearMatMul": IntegerOperator(op="MatMul", form=_WRITTEN, activation=(2, 0), weights=(3,)),
-    "com.microsoft::QGemm": IntegerOperator(op="Gemm", form=_WRITTEN, activation=(2, 0), weights=(3,)),
-    "ConvInteger": IntegerOperator(op="Conv", form=_DYNAMIC, activation=(2, 0), weights=(1,)),
-    "MatMulInteger": IntegerOperator(op="MatMul", form=_DYNAMIC, activation=(2, 0), weights=(1,)),
-    "com.microsoft::MatMulIntegerToFloat": IntegerOperator(op="MatMul", form=_DYNAMIC, activation=(4, 0), weights=(1,)),
-    "com.microsoft::QAttention": IntegerOperator(op="MatMul", form=_DYNAMIC, activation=(6, 0), weights=(1,)),
-    "com.microsoft::DynamicQuantizeMatMul": IntegerOperator(op="MatMul", form=_DYNAMIC, activation=(), weights=(1,)),
-    "com.microsoft::DynamicQuantizeLSTM": IntegerOperator(op="LSTM", form=_DYNAMIC, activation=(), weights=(1, 2)),
+    "QLinearConv": IntegerOperator(op="Conv", fmt=_WRITTEN, activation=(2, 0), weights=(3,)),
+    "QLinearMatMul": IntegerOperator(op="MatMul", fmt=_WRITTEN, activation=(2, 0), weights=(3,)),
+    "com.microsoft::QGemm": IntegerOperator(op="Gemm", fmt=_WRITTEN, activation=(2, 0), weights=(3,)),
+    "ConvInteger": IntegerOperator(op="Conv", fmt=_DYNAMIC, activation=(2, 0), weights=(1,)),
+    "MatMulInteger": IntegerOperator(op="MatMul", fmt=_DYNAMIC, activation=(2, 0), weights=(1,)),
+    "com.microsoft::MatMulIntegerToFloat": IntegerOperator(op="MatMul", fmt=_DYNAMIC, activation=(4, 0), weights=(1,)),
+    "com.microsoft::QAttention": IntegerOperator(op="MatMul", fmt=_DYNAMIC, activation=(6, 0), weights=(1,)),
+    "com.microsoft::DynamicQuantizeMatMul": IntegerOperator(op="MatMul", fmt=_DYNAMIC, activation=(), weights=(1,)),
+    "com.microsoft::DynamicQuantizeLSTM": IntegerOperator(op="LSTM", fmt=_DYNAMIC, activation=(), weights=(1, 2)),
 }
 
 
@@ -71,13 +71,13 @@ class IntegerProduct:
     """A product of codes, whichever operators it is written in.
 
     Attributes:
-        op: the float operator, one of `PRODUCTS`. form: how it is written. activations, weights: types of the codes.
+        op: the float operator, one of `PRODUCTS`. fmt: how it is written. activations, weights: types of the codes.
         shape: of the weight, as the float operator has it; see `UNKNOWN`. groups: of a convolution.
         transposed: whether the weight of a MatMul or Gemm is summed over along its last axis.
     """
 
     op: str
-    form: Format
+    fmt: Format
     activations: QuantType
     weights: QuantType
     shape: tuple[int, ...] = ()
@@ -102,17 +102,17 @@ class IntegerProduct:
     @property
     def largest(self) -> int:
         """The largest magnitude that an activation's code can have in the kernel."""
-        as_they_are = self.activations is QuantType.INT8 and self.form is not Format.QDQ
+        as_they_are = self.activations is QuantType.INT8 and self.fmt is not Format.QDQ
         return 128 if as_they_are else LARGEST
 
 
-def product_of(node: ir.Node, slot: int, *, form: Format, activations: QuantType, weights: QuantType) -> IntegerProduct:
+def product_of(node: ir.Node, slot: int, *, fmt: Format, activations: QuantType, weights: QuantType) -> IntegerProduct:
     """Return the product that a float node becomes on codes, as its weight in `slot` has part in it."""
     value = node.inputs[slot]
     shape = None if value is None else value.shape
     return IntegerProduct(
         op=node.op_type,
-        form=form,
+        fmt=fmt,
         activations=activations,
         weights=weights,
         shape=() if shape is None else tuple(extent if isinstance(extent, int) else UNKNOWN for extent in shape),
@@ -133,12 +133,12 @@ def without_vnni(product: IntegerProduct) -> bool:
     weights by activations: of it only uint8 weights x int8 activations are added in pairs. In format qdq int8
     activations become uint8 when the model is loaded; in the other formats they do not, and are exact.
     """
-    integer_convolution = product.op == "Conv" and product.form is Format.DYNAMIC
+    integer_convolution = product.op == "Conv" and product.fmt is Format.DYNAMIC
     if product.weights is QuantType.UINT8:
         return integer_convolution and product.activations is QuantType.INT8
     if product.weights is not QuantType.INT8 or product.depthwise or integer_convolution:
         return False
-    return product.activations is QuantType.UINT8 or product.form is Format.QDQ
+    return product.activations is QuantType.UINT8 or product.fmt is Format.QDQ
 
 
 def limit_without_vnni(product: IntegerProduct, largest: int | None = None) -> PairLimit | None:

@@ -51,7 +51,7 @@ _CELL = ("activation_alpha", "activation_beta", "activations", "clip", "directio
 class EmitDynamic(Emitter):
     """Replace nodes by integer operators whose activations are quantized at run time (format dynamic)."""
 
-    form = Format.DYNAMIC
+    fmt = Format.DYNAMIC
 
     def write(self, editor: Editor) -> None:
         """See `Emitter`."""

@@ -32,14 +32,14 @@ _LONG = 64  # characters
 def editors(
     model: ir.Model,
     plan: Plan,
-    form: Format,
+    fmt: Format,
     statistics: Statistics | None = None,
     chosen: Mapping[str, Chosen] | None = None,
 ) -> Iterator[Editor]:
     """Yield an editor for each graph of a model in which there is something to do, inner ones first.
 
     Args:
-        model: to edit. plan: to carry out. form: whose decisions concern the emitter.
+        model: to edit. plan: to carry out. fmt: whose decisions concern the emitter.
         statistics: that the plan was made from, for weight methods that go by them.
         chosen: codes of weights that are known already, by plan key.
 
@@ -49,7 +49,7 @@ def editors(
     common = _Common(model)
     by_graph: dict[object, list[Decision]] = {}
     for decision in plan.decisions:
-        if decision.action is Action.QUANTIZE and decision.format is form:
+        if decision.action is Action.QUANTIZE and decision.format is fmt:
             by_graph.setdefault(common.node(decision).graph, []).append(decision)
     for graph in reversed(bodies(model)):
         if graph in by_graph:

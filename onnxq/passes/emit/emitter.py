@@ -22,10 +22,10 @@ class Emitter(ir.passes.InPlacePass):
     """Carries out the decisions of one format.
 
     Attributes:
-        form: the format.
+        fmt: the format.
     """
 
-    form: ClassVar[Format]
+    fmt: ClassVar[Format]
 
     def __init__(
         self, plan: Plan, statistics: Statistics | None = None, chosen: Mapping[str, Chosen] | None = None
@@ -43,7 +43,7 @@ class Emitter(ir.passes.InPlacePass):
     def call(self, model: ir.Model) -> ir.passes.PassResult:
         """Rewrite the model; raises PlanError if the plan does not fit it."""
         changed = False
-        for editor in editors(model, self.plan, self.form, self.statistics, self.chosen):
+        for editor in editors(model, self.plan, self.fmt, self.statistics, self.chosen):
             self.write(editor)
             changed = changed or editor.changed
         if any(node.domain == CONTRIB for _, node in nodes(model)):

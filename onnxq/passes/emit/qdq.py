@@ -27,7 +27,7 @@ from onnxq.types.plan import TensorPlan
 class EmitQdq(Emitter):
     """Put QuantizeLinear and DequantizeLinear where the plan says (format qdq)."""
 
-    form = Format.QDQ
+    fmt = Format.QDQ
 
     def write(self, editor: Editor) -> None:
         """See `Emitter`."""

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 class EmitQOperator(Emitter):
     """Replace nodes by the integer operators that the plan names (format qoperator)."""
 
-    form = Format.QOPERATOR
+    fmt = Format.QOPERATOR
 
     def write(self, editor: Editor) -> None:
         """See `Emitter`."""

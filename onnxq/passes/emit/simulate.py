@@ -33,7 +33,7 @@ from onnxq.types.statistics import Statistics
 class Simulate(Emitter):
     """Round values to what their codes stand for, in float arithmetic, whatever the format."""
 
-    form = Format.QDQ
+    fmt = Format.QDQ
 
     def __init__(
         self, plan: Plan, statistics: Statistics | None = None, chosen: Mapping[str, Chosen] | None = None

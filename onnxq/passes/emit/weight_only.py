@@ -32,7 +32,7 @@ from onnxq.types.plan import Decision, Detour
 class EmitWeightOnly(Emitter):
     """Store weights as codes where the plan says (format weight-only)."""
 
-    form = Format.WEIGHT_ONLY
+    fmt = Format.WEIGHT_ONLY
 
     def write(self, editor: Editor) -> None:
         """See `Emitter`."""

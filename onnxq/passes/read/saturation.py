@@ -87,7 +87,7 @@ def _products(node: ir.Node) -> Iterator[tuple[IntegerProduct, str, Callable[[],
             if value is None or value.shape is None or running is None or kind is None or len(value.shape) < 2:
                 continue
             product = replace(
-                product_of(node, slot, form=operator.form, activations=running, weights=kind), op=operator.op
+                product_of(node, slot, fmt=operator.fmt, activations=running, weights=kind), op=operator.op
             )
             yield product, name_of(value), partial(_stored, value, product)
     elif key in _GROUPS:
@@ -98,7 +98,7 @@ def _products(node: ir.Node) -> Iterator[tuple[IntegerProduct, str, Callable[[],
             return
         if len(held.shape) < 2 or (key == "Conv" and not _is_quantized(node.outputs[0])):
             return  # between DequantizeLinear and float: no integer kernel
-        product = product_of(node, 1, form=Format.QDQ, activations=running, weights=held.params.scheme.dtype)
+        product = product_of(node, 1, fmt=Format.QDQ, activations=running, weights=held.params.scheme.dtype)
         yield replace(product, shape=held.shape), held.name, held.codes
 
 

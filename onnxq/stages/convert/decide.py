@@ -83,7 +83,7 @@ class _Maker:
         self.chosen_again: dict[str, ChosenAgain] = {}
         self._found = found
         self._opset = opset
-        self._form = recipe.format
+        self._fmt = recipe.format
         self._target = target
         self._portable = recipe.portable
         self._accuracy = recipe.accuracy_level
@@ -96,7 +96,7 @@ class _Maker:
             op=op_key(node),
             action=Action.QUANTIZE,
             reason=reason,
-            format=self._form,
+            format=self._fmt,
             outputs={0: self._activation(node.outputs[0])},
         )
 
@@ -132,7 +132,7 @@ class _Maker:
                 code=IMPORTED,
                 text="; ".join((self._what_runs(inputs, kernel), *(around.notes if around else ()))),
             ),
-            format=self._form,
+            format=self._fmt,
             inputs=dict(sorted(inputs.items())),
             outputs=outputs,
             kernel=kernel,
@@ -148,7 +148,7 @@ class _Maker:
 
     def _around(self, node: ir.Node, group: Group, row: Row) -> Written | str:
         """Return how a node is written around faults of the runtime, or why its codes cannot be."""
-        defaults, weight = self._target.defaults[self._form], facts.get(op_key(node)).weight
+        defaults, weight = self._target.defaults[self._fmt], facts.get(op_key(node)).weight
         held = [self._found.constants[name_of(node.inputs[slot])] for slot in group.constants if slot == weight]
         running = [self._params(node.inputs[slot]).scheme for slot in group.activations]
         level = self._level(node)  # 0 is a level too: the runtime's choice, which rounds nothing
@@ -179,19 +179,19 @@ class _Maker:
         """Return the target's row for a node, None where Q and DQ do without, or why there is none."""
         fact = facts.get(op_key(node))
         weight = None if fact.weight not in group.constants else self._params(node.inputs[fact.weight or 0])
-        rows = self._target.rows_for(op_key(node), self._form, portable=self._portable)
-        if self._form is Format.WEIGHT_ONLY:
+        rows = self._target.rows_for(op_key(node), self._fmt, portable=self._portable)
+        if self._fmt is Format.WEIGHT_ONLY:
             rows = tuple(row for row in rows if row.contrib is not self._portable)
-        if not rows and self._form is not Format.QDQ:
-            return f"{node.op_type} has no kernel in format {self._form}"
+        if not rows and self._fmt is not Format.QDQ:
+            return f"{node.op_type} has no kernel in format {self._fmt}"
         running = [self._params(node.inputs[slot]) for slot in group.activations]
-        defaults = self._target.defaults_for(op_key(node)).get(self._form)
+        defaults = self._target.defaults_for(op_key(node)).get(self._fmt)
         if defaults is None:
-            return f"target {self._target.name} runs nothing in format {self._form}"
+            return f"target {self._target.name} runs nothing in format {self._fmt}"
         wish = Wish(
             keep=None,
             rule=None,
-            format=self._form,
+            format=self._fmt,
             portable=self._portable,
             activations=running[0].scheme if running else defaults.activations,
             weights=defaults.weights if weight is None else weight.scheme,
@@ -199,12 +199,12 @@ class _Maker:
         )
         row = choose(rows, node, wish, weighted=weight is not None, refuses=lambda row: None)
         found = row if isinstance(row, Row) else None
-        if self._form is Format.QDQ:
+        if self._fmt is Format.QDQ:
             return found
         if found is None:
-            others = self._target.rows_for(op_key(node), self._form, portable=True)
+            others = self._target.rows_for(op_key(node), self._fmt, portable=True)
             only = choose(others, node, wish, weighted=weight is not None, refuses=lambda row: None)
-            if self._form is Format.WEIGHT_ONLY and isinstance(only, Row) and not self._is_moved(node, group):
+            if self._fmt is Format.WEIGHT_ONLY and isinstance(only, Row) and not self._is_moved(node, group):
                 self.in_form.add(name)
             return row[1] if isinstance(row, tuple) else ""
         return self._mismatch(node, group, found) or found
@@ -216,7 +216,7 @@ class _Maker:
 
     def _mismatch(self, node: ir.Node, group: Group, row: Row) -> str | None:
         """Return what an integer operator does not take of what a node came with, None if it takes everything."""
-        if self._form is Format.WEIGHT_ONLY:
+        if self._fmt is Format.WEIGHT_ONLY:
             return None
         fact = facts.get(op_key(node))
         if not group.output and row.output is Output.REQUIRED:
@@ -247,7 +247,7 @@ class _Maker:
         value = node.inputs[slot] if slot is not None and slot < len(node.inputs) else None
         if slot is None or weight is None or value is None or not group.activations:
             return {}
-        if slot not in group.constants and (self._form is Format.QDQ or (row is not None and row.float_bias)):
+        if slot not in group.constants and (self._fmt is Format.QDQ or (row is not None and row.float_bias)):
             return {}
         tensor = constant_tensor(value)
         if tensor is None or weight not in inputs:
@@ -323,7 +323,7 @@ class _Maker:
         if key == "Conv" and not group.output:  # between DequantizeLinear and float: no integer kernel
             return None
         running = self._params(node.inputs[group.activations[0]]).scheme.dtype
-        product = product_of(node, slot, form=self._form, activations=running, weights=held.params.scheme.dtype)
+        product = product_of(node, slot, fmt=self._fmt, activations=running, weights=held.params.scheme.dtype)
         return self._target.pair_limit(product, None)
 
     def _params(self, value: ir.Value | None) -> QuantParams:

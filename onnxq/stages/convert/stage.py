@@ -339,13 +339,13 @@ def _stay(left: Mapping[str, str], recipe: Recipe) -> str:
 _PER_CHANNEL, _BLOCKS, _TWO_BITS = 13, 21, 25  # opsets from which DequantizeLinear takes such
 
 
-def _worthwhile(model: ir.Model, found: Imported, form: Format) -> bool:
+def _worthwhile(model: ir.Model, found: Imported, fmt: Format) -> bool:
     """Tell whether something was found that is in another format.
 
     In format qoperator float operators stand between DQ and Q where their integer kernels are slower: a model without
     weights on codes in front of float operators is in that format already.
     """
-    if form is not Format.QOPERATOR:
+    if fmt is not Format.QOPERATOR:
         return bool(found.groups)
     return any(
         name in found.groups and facts.get(op_key(node)).weight in found.groups[name].constants

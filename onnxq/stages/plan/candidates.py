@@ -241,11 +241,11 @@ def _elsewhere(
     """
     op, kept = op_key(node), None
     # Codes that are looked up cost nothing; a table unpacked before every look would.
-    for form in (Format.DYNAMIC, Format.WEIGHT_ONLY)[: 1 if fact.rearranges else 2]:
-        rows = target.rows_for(op, form, portable=asked.portable) if form in target.defaults else ()
+    for fmt in (Format.DYNAMIC, Format.WEIGHT_ONLY)[: 1 if fact.rearranges else 2]:
+        rows = target.rows_for(op, fmt, portable=asked.portable) if fmt in target.defaults else ()
         if not rows:
             continue
-        wish = wish_for(recipe, target, op, name, weighted=is_weighted(node), instead=form)
+        wish = wish_for(recipe, target, op, name, weighted=is_weighted(node), instead=fmt)
         entry = _examine_weighted(name, node, fact, rows=rows, wish=wish, target=target, opset=opset, around=around)
         if isinstance(entry, Candidate):
             return entry

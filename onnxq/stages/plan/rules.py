@@ -62,14 +62,14 @@ def wish_for(
     spoken = [
         (index, rule) for index, rule in enumerate(recipe.rules) if rule.match.covers(op, name, weighted=weighted)
     ]
-    form = next((rule.format for _, rule in reversed(spoken) if rule.format is not None), recipe.format)
-    stands_in, form = instead is not None, instead or form
-    if form not in defaults:
-        advice = f": {target.instead[form]}" if form in target.instead else nearest(form, defaults)
-        raise RecipeError(f"target '{recipe.target}' runs nothing in format '{form}'{advice}")
-    activations = recipe.activations.over(defaults[form].activations)
-    weights = recipe.weights.over(defaults[form].weights)
-    method = recipe.weights.method or defaults[form].method
+    fmt = next((rule.format for _, rule in reversed(spoken) if rule.format is not None), recipe.format)
+    stands_in, fmt = instead is not None, instead or fmt
+    if fmt not in defaults:
+        advice = f": {target.instead[fmt]}" if fmt in target.instead else nearest(fmt, defaults)
+        raise RecipeError(f"target '{recipe.target}' runs nothing in format '{fmt}'{advice}")
+    activations = recipe.activations.over(defaults[fmt].activations)
+    weights = recipe.weights.over(defaults[fmt].weights)
+    method = recipe.weights.method or defaults[fmt].method
     keep, last, level = None, None, recipe.accuracy_level
     why: tuple[str, str | None] | None = None
     for index, rule in spoken:
@@ -82,19 +82,19 @@ def wish_for(
             weights = rule.weights.over(weights)
             method = rule.weights.method or method
     if weights.codebook is not None:
-        if form is not Format.WEIGHT_ONLY and keep is None:
+        if fmt is not Format.WEIGHT_ONLY and keep is None:
             raise RecipeError(
-                f"'{name}': format {form} has no codebooks; give it format {Format.WEIGHT_ONLY}, or weights of a dtype"
+                f"'{name}': format {fmt} has no codebooks; give it format {Format.WEIGHT_ONLY}, or weights of a dtype"
             )
         method = method if method in CODEBOOK_METHODS else CODEBOOK_METHODS[0]
-    if activations.outliers is not None and form.static and keep is None:
+    if activations.outliers is not None and fmt.static and keep is None:
         raise RecipeError(
-            f"'{name}': format {form} leaves no features out; give it format {Format.DYNAMIC}, or take `outliers` out"
+            f"'{name}': format {fmt} leaves no features out; give it format {Format.DYNAMIC}, or take `outliers` out"
         )
     return Wish(
         keep=keep,
         rule=last,
-        format=form,
+        format=fmt,
         portable=recipe.portable,
         activations=activations,
         weights=weights,
@@ -118,7 +118,7 @@ def check_rules(recipe: Recipe, nodes: Collection[tuple[str, str]], known_ops: C
         RecipeError: an operator type that does not exist, or a name or pattern that matches no node (unless the rule
             is optional); with the nearest spelling.
     """
-    static = {form for form in (recipe.format, *(rule.format for rule in recipe.rules)) if form and form.static}
+    static = {fmt for fmt in (recipe.format, *(rule.format for rule in recipe.rules)) if fmt and fmt.static}
     if len(static) > 1:
         found = " and ".join(sorted(static))
         raise RecipeError(f"the recipe mixes the formats {found}; what is calibrated is written in one of them")

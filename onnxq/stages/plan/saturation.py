@@ -152,5 +152,5 @@ class Pairs:
         if not entry.row.pairs or entry.node.inputs[slot] is None:
             return None
         running = entry.wish.activations.dtype
-        product = product_of(entry.node, slot, form=entry.wish.format, activations=running, weights=scheme.dtype)
+        product = product_of(entry.node, slot, fmt=entry.wish.format, activations=running, weights=scheme.dtype)
         return self._target.pair_limit(product, largest)

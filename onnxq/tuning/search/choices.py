@@ -116,11 +116,11 @@ def _kept(recipe: Recipe) -> tuple[Rule, ...]:
 
 
 def _check_static(way: Way, others: Iterable[Way]) -> None:
-    form = way.recipe.format
+    fmt = way.recipe.format
     for other in others:
-        if form.static and other.recipe.format.static and other.recipe.format is not form:
+        if fmt.static and other.recipe.format.static and other.recipe.format is not fmt:
             raise RecipeError(
-                f"it writes format {form}, '{other.name}' {other.recipe.format}; a model holds one of them"
+                f"it writes format {fmt}, '{other.name}' {other.recipe.format}; a model holds one of them"
             )
 
 
@@ -133,14 +133,14 @@ _ANY = Match(name="*")
 
 def _said(recipe: Recipe, op: str, name: str) -> Rule | None:
     """Return all that a recipe says of one node, as a rule for any node; None where it stays in float."""
-    form, activations, weights, kept, level = recipe.format, recipe.activations, recipe.weights, False, None
+    fmt, activations, weights, kept, level = recipe.format, recipe.activations, recipe.weights, False, None
     for rule in recipe.rules:
         if rule.match.covers(op, name):
-            kept, form, level = rule.keep is not None, rule.format or form, rule.accuracy_level or level
+            kept, fmt, level = rule.keep is not None, rule.format or fmt, rule.accuracy_level or level
             activations, weights = _over(rule.activations, activations), _over(rule.weights, weights)
     if kept:
         return None
-    return Rule(match=_ANY, format=form, activations=activations, weights=weights, accuracy_level=level)
+    return Rule(match=_ANY, format=fmt, activations=activations, weights=weights, accuracy_level=level)
 
 
 def _over(later: Any, earlier: Any) -> Any:
