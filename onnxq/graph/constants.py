@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from onnxq.graph.names import names, take_name
@@ -51,7 +52,8 @@ def moved_tensor(value: ir.Value | None) -> ir.TensorProtocol | None:
     """Return what `value` always holds where it is a constant, or moved from constants; None if it is neither.
 
     Exporters put Transpose, Slice, Concat ... between a weight and its operator. Folding leaves them where several
-    read the weight, since the model would grow by the copy. They are computed when the tensor's data is asked for.
+    read the weight, since the model would grow by the copy. They are computed when the tensor's data is asked for,
+    also where the node that moves them was taken out of the graph before.
     """
     tensor = constant_tensor(value)
     node = None if value is None else value.producer()
@@ -59,11 +61,18 @@ def moved_tensor(value: ir.Value | None) -> ir.TensorProtocol | None:
         return tensor
     if node.domain or node.op_type not in _MOVES or value.dtype is None or value.shape is None:
         return None
-    if not value.shape.is_static() or any(moved_tensor(source) is None for source in node.inputs if source is not None):
+    sources = [moved_tensor(source) for source in node.inputs]
+    if not value.shape.is_static() or any(
+        source is not None and tensor is None for source, tensor in zip(node.inputs, sources, strict=True)
+    ):
         return None
     import onnx_ir as ir
 
-    return ir.LazyTensor(lambda: ir.tensor(_moved(node)), dtype=value.dtype, shape=value.shape, name=value.name)
+    op, attributes = node.op_type, list(node.attributes.values())
+    opset = 13 if node.graph is None else node.graph.opset_imports.get("", 13)
+    return ir.LazyTensor(
+        lambda: ir.tensor(_moved(op, attributes, sources, opset)), dtype=value.dtype, shape=value.shape, name=value.name
+    )
 
 
 def untransposed(value: ir.Value) -> tuple[ir.Value, tuple[int, ...]]:
@@ -78,17 +87,17 @@ def untransposed(value: ir.Value) -> tuple[ir.Value, tuple[int, ...]]:
     return value, order
 
 
-def _moved(node: ir.Node) -> npt.NDArray[Any]:
+def _moved(
+    op: str, attributes: Sequence[ir.Attr], sources: Sequence[ir.TensorProtocol | None], opset: int
+) -> npt.NDArray[Any]:
+    """Return what an operator makes of constants, None for an input that is left out."""
     import numpy as np
     import onnx_ir as ir
     from onnx.reference import ReferenceEvaluator
 
-    opset = 13 if node.graph is None else node.graph.opset_imports.get("", 13)
-    feeds = {}
-    for value in node.inputs:
-        tensor = moved_tensor(value)
-        if value is not None and tensor is not None:
-            feeds[value.name or ""] = tensor.numpy()
+    feeds = {f"input_{slot}": tensor.numpy() for slot, tensor in enumerate(sources) if tensor is not None}
+    inputs = [ir.val(f"input_{slot}") if f"input_{slot}" in feeds else None for slot in range(len(sources))]
+    node = ir.Node("", op, inputs, attributes, outputs=[ir.val("output")])
     (result,) = ReferenceEvaluator(ir.to_proto(node), opsets={"": opset}).run(None, feeds)
     return np.asarray(result)
 

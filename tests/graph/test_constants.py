@@ -1,7 +1,7 @@
 import numpy as np
 import onnx_ir as ir
 import pytest
-from onnxq.graph.constants import constant_array, constant_tensor
+from onnxq.graph.constants import constant_array, constant_tensor, moved_tensor
 
 TEXT = """<ir_version: 8, opset_import: ["" : 17]>
 g (float[2] x, float[2] d) => (float[2] y) <float[2] w = {1, 2}, float[2] d = {3, 4}>
@@ -56,3 +56,19 @@ def test_asking_for_the_tensor_reads_no_data():
     value = ir.Value(name="w", const_value=missing)
     graph = ir.Graph([], [], nodes=[], initializers=[value])
     assert constant_tensor(graph.initializers["w"]) is missing
+
+
+def test_what_is_moved_from_a_constant_outlives_the_node_that_moves_it():
+    model = ir.from_onnx_text("""<ir_version: 8, opset_import: ["" : 17]>
+    g (float[2] x) => (float[3,2] y)
+    <float[2,3] w = {1, 2, 3, 4, 5, 6}, int64[2] s = {3, 2}> { t = Transpose <perm = [1, 0]> (w) y = Reshape (t, s) }
+    """)
+    transpose, reshape = model.graph
+    value = reshape.outputs[0]
+    value.shape, value.dtype = ir.Shape([3, 2]), ir.DataType.FLOAT
+    transpose.outputs[0].shape, transpose.outputs[0].dtype = ir.Shape([3, 2]), ir.DataType.FLOAT
+    tensor = moved_tensor(value)
+    model.graph.outputs.clear()
+    for node in (reshape, transpose):
+        model.graph.remove(node, safe=True)
+    assert tensor.numpy().tolist() == [[1.0, 4.0], [2.0, 5.0], [3.0, 6.0]]

@@ -464,6 +464,25 @@ def test_what_would_change_weights_leaves_them_and_says_so(options: dict[str, An
     assert all("it is on codes" in text for text in reasons)
 
 
+TIED = """
+<ir_version: 9, opset_import: ["" : 17]>
+net (int64[5] i) => (float[5,300] y) <float[300,32] t, float[32,32] w>
+{ e = Gather (t, i) h = MatMul (e, w) a = Tanh (h) o = Transpose <perm = [1, 0]> (t) y = MatMul (a, o) }
+"""
+
+
+@pytest.mark.parametrize("form", ["weight-only", "qdq", "qoperator"])
+def test_a_product_with_the_transpose_of_a_table_is_written_too(form: str) -> None:
+    """As in language models, whose table is stored once."""
+    options = {"calibration": [{"i": np.arange(5) * step} for step in range(1, 5)], "placement": "everywhere"}
+    model = written(proto(TIED), format="dynamic", **options)
+    assert ops(model)["Transpose"] == 1
+    found = written(model, format=form, **options)
+    assert not integer(found)
+    first, second = (run_model(each, options["calibration"][0])["y"] for each in (model, found))
+    assert np.abs(first - second).max() < 0.05 * np.abs(first).max()
+
+
 @pytest.mark.parametrize("form", ["weight-only", "qdq"])
 def test_what_stands_in_a_body_is_written_too(form: str) -> None:
     text = """
