@@ -15,22 +15,24 @@ import pytest
 from onnxq.targets.processor import PRETENDED, real_processor, this_processor
 
 PLANNER = (
-    "stages/doctor",
+    "diagnose",
+    "tuning/search",
     "stages/plan",
-    "stages/search",
     "targets/test_cuda.py",
     "targets/test_processor.py",
     "targets/test_rows.py",
     "targets/test_sums.py",
     "targets/test_tensorrt.py",
+    "recipes",
     "types",
     "ops",
     "cli/test_plan.py",
 )
 """The planner's part: tests about plans, targets and recipes, which hold on every machine, whatever `--processor` says.
 
-Kernels that such tests run are judged only where they are exact on every processor, or by `tests.integers`. Tests about
-what the machine's own processor does are marked `real_processor`, and skipped where `--processor` names another kind.
+Kernels that such tests run are judged only where they are exact on every processor, or by `tests.support.integers`.
+Tests about what the machine's own processor does are marked `real_processor`, and skipped where `--processor` names
+another kind.
 """
 
 os.environ["ONNXQ_COSTS"] = tempfile.mkdtemp(prefix="onnxq-costs-")

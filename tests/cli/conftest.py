@@ -6,7 +6,7 @@ import numpy as np
 import onnx_ir as ir
 import pytest
 from onnxq.graph.text import model_from_text
-from tests.cli.small import NET, images
+from tests.support.small_network import NET, images
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from onnxq.cli import main
-from tests.cli.small import images
+from tests.support.small_network import images
 
 Output = pytest.CaptureFixture[str]
 Refused = Callable[..., str]

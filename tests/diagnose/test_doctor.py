@@ -16,7 +16,7 @@ from onnxq.diagnose.doctor import advice_for
 from onnxq.errors import VerificationError
 from onnxq.graph.text import model_from_text
 from onnxq.types.diagnosis import State
-from tests.quantizing import quantize_text, text
+from tests.support.quantizing import quantize_text, text
 
 MLP = text("a = MatMul (x, w1) r = Relu (a) y = MatMul (r, w2)", "float[8,64] x", "float[8,16] y",
            "float[64,32] w1, float[32,16] w2")  # fmt: skip

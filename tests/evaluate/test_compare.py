@@ -7,7 +7,7 @@ from onnxq.data import open_source, signature
 from onnxq.evaluate.compare import compare
 from onnxq.files.pictures import comparison_picture
 from onnxq.graph.text import model_from_text
-from tests.quantizing import quantize_text
+from tests.support.quantizing import quantize_text
 
 NET = """
 <ir_version: 9, opset_import: ["" : 17]>

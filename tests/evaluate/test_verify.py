@@ -16,7 +16,7 @@ from onnxq.runtime.timing import Timing
 from onnxq.types.plan import Action, Decision, Plan, Reason, Role, TensorPlan
 from onnxq.types.report import OutputError
 from onnxq.types.scheme import PerChannel, QuantType, Scheme
-from tests.quantizing import text
+from tests.support.quantizing import text
 
 FLOAT = """
 <ir_version: 9, opset_import: ["" : 19]>

@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from onnxq.numerics import body, counting
 from onnxq.numerics.histogram import Accumulator, observe
-from tests.numerics.identity import identity
+from tests.support.statistics import identity
 
 RNG = np.random.default_rng(5)
 

@@ -19,7 +19,7 @@ from onnxq.errors import CalibrationError
 from onnxq.numerics.distribution import distribution
 from onnxq.numerics.histogram import MAX_BINS, Accumulator, empty, merge, observe
 from onnxq.types.statistics import Histogram, TensorStatistics
-from tests.numerics.identity import identity
+from tests.support.statistics import identity
 
 Array = npt.NDArray[Any]
 

@@ -5,7 +5,7 @@ import onnx.defs
 import pytest
 from onnxq.graph.text import model_from_text
 from onnxq.ops import clamp_bounds, facts
-from tests.quantizing import text
+from tests.support.quantizing import text
 
 
 @pytest.mark.parametrize("op", facts.names())

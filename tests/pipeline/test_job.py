@@ -8,7 +8,7 @@ from onnxq.errors import CalibrationError
 from onnxq.graph.text import model_from_text
 from onnxq.pipeline.job import Job
 from onnxq.types.recipe import Recipe
-from tests.quantizing import text
+from tests.support.quantizing import text
 
 MODEL = text(
     "a = MatMul (x, w) t = Tanh (a) y = MatMul (t, v)",

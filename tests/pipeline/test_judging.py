@@ -5,7 +5,7 @@ import pytest
 from onnxq import quantize
 from onnxq.errors import CalibrationError
 from onnxq.graph.text import model_from_text
-from tests.quantizing import text
+from tests.support.quantizing import text
 
 MODEL = text("y = MatMul (x, w)", "float[8,64] x", "float[8,32] y", "float[64,32] w")
 NOTHING_TO_DO = text("y = Tanh (x)", "float[8,64] x", "float[8,64] y")

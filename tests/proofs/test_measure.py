@@ -16,7 +16,7 @@ from onnxq.targets.processor import this_processor
 from onnxq.types.costs import Costs, CostTable
 from onnxq.types.plan import Action
 from onnxq.types.recipe import Recipe
-from tests.quantizing import text
+from tests.support.quantizing import text
 
 COSTS = Costs(
     source="a slow machine",

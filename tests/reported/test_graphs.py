@@ -5,7 +5,7 @@ import onnx
 import onnxq
 import pytest
 from onnxq.errors import ModelError
-from tests.reported.end_to_end import FORMATS, normal, quantize, with_weights
+from tests.support.end_to_end import FORMATS, normal, quantize, with_weights
 
 HEAD = '<ir_version: 8, opset_import: ["" : 17]>'
 TWO = f"{HEAD} g (float[4,32] x) => (float[4,16] y) {{ a = MatMul (x, w)  r = Relu (a)  y = MatMul (r, v) }}"

@@ -2,7 +2,7 @@
 
 import onnx
 import pytest
-from tests.reported.end_to_end import FORMATS, normal, quantize, with_weights
+from tests.support.end_to_end import FORMATS, normal, quantize, with_weights
 
 NET = """<ir_version: {ir}, opset_import: ["" : {opset}]>
 g (float[1,4,8,8] x) => (float[1,96] y) {{

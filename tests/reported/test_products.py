@@ -3,7 +3,7 @@
 import numpy as np
 import onnx
 import pytest
-from tests.reported.end_to_end import FORMATS, normal, quantize, with_weights
+from tests.support.end_to_end import FORMATS, normal, quantize, with_weights
 
 HEAD = '<ir_version: 8, opset_import: ["" : 17]>'
 

@@ -5,7 +5,7 @@ import onnx
 import onnxq
 import pytest
 from onnxq.runtime.session import run_model
-from tests.reported.end_to_end import FORMATS, normal, quantize, with_weights
+from tests.support.end_to_end import FORMATS, normal, quantize, with_weights
 
 HEAD = '<ir_version: 8, opset_import: ["" : 17]>'
 

@@ -6,7 +6,7 @@ from onnxq.graph.text import model_from_text
 from onnxq.runtime.attribution import node_times
 from onnxq.runtime.profile import NodeTime
 from onnxq.runtime.stopwatch import Stopwatch
-from tests.quantizing import quantize_text
+from tests.support.quantizing import quantize_text
 
 MODEL = """
 <ir_version: 9, opset_import: ["" : 17]>

@@ -6,7 +6,7 @@ import onnxq
 import pytest
 from onnxq.errors import RecipeError
 from onnxq.types.plan import Action
-from tests.quantizing import quantize_text, text
+from tests.support.quantizing import quantize_text, text
 
 # Of onnxruntime's CUDA provider (docs/OperatorKernels.md of onnxruntime 1.31), with int8 or float32 where it matters.
 KERNELS = {"Abs", "Add", "Cast", "Clip", "Div", "Max", "Min", "Mul", "ReduceMax", "ReduceMin", "Round", "Sub"} | {

@@ -12,7 +12,7 @@ from onnxq.graph.text import model_from_text
 from onnxq.runtime.saturation import adds_pairs
 from onnxq.runtime.session import run_model
 from onnxq.stages.rewrite import simulate
-from tests.quantizing import quantize_model, text
+from tests.support.quantizing import quantize_model, text
 
 CASES = {
     "conv": ("Conv <pads = [1, 1, 1, 1]> (x, w)", (2, 8, 6, 6), {"w": (12, 8, 3, 3)}),

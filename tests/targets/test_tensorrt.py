@@ -4,7 +4,7 @@ import onnx_ir as ir
 import pytest
 from onnxq.errors import RecipeError
 from onnxq.types.plan import Action
-from tests.quantizing import quantize_text, text
+from tests.support.quantizing import quantize_text, text
 
 BLOCK = text(
     "a = Conv <pads = [1, 1, 1, 1]> (x, v, b) r = Relu (a) c = Conv <pads = [1, 1, 1, 1]> (r, w, b) "

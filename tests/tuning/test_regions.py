@@ -3,8 +3,8 @@ import pytest
 from onnxq.graph.text import model_from_text
 from onnxq.tuning.regions import regions, units
 from onnxq.types.recipe import Recipe
-from tests.quantizing import quantize_text, text
-from tests.tuning.guard.conftest import TEXT
+from tests.support.quantizing import quantize_text, text
+from tests.support.tuning import TEXT
 
 CLAMPED = """
 <ir_version: 9, opset_import: ["" : 17]>

@@ -7,7 +7,7 @@ from onnxq.evaluate.served import as_written
 from onnxq.graph.text import model_from_text
 from onnxq.graph.walk import nodes
 from onnxq.runtime.session import run_model
-from tests.evaluate.served.graphs import model_with
+from tests.support.models import model_with
 
 PRODUCT = """
 <ir_version: 8, opset_import: ["" : 13]>

@@ -5,7 +5,7 @@ import pytest
 from onnxq.evaluate.served import CAUSES, Departure, Ran, cause_of, ran_at, why
 from onnxq.graph.text import model_from_text
 from onnxq.targets.faults import faults
-from tests.evaluate.served.graphs import model_with
+from tests.support.models import model_with
 
 HEAD = '<ir_version: 8, opset_import: ["" : 21, "com.microsoft" : 1]>'
 PRODUCT = (

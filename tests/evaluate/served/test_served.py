@@ -10,8 +10,8 @@ from onnxq.evaluate.served import Gap, Served, departures, falls_short, notable,
 from onnxq.graph.text import model_from_text
 from onnxq.runtime.saturation import adds_pairs
 from onnxq.runtime.session import run_model
-from tests.evaluate.served.graphs import model_with
-from tests.quantizing import quantize_model
+from tests.support.models import model_with
+from tests.support.quantizing import quantize_model
 
 TEXT = """
 <ir_version: 10, opset_import: ["" : 21]>

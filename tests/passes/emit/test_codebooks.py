@@ -18,7 +18,7 @@ from onnxq.types.plan import Action
 from onnxq.types.recipe import Recipe
 from onnxq.types.scheme import PerTensor
 from onnxq.weights import make_weight_method
-from tests.quantizing import quantize_model, quantize_text, text
+from tests.support.quantizing import quantize_model, quantize_text, text
 
 FAMILIES = {
     "matmul": ("y = MatMul (x, w)", "float[5,72] x", "float[5,96] y", "float[72,96] w"),

@@ -19,7 +19,7 @@ from onnxq.targets import targets
 from onnxq.types.float_type import FloatType
 from onnxq.types.recipe import Recipe
 from onnxq.types.statistics import Statistics
-from tests.quantizing import Quantized, quantize_model, quantize_text, text
+from tests.support.quantizing import Quantized, quantize_model, quantize_text, text
 
 KEEP = [{"match": {"name": "*"}, "keep": "float"}]
 RNG = np.random.default_rng(3)

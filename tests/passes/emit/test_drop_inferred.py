@@ -5,7 +5,7 @@ import onnxq
 from onnxq.graph.text import model_from_text
 from onnxq.passes.emit.drop_inferred import declared_values
 from onnxq.passes.manager import run_pipeline
-from tests.quantizing import text
+from tests.support.quantizing import text
 
 MODEL = text("a = Neg (x) b = Exp (a) y = Tanh (b)", "float[2] x", "float[2] y")
 

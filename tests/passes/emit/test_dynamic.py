@@ -15,8 +15,8 @@ from onnxq.numerics.pair_safe import breaks
 from onnxq.runtime.session import run_model
 from onnxq.types.plan import Action
 from onnxq.types.scheme import QuantType
-from tests.integers import accumulated, exact_here, exactly
-from tests.quantizing import quantize_model, quantize_text, text
+from tests.support.integers import accumulated, exact_here, exactly
+from tests.support.quantizing import quantize_model, quantize_text, text
 
 ROW = "float[5,8] x"
 

@@ -16,8 +16,8 @@ from onnxq.runtime.session import run_model
 from onnxq.stages.prepare import prepare
 from onnxq.stages.rewrite import simulate
 from onnxq.types.plan import Action, Role
-from tests.passes.emit.forms import FORMS
-from tests.quantizing import quantize_model
+from tests.support.forms import FORMS
+from tests.support.quantizing import quantize_model
 
 EMITTERS = {
     "qdq": {"format": "qdq"},

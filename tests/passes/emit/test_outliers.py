@@ -9,8 +9,8 @@ from onnxq.graph.text import model_from_text
 from onnxq.runtime.session import run_model
 from onnxq.stages.rewrite import simulate
 from onnxq.types.plan import FloatFeatures
-from tests.integers import accumulated
-from tests.quantizing import quantize_text, text
+from tests.support.integers import accumulated
+from tests.support.quantizing import quantize_text, text
 
 LLM_INT8 = {
     "format": "dynamic",

@@ -19,9 +19,9 @@ from onnxq.stages.rewrite import rewrite
 from onnxq.targets import targets
 from onnxq.types.format import Format
 from onnxq.types.plan import Plan
-from tests.passes.emit.families import FAMILIES
-from tests.passes.emit.test_qdq import BRANCHES, FEEDS, initializers, lines, node
-from tests.quantizing import Quantized, plan_for, quantize_model, quantize_text, text
+from tests.support.families import FAMILIES
+from tests.support.quantizing import Quantized, plan_for, quantize_model, quantize_text, text
+from tests.support.written import BRANCHES, FEEDS, initializers, lines, node
 
 import models
 

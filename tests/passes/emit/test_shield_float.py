@@ -10,7 +10,7 @@ from onnxq.runtime.readback import op_counts, optimized_graph
 from onnxq.runtime.session import run_model
 from onnxq.types.format import Format
 from onnxq.types.plan import Plan
-from tests.quantizing import plan_for, quantize_text, text
+from tests.support.quantizing import plan_for, quantize_text, text
 
 RNG = np.random.default_rng(0)
 PICTURE, ROWS = RNG.standard_normal((1, 4, 6, 6)).astype(np.float32), RNG.standard_normal((5, 8)).astype(np.float32)

@@ -8,7 +8,7 @@ import pytest
 from onnxq.graph.text import model_from_text
 from onnxq.runtime.session import run_model
 from onnxq.stages.rewrite import simulate
-from tests.quantizing import quantize_text, text
+from tests.support.quantizing import quantize_text, text
 
 CONV = text(
     "a = Conv (x, w, b) r = Relu (a) p = MaxPool <kernel_shape = [2, 2]> (r) f = Flatten (p) y = MatMul (f, v)",

@@ -11,7 +11,7 @@ from onnxq.runtime.session import run_model
 from onnxq.stages.rewrite import simulate
 from onnxq.types.recipe import Recipe
 from onnxq.types.scheme import PerTensor, QuantType, Scheme
-from tests.quantizing import quantize_text, text
+from tests.support.quantizing import quantize_text, text
 
 FORMS = {
     "matmul": ("y = MatMul (x, w)", "128,96", False),

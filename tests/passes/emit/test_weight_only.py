@@ -16,7 +16,7 @@ from onnxq.passes import passes
 from onnxq.runtime.session import run_model
 from onnxq.stages.rewrite import rewrite
 from onnxq.weights import make_weight_method
-from tests.quantizing import plan_for, quantize_model, quantize_text, text
+from tests.support.quantizing import plan_for, quantize_model, quantize_text, text
 
 EXACT = 100  # dB: nothing but float32 rounding
 

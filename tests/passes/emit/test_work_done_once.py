@@ -6,7 +6,7 @@ import pytest
 from onnxq.graph.spill import Spill
 from onnxq.passes.emit import constants, integer_weights
 from onnxq.stages.plan import saturation as levels
-from tests.quantizing import quantize_text, text
+from tests.support.quantizing import quantize_text, text
 
 LAYERS = 5
 STACK = text(

@@ -3,7 +3,7 @@ import pytest
 from onnxq.graph.text import model_from_text
 from onnxq.passes.manager import run_pipeline
 from onnxq.runtime.session import run_model
-from tests.quantizing import text
+from tests.support.quantizing import text
 
 X = {"x": np.random.default_rng(0).standard_normal((4, 8)).astype(np.float32)}
 

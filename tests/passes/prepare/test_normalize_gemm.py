@@ -4,7 +4,7 @@ from onnxq.graph.text import model_from_text
 from onnxq.passes.manager import run_pipeline
 from onnxq.runtime.readback import op_counts, optimized_graph
 from onnxq.runtime.session import run_model
-from tests.quantizing import text
+from tests.support.quantizing import text
 
 X = np.random.default_rng(0).standard_normal((4, 8)).astype(np.float32)
 

@@ -16,8 +16,8 @@ import onnxq
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 from onnxq.runtime.session import run_model
-from tests import converting
-from tests.converting import ops, proto
+from tests.support import converting
+from tests.support.converting import ops, proto
 
 written = functools.partial(converting.written, format="weight-only")
 

@@ -9,7 +9,7 @@ from onnxq.passes.read.saturation import saturating
 from onnxq.runtime.saturation import adds_pairs
 from onnxq.runtime.session import run_model
 from onnxq.targets import targets
-from tests.quantizing import quantize_model, text
+from tests.support.quantizing import quantize_model, text
 
 AVX2, VNNI = targets.get("cpu-avx2"), targets.get("cpu-vnni")
 PRODUCTS = {

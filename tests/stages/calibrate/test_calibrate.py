@@ -1,6 +1,5 @@
 """Calibration in one process: what is observed, in what portions, and what happens when something goes wrong."""
 
-import dataclasses
 import weakref
 
 import numpy as np
@@ -14,18 +13,8 @@ from onnxq.runtime.taps import Taps
 from onnxq.stages.calibrate import calibrate, findings, survey
 from onnxq.stages.calibrate import checkpoint as checkpoint_module
 from onnxq.types.statistics import Histogram
-from tests.quantizing import text
-
-# Elementwise, so that every sample's values are the same bits in any batch.
-TEXT = """
-<ir_version: 8, opset_import: ["" : 17]>
-small (float[N,L] x) => (float[N,L] y)
-<float two = {2}, float third = {0.3333}>
-{ a = Mul (x, third)  b = Relu (a)  c = Mul (b, two)  y = Sub (x, c) }
-"""
-TENSORS = ("x", "a", "b", "c", "y")
-RNG = np.random.default_rng(7)
-SAMPLES = RNG.standard_normal((24, 50)).astype(np.float32)
+from tests.support.calibrating import SAMPLES, TENSORS, TEXT, RecordingProgress, batched, plain
+from tests.support.quantizing import text
 
 
 @pytest.fixture
@@ -33,47 +22,8 @@ def model():
     return ir.from_onnx_text(TEXT)
 
 
-class Told:
-    """A Progress that remembers."""
-
-    def __init__(self, fail_at=None):
-        self.calls, self.notes, self.done, self.fail_at = [], [], 0, fail_at
-
-    def start(self, total, description):
-        self.calls.append((description, total))
-        self.done = 0
-
-    def advance(self, n):
-        self.done += n
-        if self.fail_at is not None and self.done >= self.fail_at:
-            raise KeyboardInterrupt
-
-    def note(self, text):
-        self.notes.append(text)
-
-    def finish(self):
-        self.calls.append(("finish", self.done))
-
-
-def batched(size, samples=SAMPLES):
-    return [{"x": samples[start : start + size]} for start in range(0, len(samples), size)]
-
-
 def source_of(model, data=None, **options):
     return open_source(batched(3) if data is None else data, signature(model), **options)
-
-
-def plain(value):
-    """Data types as nested plain values, arrays as bytes: equal means bit-identical."""
-    if dataclasses.is_dataclass(value):
-        return {field.name: plain(getattr(value, field.name)) for field in dataclasses.fields(value)}
-    if isinstance(value, np.ndarray):
-        return (value.dtype.str, value.shape, value.tobytes())
-    if isinstance(value, dict):
-        return {key: plain(each) for key, each in value.items()}
-    if isinstance(value, tuple):
-        return [plain(each) for each in value]
-    return value
 
 
 def without_sums(value):
@@ -129,7 +79,8 @@ def test_batching_and_order_change_nothing(model, size):
 
 
 def test_variable_shapes(model):
-    data = [{"x": RNG.standard_normal((rows, length)).astype(np.float32)} for rows, length in ((3, 7), (5, 2), (8, 90))]
+    rng = np.random.default_rng(7)
+    data = [{"x": rng.standard_normal((rows, length)).astype(np.float32)} for rows, length in ((3, 7), (5, 2), (8, 90))]
     seen = calibrate(model, ["x"], source_of(model, data)).tensors["x"]
     assert seen.shapes == ((1, 1), (2, 90))
     assert seen.samples == 16
@@ -137,7 +88,7 @@ def test_variable_shapes(model):
 
 
 def test_waves_are_announced_and_counted(model):
-    progress = Told()
+    progress = RecordingProgress()
     seen = calibrate(model, TENSORS, source_of(model), memory=2 * 50 * 4, progress=progress)
     assert progress.notes == ["the tapped tensors do not fit into memory at once: 3 waves over the data"]
     assert progress.calls == [
@@ -153,7 +104,7 @@ def test_waves_are_announced_and_counted(model):
 
 def test_a_larger_batch_than_foreseen_starts_afresh(model):
     data = [{"x": np.ones((1, 10), np.float32)}, {"x": np.full((1, 1000), 2, np.float32)}]
-    progress = Told()
+    progress = RecordingProgress()
     seen = calibrate(model, TENSORS, source_of(model, data), memory=5 * 1000 * 4, progress=progress)
     # The square of its length would not fit, its true size does.
     assert progress.notes == ["the data, batch 2 is larger than those before it; calibration begins afresh for it"]
@@ -234,12 +185,12 @@ def test_an_interrupted_calibration_goes_on_where_it_was(model, tmp_path, monkey
     path = tmp_path / "state.npz"
     wanted = plain(calibrate(model, TENSORS, source_of(model)))
     with pytest.raises(KeyboardInterrupt):
-        calibrate(model, TENSORS, source_of(model), checkpoint=path, progress=Told(fail_at=9), threads=1)
+        calibrate(model, TENSORS, source_of(model), checkpoint=path, progress=RecordingProgress(fail_at=9), threads=1)
     assert path.exists()
     ran = []
     run = Taps.run
     monkeypatch.setattr(Taps, "run", lambda self, feeds: ran.append(feeds["x"]) or run(self, feeds))
-    progress = Told()
+    progress = RecordingProgress()
     seen = calibrate(model, TENSORS, source_of(model), checkpoint=path, progress=progress, threads=1)
     assert progress.notes == ["9 samples were observed before; going on from there"]
     np.testing.assert_array_equal(np.concatenate(ran), SAMPLES[9:])
@@ -251,7 +202,7 @@ def test_waves_resume_too(model, tmp_path):
     path = tmp_path / "state.npz"
     wanted = plain(calibrate(model, TENSORS, source_of(model)))
 
-    class SecondWave(Told):
+    class SecondWave(RecordingProgress):
         def advance(self, n):
             super().advance(n)
             if len(self.calls) == 3 and self.done == 12:
@@ -260,7 +211,7 @@ def test_waves_resume_too(model, tmp_path):
     with pytest.raises(KeyboardInterrupt):
         calibrate(model, TENSORS, source_of(model), checkpoint=path, memory=700, progress=SecondWave())
     assert sorted(each.name for each in tmp_path.iterdir()) == ["state.npz", "state.npz.2"]
-    progress = Told()
+    progress = RecordingProgress()
     seen = calibrate(model, TENSORS, source_of(model), checkpoint=path, memory=700, progress=progress)
     assert progress.notes[1:] == [
         "24 samples were observed before; going on from there",
@@ -274,7 +225,7 @@ def test_checkpoints_are_written_on_the_way(model, tmp_path, monkeypatch):
     monkeypatch.setattr(checkpoint_module, "INTERVAL_SECONDS", 0.0)
     path, found = tmp_path / "state.npz", []
 
-    class Look(Told):
+    class Look(RecordingProgress):
         def advance(self, n):
             super().advance(n)
             found.append(checkpoint_module.load_statistics(path).samples if path.exists() else None)
@@ -286,20 +237,20 @@ def test_checkpoints_are_written_on_the_way(model, tmp_path, monkeypatch):
 def test_a_checkpoint_of_something_else_is_not_used(model, tmp_path):
     path = tmp_path / "state.npz"
     with pytest.raises(KeyboardInterrupt):
-        calibrate(model, TENSORS, source_of(model), checkpoint=path, progress=Told(fail_at=9))
-    progress = Told()
+        calibrate(model, TENSORS, source_of(model), checkpoint=path, progress=RecordingProgress(fail_at=9))
+    progress = RecordingProgress()
     seen = calibrate(model, ["x"], source_of(model), checkpoint=path, progress=progress)
     assert "of another model, data or options; calibration begins afresh" in progress.notes[0]
     assert seen.tensors["x"].count == SAMPLES.size
     path.write_text("rubbish")
-    progress = Told()
+    progress = RecordingProgress()
     calibrate(model, ["x"], source_of(model), checkpoint=path, progress=progress)
     assert "checkpoint not used, calibration begins afresh" in progress.notes[0]
 
 
 def test_bad_data_halfway_names_the_batch_and_keeps_the_checkpoint(model, tmp_path):
     data = [*batched(3), {"x": np.array([[np.nan]], np.float32)}]
-    progress = Told()
+    progress = RecordingProgress()
     with pytest.raises(CalibrationError, match=r"the data, batch 9: input 'x' holds 1 NaN"):
         calibrate(
             model, TENSORS, source_of(model, data), checkpoint=tmp_path / "state.npz", progress=progress, threads=1

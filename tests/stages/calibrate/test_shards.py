@@ -13,7 +13,7 @@ from onnxq.data import open_source, signature
 from onnxq.errors import CalibrationError, MissingDependencyError
 from onnxq.stages.calibrate import calibrate, processes, shards
 from onnxq.stages.calibrate.processes import engine
-from tests.stages.calibrate.test_calibrate import SAMPLES, TENSORS, TEXT, Told, batched, plain
+from tests.support.calibrating import SAMPLES, TENSORS, TEXT, RecordingProgress, batched, plain
 
 
 @pytest.fixture
@@ -64,7 +64,7 @@ def test_the_model_is_sent_to_those_who_lack_it(model, source, monkeypatch):
 
 def test_a_lost_task_runs_here_and_counts_once(model, source):
     wanted = plain(calibrate(model, TENSORS, source))
-    progress = Told()
+    progress = RecordingProgress()
     with Counting(lose={3, 10, 11}) as executor:
         assert plain(calibrate(model, TENSORS, source, executor=executor, progress=progress)) == wanted
     assert progress.notes == ["a worker was lost (ConnectionError: gone); its samples run in this process"]
@@ -73,7 +73,7 @@ def test_a_lost_task_runs_here_and_counts_once(model, source):
 def test_a_closed_executor_is_a_lost_worker(model, source):
     executor = ThreadPoolExecutor(1)
     executor.shutdown()
-    progress = Told()
+    progress = RecordingProgress()
     assert calibrate(model, TENSORS, source, executor=executor, progress=progress).samples == 24
     assert "cannot schedule new futures after shutdown" in progress.notes[0]
 
@@ -116,7 +116,7 @@ def test_a_model_too_large_to_send_says_so(model, source, monkeypatch):
 def test_a_killed_process_loses_nothing(model, source):
     wanted = plain(calibrate(model, TENSORS, source))
 
-    class Killer(Told):
+    class Killer(RecordingProgress):
         def advance(self, n):
             super().advance(n)
             if self.done == 4:
@@ -134,7 +134,7 @@ def test_a_dask_cluster_gives_the_same_bits_though_a_worker_is_killed(model, sou
     options = {"n_workers": 2, "threads_per_worker": 1, "processes": True, "dashboard_address": None}
     with distributed.LocalCluster(**options, silence_logs=50) as cluster:
 
-        class Killer(Told):
+        class Killer(RecordingProgress):
             def advance(self, n):
                 super().advance(n)
                 if self.done == 4:

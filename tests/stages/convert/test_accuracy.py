@@ -12,7 +12,7 @@ import onnxq
 import pytest
 from onnxq.graph.text import model_from_text
 from onnxq.runtime.session import run_model
-from tests import converting
+from tests.support import converting
 
 written = functools.partial(converting.written, format="weight-only")
 

@@ -15,7 +15,7 @@ import onnxq
 import pytest
 from onnx.reference import ReferenceEvaluator
 from onnxq.runtime.session import run_model
-from tests.converting import ops, proto, written
+from tests.support.converting import ops, proto, written
 
 NET = """
 <ir_version: 9, opset_import: ["" : 17]>

@@ -7,7 +7,7 @@ import pytest
 from onnxq.graph.text import model_from_text
 from onnxq.runtime.session import run_model
 from onnxq.types.plan import Action
-from tests.converting import ops, proto
+from tests.support.converting import ops, proto
 
 HEAD = '<ir_version: 10, opset_import: ["" : {opset}]>\n'
 PRODUCT = """

@@ -18,7 +18,7 @@ from onnx import numpy_helper
 from onnxq.numerics.pair_safe import breaks
 from onnxq.runtime.saturation import adds_pairs
 from onnxq.runtime.session import run_model
-from tests.converting import ops, proto, written
+from tests.support.converting import ops, proto, written
 
 NET = """
 <ir_version: 9, opset_import: ["" : 17]>

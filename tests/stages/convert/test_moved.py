@@ -15,7 +15,7 @@ import onnxq
 import pytest
 from onnx import numpy_helper
 from onnxq.runtime.session import run_model
-from tests.converting import ops
+from tests.support.converting import ops
 
 ROWS, COLUMNS = 24, 96  # outputs and inputs
 RNG = np.random.default_rng(0)

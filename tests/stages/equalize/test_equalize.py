@@ -13,7 +13,7 @@ from onnxq.pipeline.job import Job
 from onnxq.runtime.session import run_model
 from onnxq.types.plan import Action
 from onnxq.types.recipe import Recipe
-from tests.quantizing import text
+from tests.support.quantizing import text
 
 BLOCK = (
     "n = LayerNormalization (x, g) a = MatMul (n, w) r = Relu (a) b = MatMul (r, v) s = Add (b, x)"

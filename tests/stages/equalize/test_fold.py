@@ -9,7 +9,7 @@ from onnxq.passes.manager import run_pipeline
 from onnxq.runtime.session import run_model
 from onnxq.stages.equalize.fold import Folded, fold
 from onnxq.stages.prepare import prepare
-from tests.quantizing import text
+from tests.support.quantizing import text
 
 X = "float[2,5,8] x"
 LINEAR = "float[8,12] w, float[12] b, float[12,4] v"

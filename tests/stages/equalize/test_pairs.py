@@ -9,7 +9,7 @@ from onnxq.graph.text import model_from_text
 from onnxq.pipeline.job import Job
 from onnxq.runtime.session import run_model
 from onnxq.types.recipe import Recipe
-from tests.quantizing import text
+from tests.support.quantizing import text
 
 MOBILE = text(
     "a = Conv (x, w, wb) r = Relu (a) d = Conv <group = 6, pads = [1, 1, 1, 1]> (r, v, vb) s = Relu (d)"

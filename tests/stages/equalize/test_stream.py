@@ -11,7 +11,7 @@ from onnxq.pipeline.job import Job
 from onnxq.runtime.session import run_model
 from onnxq.types.plan import Action
 from onnxq.types.recipe import Recipe
-from tests.quantizing import text
+from tests.support.quantizing import text
 
 SHAPE = Shape(layers=2, heads=4, key_heads=2, width=48, inner=96, vocabulary=60, rotary_base=10000.0, epsilon=1e-5)
 

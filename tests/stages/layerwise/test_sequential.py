@@ -16,7 +16,7 @@ from onnxq.types.inputs import Inputs, Needs
 from onnxq.types.recipe import Recipe
 from onnxq.weights import weight_methods
 from onnxq.weights.rtn import RoundToNearest
-from tests.quantizing import _plan
+from tests.support.quantizing import plan_with_statistics
 
 METHOD = "gptq:sequential=true"
 TEXT = """
@@ -82,7 +82,7 @@ def test_every_layer_is_quantized_by_what_the_quantized_layers_before_it_compute
     model, weights = layers()
     data = samples()
     recipe = Recipe.parse({"format": "weight-only", "weights": {"method": "spy"}})
-    plan, statistics = _plan(model, {"x": np.concatenate([each["x"] for each in data])}, recipe)
+    plan, statistics = plan_with_statistics(model, {"x": np.concatenate([each["x"] for each in data])}, recipe)
     assert wants_data(plan)
     before = {name: model.graph.initializers[name].const_value.numpy().copy() for name in weights}
     chosen = choose_in_order(model, plan, statistics, open_source(data, signature(model)))

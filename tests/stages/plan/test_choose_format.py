@@ -7,7 +7,7 @@ from onnxq.stages.plan import choose_format
 from onnxq.targets import targets
 from onnxq.types.format import Format
 from onnxq.types.recipe import Recipe
-from tests.quantizing import text
+from tests.support.quantizing import text
 
 CONV = text(
     "c = Conv (x, w) f = Flatten (c) y = MatMul (f, v)",

@@ -7,7 +7,7 @@ import pytest
 from onnxq.evaluate.kernels import read_kernels
 from onnxq.graph.text import model_from_text
 from onnxq.targets import Output, targets
-from tests.quantizing import Quantized, quantize_model, text
+from tests.support.quantizing import Quantized, quantize_model, text
 
 PRODUCTS = {
     "Conv": ("p = Conv (x, w, b)", "float[1,8,6,6] x", "[1,8,4,4]", "float[8,8,3,3] w, float[8] b"),

@@ -10,8 +10,8 @@ from onnxq.types.plan import Action, Role
 from onnxq.types.recipe import Recipe
 from onnxq.types.scheme import PerChannel, PerTensor, QuantType
 from onnxq.types.statistics import Statistics
-from tests import quantizing
-from tests.quantizing import plan_for, text
+from tests.support import quantizing
+from tests.support.quantizing import plan_for, text
 
 CONV = text("a = Conv (x, w, b) y = Relu (a)", "float[1,3,8,8] x", "float[1,4,6,6] y", "float[4,3,3,3] w, float[4] b")
 

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from tests.quantizing import quantize_text
+from tests.support.quantizing import quantize_text
 
 TEXT = """
 <ir_version: 10, opset_import: ["" : 21]>

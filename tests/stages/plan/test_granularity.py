@@ -4,7 +4,7 @@ import numpy as np
 import onnx_ir as ir
 import pytest
 from onnxq.graph.text import model_from_text
-from tests.quantizing import quantize_model, quantize_text, text
+from tests.support.quantizing import quantize_model, quantize_text, text
 
 STACK = text("y = MatMul (x, w)", "float[2,16,32] x", "float[2,16,24] y", "float[2,32,24] w")
 

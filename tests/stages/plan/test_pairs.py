@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from onnxq.errors import RecipeError
 from onnxq.types.plan import Action
-from tests.quantizing import quantize_text, text
+from tests.support.quantizing import quantize_text, text
 
 CONV = text("y = Conv <pads = [1, 1, 1, 1]> (x, w)", "float[1,8,6,6] x", "float[1,12,6,6] y", "float[12,8,3,3] w")
 DEPTHWISE = text("y = Conv <group = 8> (x, w)", "float[1,8,6,6] x", "float[1,8,4,4] y", "float[8,1,3,3] w")

@@ -6,7 +6,7 @@ import onnxq
 import pytest
 from onnxq.errors import RecipeError
 from onnxq.graph.text import model_from_text
-from tests.quantizing import text
+from tests.support.quantizing import text
 
 MODEL = text(
     "h = MatMul (x, w) r = Relu (h) y = Gemm (r, v)",

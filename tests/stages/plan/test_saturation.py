@@ -6,7 +6,7 @@ import pytest
 from onnxq.graph.text import model_from_text
 from onnxq.numerics.pair_safe import breaks
 from onnxq.stages.plan import saturation as levels
-from tests.quantizing import quantize_model, text
+from tests.support.quantizing import quantize_model, text
 
 RNG = np.random.default_rng(0)
 POSITIVE = RNG.choice([0.9, 1.0], (256, 32)) * RNG.uniform(0.3, 1, (256, 32))

@@ -17,7 +17,7 @@ from onnxq.stages.prepare import prepare
 from onnxq.stages.rewrite import rewrite, simulate
 from onnxq.targets import targets
 from onnxq.types.recipe import Recipe
-from tests.quantizing import text
+from tests.support.quantizing import text
 
 FORMATS = ["qdq", "qoperator", "dynamic", "weight-only"]
 EVERYWHERE = {"placement": "everywhere"}

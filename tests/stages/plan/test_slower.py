@@ -1,7 +1,7 @@
 """Kernels that are no gain: a node stays in float and says what would do, unless kernels are wanted everywhere."""
 
 import pytest
-from tests.quantizing import quantize_text, text
+from tests.support.quantizing import quantize_text, text
 
 DEPTHWISE = text("y = Conv <group = 8> (x, w)", "float[1,8,6,6] x", "float[1,8,4,4] y", "float[8,1,3,3] w")
 ZERO_POINTS = {"dtype": "uint8", "symmetric": False}

@@ -4,7 +4,7 @@ import pytest
 from onnxq.errors import RecipeError
 from onnxq.files.recipe import make_recipe
 from onnxq.graph.text import model_from_text
-from tests.quantizing import plan_for, text
+from tests.support.quantizing import plan_for, text
 
 MODEL = text("[conv0] c = Conv (x, w) [act] y = Relu (c)", "float[1,8,6,6] x", "float[1,8,4,4] y", "float[8,8,3,3] w")
 

@@ -8,7 +8,7 @@ import pytest
 from onnxq.errors import VerificationError
 from onnxq.graph.text import model_from_text
 from onnxq.runtime.session import run_model
-from tests.quantizing import quantize_model, text
+from tests.support.quantizing import quantize_model, text
 
 RNG = np.random.default_rng(0)
 LARGE = {"x": RNG.standard_normal((1, 8, 4, 4)).astype(np.float32) * 5}

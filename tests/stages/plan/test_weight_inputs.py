@@ -13,7 +13,7 @@ from onnxq.stages.rewrite import rewrite, simulate
 from onnxq.types.inputs import Needs
 from onnxq.weights import weight_methods
 from onnxq.weights.rtn import RoundToNearest
-from tests.quantizing import plan_for, quantize_model, quantize_text, text
+from tests.support.quantizing import plan_for, quantize_model, quantize_text, text
 
 RNG = np.random.default_rng(5)
 GIVEN = {}

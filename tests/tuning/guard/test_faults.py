@@ -17,8 +17,8 @@ from onnxq.tuning.guard import guard
 from onnxq.tuning.guard.faults import FaultGuard
 from onnxq.tuning.guard.forms import forms_of
 from onnxq.types.recipe import Recipe
-from tests.quantizing import quantize_text
-from tests.tuning.guard.conftest import TEXT, Workshop
+from tests.support.quantizing import quantize_text
+from tests.support.tuning import TEXT, Workshop
 
 
 def weights(model: ir.Model, kind: ir.DataType) -> set[str]:

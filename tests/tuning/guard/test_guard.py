@@ -11,7 +11,7 @@ from onnxq.tuning.guard import run as guard_run
 from onnxq.tuning.guard.latency import SpeedGuard
 from onnxq.types.guarding import Verdict
 from onnxq.types.recipe import Recipe
-from tests.tuning.guard.conftest import Clock, Workshop
+from tests.support.tuning import Clock, Workshop
 
 FASTER = dict.fromkeys(("m1", "m2", "m3", "m4"), (2.0, 1.0))
 

@@ -12,7 +12,7 @@ import pytest
 from onnxq.cli import main
 from onnxq.errors import RecipeError, VerificationError
 from onnxq.graph.text import model_from_text
-from tests.cli.small import NET, images
+from tests.support.small_network import NET, images
 
 # Wide layers with one in their midst whose weights are of very different sizes, so that 4 bits spoil it.
 TEXT = """

@@ -56,10 +56,10 @@ class Quantized:
 
 
 def plan_for(model: ir.Model, feeds: Feeds, **options: Any) -> Plan:
-    return _plan(model, feeds, Recipe.parse(options))[0]
+    return plan_with_statistics(model, feeds, Recipe.parse(options))[0]
 
 
-def _plan(model: ir.Model, feeds: Feeds, recipe: Recipe) -> tuple[Plan, Statistics]:
+def plan_with_statistics(model: ir.Model, feeds: Feeds, recipe: Recipe) -> tuple[Plan, Statistics]:
     target = targets.get(recipe.target)
     features = observed_features(model, recipe, target)
     statistics = calibrate(
@@ -83,7 +83,7 @@ def quantize_model(model: ir.Model, feeds: Feeds | None = None, **options: Any) 
         rng = np.random.default_rng(1)
         shapes = {value.name: [int(dim) for dim in value.shape] for value in model.graph.inputs}
         feeds = {name: rng.standard_normal(shape).astype(np.float32) for name, shape in shapes.items()}
-    plan, statistics = _plan(model, feeds, Recipe.parse(options))
+    plan, statistics = plan_with_statistics(model, feeds, Recipe.parse(options))
     quantized, _ = rewrite(model, plan, statistics=statistics)
     onnx.checker.check_model(ir.to_proto(quantized), full_check=True)
     return Quantized(model, plan, quantized, feeds)

@@ -10,7 +10,7 @@ from onnxq.graph.text import model_from_text
 from onnxq.recipes import recipe_names, recipe_text
 from onnxq.runtime.session import run_model
 from onnxq.types.plan import Action, Role
-from tests.quantizing import text
+from tests.support.quantizing import text
 
 MODEL = text(
     "h = MatMul (x, w) r = Relu (h) y = MatMul (r, v)",

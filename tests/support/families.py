@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from tests.quantizing import text
+from tests.support.quantizing import text
 
 
 @dataclass(frozen=True)

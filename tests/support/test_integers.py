@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from onnxq.graph.text import model_from_text
 from onnxq.runtime.session import run_model
-from tests.integers import accumulated, exactly
+from tests.support.integers import accumulated, exactly
 
 TYPES = {"uint8": np.uint8, "int8": np.int8}
 MODEL = """<ir_version: 8, opset_import: ["" : 13]>

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 
 import numpy as np
-from tests.quantizing import text
+from tests.support.quantizing import text
 
 
 @dataclass(frozen=True)
