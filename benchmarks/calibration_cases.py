@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from onnxq.numerics import counting
+from onnxq.numerics import grid
 
 Feeds = dict[str, Any]
 CALIBRATORS = ("minmax", "moving-average", "percentile", "entropy", "mse")
@@ -190,7 +190,7 @@ def main() -> None:
     """Run the case that the command line names."""
     counter, case, *arguments = sys.argv[1:]
     if counter == "numpy":
-        counting.PAYS = sys.maxsize
+        grid.PAYS = sys.maxsize
     result = CASES[case](*(int(each) if each.isdecimal() else each for each in arguments))
     print(json.dumps(result | {"peak_mb": peak_mb()}))
 

@@ -10,8 +10,7 @@ import numpy.typing as npt
 from onnxq.calibrators import calibrators
 from onnxq.calibrators._checks import need_values
 from onnxq.numerics.affine import params_from_range
-from onnxq.numerics.distribution import distribution
-from onnxq.numerics.expected_error import ExpectedError, Moments, expected_error
+from onnxq.numerics.density import ExpectedError, Moments, distribution, expected_error
 from onnxq.types.scheme import PerTensor, QuantType, Range, Scheme
 from onnxq.types.statistics import TensorStatistics
 
@@ -32,7 +31,7 @@ class MeanSquaredError:
 
     The error has two parts that pull in opposite ways: a narrower range clips more and rounds less. Both come from the
     histogram, read as a density, for the scheme's bit width, symmetry, code range and rounding, with the parameters'
-    own formula (`onnxq.numerics.expected_error`; the criterion is that of Sung et al. 2015, arXiv 1511.06488, and of
+    own formula (`onnxq.numerics.density`; the criterion is that of Sung et al. 2015, arXiv 1511.06488, and of
     Banner et al. 2019, arXiv 1810.05723).
 
     The search starts from thresholds |x| <= t over 12 octaves, then moves each end by itself, ever finer.

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from onnxq.calibrators import calibrators
 from onnxq.calibrators._checks import need_values, number_within
-from onnxq.numerics.distribution import distribution
+from onnxq.numerics.density import distribution
 from onnxq.types.scheme import Range, Scheme
 from onnxq.types.statistics import TensorStatistics
 

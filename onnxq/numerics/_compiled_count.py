@@ -1,4 +1,4 @@
-"""Extremes, zeros and bins of float32 values in one reading, compiled by numba; see `onnxq.numerics.counting`."""
+"""Extremes, zeros and bins of float32 values in one reading, compiled by numba; see `onnxq.numerics.grid`."""
 
 from __future__ import annotations
 

@@ -18,7 +18,7 @@ class Histogram:
     Attributes:
         exponent: k; bins are 2^k wide.
         first: index of the first bin on the grid.
-        counts: int64, one entry a bin, at most `onnxq.numerics.histogram.MAX_BINS`; the first and last are not zero.
+        counts: int64, one entry a bin, at most `onnxq.numerics.grid.MAX_BINS`; the first and last are not zero.
     """
 
     exponent: int
@@ -87,7 +87,7 @@ class ChannelStatistics:
 class TensorStatistics:
     """What was seen of one tensor; of fixed size, mergeable.
 
-    Mean and mean square follow from the histogram (`onnxq.numerics.distribution`), to a part in some thousands.
+    Mean and mean square follow from the histogram (`onnxq.numerics.density`), to a part in some thousands.
 
     Attributes:
         histogram: counts of the finite values that are no mask sentinels; None while there are none, or where

@@ -31,7 +31,7 @@ def samples(shape: str) -> Array:
 
 
 def divergence(counts: Array, start: int, end: int, levels: int) -> float:
-    """One window by the definition in `onnxq.numerics.divergence`, bin by bin."""
+    """One window by the definition in `onnxq.calibrators.entropy`, bin by bin."""
     width = end - start
     inside = counts[start:end].astype(float)
     p = inside.copy()

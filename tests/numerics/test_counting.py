@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from onnxq.numerics import body, counting
+from onnxq.numerics import grid, sample_clusters
 from onnxq.numerics.histogram import Accumulator, observe
 from tests.support.statistics import identity
 
@@ -18,9 +18,9 @@ RNG = np.random.default_rng(5)
 @pytest.fixture
 def choice(monkeypatch):
     """Forget what this process has chosen."""
-    fresh = counting._Choice()
-    monkeypatch.setattr(counting, "_choice", fresh)
-    monkeypatch.setattr(body, "_LARGE", 1)
+    fresh = grid._KernelChoice()
+    monkeypatch.setattr(grid, "_choice", fresh)
+    monkeypatch.setattr(sample_clusters, "_LARGE", 1)
     return fresh
 
 
@@ -42,8 +42,8 @@ def calls(choice):
 
 def by_numpy(monkeypatch, arrays):
     with monkeypatch.context() as patched:
-        patched.setattr(counting, "PAYS", np.inf)
-        patched.setattr(counting, "_choice", counting._Choice())
+        patched.setattr(grid, "PAYS", np.inf)
+        patched.setattr(grid, "_choice", grid._KernelChoice())
         return identity(seen(arrays))
 
 
@@ -108,20 +108,20 @@ def test_float64_is_left_to_numpy(calls):
 
 
 def test_the_kernel_is_loaded_once_it_pays(choice, monkeypatch):
-    monkeypatch.setattr(counting, "PAYS", 1000)
-    assert counting.kernel(600) is None
-    assert counting.kernel() is None
-    assert counting.kernel(600) is not None
+    monkeypatch.setattr(grid, "PAYS", 1000)
+    assert grid.kernel(600) is None
+    assert grid.kernel() is None
+    assert grid.kernel(600) is not None
 
 
 @pytest.mark.parametrize("how", ["lacking", "broken"])
 def test_numpy_counts_where_there_is_no_kernel(choice, monkeypatch, how):
-    monkeypatch.setattr(counting, "PAYS", 0)
+    monkeypatch.setattr(grid, "PAYS", 0)
     if how == "lacking":
         monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     else:
         monkeypatch.setitem(sys.modules, "onnxq.numerics._compiled_count", None)
-    assert counting.kernel(1) is None
+    assert grid.kernel(1) is None
     assert choice.lacking
     array = RNG.standard_normal((1, 40_000)).astype(np.float32)
     assert observe(array, batch_axis=0).count == 40_000

@@ -4,7 +4,7 @@ from fractions import Fraction
 
 from hypothesis import given
 from hypothesis import strategies as st
-from onnxq.numerics.exact import exact_mean, exact_sum
+from onnxq.numerics.clusters import exact_mean, exact_sum
 
 finite = st.floats(allow_nan=False, allow_infinity=False)
 

@@ -16,8 +16,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnxq.errors import CalibrationError
-from onnxq.numerics.distribution import distribution
-from onnxq.numerics.histogram import MAX_BINS, Accumulator, empty, merge, observe
+from onnxq.numerics.density import distribution
+from onnxq.numerics.grid import MAX_BINS
+from onnxq.numerics.histogram import Accumulator, empty, merge, observe
 from onnxq.types.statistics import Histogram, TensorStatistics
 from tests.support.statistics import identity
 

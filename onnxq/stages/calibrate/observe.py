@@ -12,9 +12,8 @@ import numpy.typing as npt
 
 from onnxq.data.batch import Batch
 from onnxq.errors import CalibrationError, ModelError
-from onnxq.numerics.accumulator import Shapes, merge_shapes
-from onnxq.numerics.counting import kernel
-from onnxq.numerics.histogram import Accumulator
+from onnxq.numerics.grid import kernel
+from onnxq.numerics.histogram import Accumulator, Shapes, merge_shapes
 from onnxq.runtime.taps import Taps
 from onnxq.types.statistics import TensorStatistics
 

@@ -9,7 +9,7 @@ from onnxq.data.batch import Batch
 from onnxq.data.source import Source
 from onnxq.errors import CalibrationError, ModelError
 from onnxq.graph.fingerprint import fingerprint
-from onnxq.numerics.accumulator import merge_shapes
+from onnxq.numerics.histogram import merge_shapes
 from onnxq.runtime.taps import in_graph_order, tensor_shapes
 from onnxq.types.statistics import Statistics, TensorStatistics
 

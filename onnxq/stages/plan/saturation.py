@@ -25,8 +25,7 @@ import numpy as np
 from onnxq.graph.constants import moved_tensor
 from onnxq.numerics.affine import params_from_range, quantize, weight_range
 from onnxq.numerics.blocks import parameter_shape
-from onnxq.numerics.distribution import distribution
-from onnxq.numerics.expected_error import Moments, expected_error
+from onnxq.numerics.density import Moments, distribution, expected_error
 from onnxq.numerics.pair_safe import fit_pairs
 from onnxq.stages.plan.candidates import Candidate
 from onnxq.targets import Target

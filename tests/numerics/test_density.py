@@ -5,8 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from onnxq.numerics.affine import dequantize, params_from_range, quantize
-from onnxq.numerics.distribution import Distribution, distribution
-from onnxq.numerics.expected_error import Moments, code_points, expected_error
+from onnxq.numerics.density import Distribution, Moments, code_points, distribution, expected_error
 from onnxq.numerics.histogram import observe
 from onnxq.numerics.rounding import rounding
 from onnxq.types.scheme import QuantParams, QuantType, Rounding, ScaleType, Scheme

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from onnxq.numerics.divergence import divergences
+from onnxq.calibrators.entropy import divergences
 
 
 def by_definition(counts: list[float], start: int, end: int, levels: int) -> float:
