@@ -1,6 +1,6 @@
-"""Checkpoints: what was observed so far, so that an interrupted calibration goes on where it was.
+"""Checkpoints: what was observed so far, so that an interrupted calibration resumes where it was.
 
-A checkpoint is a statistics file. Its fingerprint stands for the whole job (model, data, tensors, options), and its
+A checkpoint is a statistics file. Its fingerprint identifies the whole job (model, data, tensors, options), and its
 samples for the place in the data: everything before it is in, nothing after it.
 """
 
@@ -15,7 +15,7 @@ from onnxq.data.source import Source
 from onnxq.data.statistics_file import load_statistics, save_statistics
 from onnxq.errors import CalibrationError
 from onnxq.numerics.histogram import Accumulator
-from onnxq.stages.calibrate.observe import Options
+from onnxq.stages.calibrate.observe import ObserveOptions
 from onnxq.types.statistics import Statistics
 
 INTERVAL_SECONDS = 10.0
@@ -35,33 +35,33 @@ class Checkpoint:
         self.note = ""
 
     def load(self) -> Statistics | None:
-        """Return what was observed so far; None if there is nothing that belongs to this job."""
+        """Return what was observed so far; None if there is no file of this job."""
         if not self._path.exists():
             return None
         try:
-            found = load_statistics(self._path)
+            statistics = load_statistics(self._path)
         except CalibrationError as error:
             self.note = f"checkpoint not used, calibration begins afresh: {error}"
             return None
-        if found.fingerprint != self._job:
+        if statistics.fingerprint != self._job:
             self.note = f"checkpoint {self._path} is of another model, data or options; calibration begins afresh"
             return None
-        return found
+        return statistics
 
     def save(self, tensors: Mapping[str, Accumulator], samples: int, *, now: bool = False) -> None:
         """Write the state, if the last time was a while ago or `now`."""
         if now or time.monotonic() - self._saved_at >= INTERVAL_SECONDS:
-            seen = {name: accumulator.result() for name, accumulator in tensors.items()}
-            save_statistics(Statistics(tensors=seen, fingerprint=self._job, samples=samples), self._path)
+            statistics = {name: accumulator.result() for name, accumulator in tensors.items()}
+            save_statistics(Statistics(tensors=statistics, fingerprint=self._job, samples=samples), self._path)
             self._saved_at = time.monotonic()
 
     def remove(self) -> None:
-        """Delete the file: its work is done."""
+        """Delete the file."""
         self._path.unlink(missing_ok=True)
 
 
-def job_key(model: str, source: Source, tensors: Sequence[str], options: Options) -> str:
-    """Return what a calibration is told apart by, as 64 hex digits.
+def job_key(model: str, source: Source, tensors: Sequence[str], options: ObserveOptions) -> str:
+    """Return what identifies a calibration, as 64 hex digits.
 
     Args:
         model: the model's fingerprint.

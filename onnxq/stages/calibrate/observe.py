@@ -17,13 +17,13 @@ from onnxq.numerics.histogram import Accumulator, Shapes, merge_shapes
 from onnxq.runtime.taps import Taps
 from onnxq.types.statistics import TensorStatistics
 
-Seen = dict[str, TensorStatistics]
+StatisticsByName = dict[str, TensorStatistics]
 
 _counting = threading.Lock()
 
 
 def _turn() -> contextlib.AbstractContextManager[object]:
-    """Return what a thread holds while it counts.
+    """Return the lock that a thread takes while it counts.
 
     Threads that count at once by numpy hand the interpreter's lock to and fro thousands of times a second, which takes
     longer than counting in turns. The model, and the compiled kernel, run without that lock.
@@ -36,7 +36,8 @@ class Portion:
     """How much of a batch runs at once.
 
     Attributes:
-        rows: samples. sample_bytes: what the tapped tensors of one sample are expected to take.
+        rows: samples.
+        sample_bytes: what the tapped tensors of one sample are expected to take.
     """
 
     rows: int
@@ -45,10 +46,11 @@ class Portion:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Work:
-    """Consecutive batches that are observed together; the same ones whatever engine runs them.
+    """Consecutive batches that are observed together; the same ones whoever runs them.
 
     Attributes:
-        batches: the batches. portions: for each, in which portions it runs.
+        batches: the batches.
+        portions: for each, in which portions it runs.
     """
 
     batches: tuple[Batch, ...]
@@ -61,7 +63,7 @@ class Work:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Options:
+class ObserveOptions:
     """How tensors are observed.
 
     Attributes:
@@ -77,52 +79,61 @@ class Options:
     histograms: bool = True
 
 
-class Stopped(Exception):  # noqa: N818 - no error, but the answer to a request
-    """The work was given up because somebody asked for it."""
+class Stopped(Exception):  # noqa: N818 - not an error: it was requested
+    """The work was given up on request."""
 
 
 def observe_work(
-    taps: Taps, work: Work, options: Options, *, room: Room | None = None, stop: Callable[[], bool] = lambda: False
-) -> Seen:
-    """Run the model over the batches of `work` and return what its tapped tensors held, merged in order.
+    taps: Taps,
+    work: Work,
+    options: ObserveOptions,
+    *,
+    budget: MemoryBudget | None = None,
+    stop: Callable[[], bool] = lambda: False,
+) -> StatisticsByName:
+    """Run the model over the batches of `work` and return the statistics of its tapped tensors, merged in order.
 
     Args:
-        taps: the session. work: what to run. options: how to look at it.
-        room: what the tapped tensors of all runs may take together; None if nothing else runs.
-        stop: asked before each run whether to give up.
+        taps: the session.
+        work: what to run.
+        options: how to observe it.
+        budget: what the tapped tensors of all runs may take together; None if nothing else runs.
+        stop: called before each run; returns whether to give up.
 
     Raises:
         CalibrationError: the model cannot run on a batch; says which.
         Stopped: `stop` returned True.
     """
-    seen = {name: Observed(name, options) for name in taps.tensors}
-    room = room or Room(0)
+    observers = {name: TensorObserver(name, options) for name in taps.tensors}
+    budget = budget or MemoryBudget(0)
     for batch, portion in zip(work.batches, work.portions, strict=True):
         for part in slices(batch, portion.rows):
             if stop():
                 raise Stopped
-            _observe_run(taps, part, seen, room, portion.sample_bytes * part.samples)
-    return {name: each.result() for name, each in seen.items()}
+            _observe_run(taps, part, observers, budget, portion.sample_bytes * part.samples)
+    return {name: observer.result() for name, observer in observers.items()}
 
 
-def _observe_run(taps: Taps, batch: Batch, seen: dict[str, Observed], room: Room, taken: int) -> None:
-    room.enter(taken)
+def _observe_run(
+    taps: Taps, batch: Batch, observers: dict[str, TensorObserver], budget: MemoryBudget, taken: int
+) -> None:
+    budget.take(taken)
     try:
         arrays = taps.run(batch.feeds)
         with _turn():
-            while arrays:  # each array is given up as soon as it was looked at
+            while arrays:  # each array is freed as soon as it was observed
                 name, each = arrays.popitem()
                 while each:
                     array = each.pop()
-                    seen[name].update(array, batch.samples)
+                    observers[name].update(array, batch.samples)
                     done = min(array.nbytes, taken)
                     del array
                     taken -= done
-                    room.leave(done)
+                    budget.give_back(done)
     except ModelError as error:
         raise CalibrationError(f"{batch.where}: {error}") from error
     finally:
-        room.leave(taken)
+        budget.give_back(taken)
 
 
 def slices(batch: Batch, rows: int) -> Iterator[Batch]:
@@ -134,17 +145,17 @@ def slices(batch: Batch, rows: int) -> Iterator[Batch]:
         yield batch.rows(start, start + rows)
 
 
-class Observed:
-    """What is known of one tensor so far."""
+class TensorObserver:
+    """Collects the statistics of one tensor."""
 
-    def __init__(self, name: str, options: Options) -> None:
+    def __init__(self, name: str, options: ObserveOptions) -> None:
         channel_axis = options.channel_axes.get(name)
         self._accumulator = Accumulator(
             channel_axis=channel_axis, products=name in options.products, counted=options.histograms
         )
-        # Channels cannot be told apart in a part of the values.
+        # Every n-th value does not show its channel.
         self._subsample = 1 if channel_axis is not None else options.subsample
-        self._shapes: list[Shapes | None] = []
+        self._shapes: list[Shapes | None] = []  # of the whole arrays, where a part of the values is observed
 
     def update(self, array: npt.NDArray[Any], samples: int) -> None:
         """Add an array of a run of so many samples; axis 0 counts them where it is that long."""
@@ -159,26 +170,26 @@ class Observed:
 
     def result(self) -> TensorStatistics:
         """Return the statistics."""
-        seen = self._accumulator.result()
-        return replace(seen, shapes=self._shapes[0]) if self._shapes else seen
+        statistics = self._accumulator.result()
+        return replace(statistics, shapes=self._shapes[0]) if self._shapes else statistics
 
 
-class Room:
-    """Bytes shared by threads. Whoever wants more than is free waits, unless nobody else is in."""
+class MemoryBudget:
+    """Bytes shared by threads. A thread that wants more than is free waits, unless nobody else has any."""
 
     def __init__(self, size: int) -> None:
         self._size = size
         self._used = 0
         self._changed = threading.Condition()
 
-    def enter(self, wanted: int) -> None:
+    def take(self, wanted: int) -> None:
         """Take `wanted` bytes."""
         with self._changed:
             self._changed.wait_for(lambda: not self._used or self._used + wanted <= self._size)
             self._used += wanted
 
-    def leave(self, given: int) -> None:
-        """Give some of them back."""
+    def give_back(self, size: int) -> None:
+        """Give `size` bytes back."""
         with self._changed:
-            self._used -= given
+            self._used -= size
             self._changed.notify_all()

@@ -1,7 +1,8 @@
 """Processes of this machine as an executor that outlives the death of any of them.
 
-`ProcessPoolExecutor` has one pipe for the results of all its processes: one that is killed (out of memory, say) in the
-middle of a large result leaves the pipe unreadable, and the pool waits forever. Here each process has its own.
+`ProcessPoolExecutor` has one pipe for the results of all its processes, whose writing end it keeps open: one that is
+killed (out of memory, say) in the middle of a large result leaves the pool waiting forever. Here each thread of a pool
+hands its tasks to a process with a pipe of its own.
 """
 
 from __future__ import annotations
@@ -10,11 +11,10 @@ import contextlib
 import importlib
 import multiprocessing
 import pickle
-import queue
 import signal
 import threading
 from collections.abc import Callable, Iterator
-from concurrent.futures import Executor, Future
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from multiprocessing.connection import Connection
 from types import TracebackType
@@ -30,84 +30,59 @@ class WorkerLostError(ConnectionError):
     """A process ended in the middle of a task."""
 
 
-class Processes(Executor):
-    """Runs tasks in `count` processes, started when there is work, and again when one was lost.
+class Processes(ThreadPoolExecutor):
+    """Runs tasks in processes, started when there is work, and again when one was lost.
 
     A task whose process is lost fails with `WorkerLostError`; the others go on.
     """
 
     def __init__(self, count: int) -> None:
-        self._tasks: queue.SimpleQueue[tuple[Future[Any], Any] | None] = queue.SimpleQueue()
-        self._closed = False
-        self._workers: dict[int, _Worker] = {}
-        self._threads = [
-            threading.Thread(target=self._tend, args=(index,), name=f"process {index}", daemon=True)
-            for index in range(count)
-        ]
-        for thread in self._threads:
-            thread.start()
+        super().__init__(count, thread_name_prefix="process")
+        self._processes: dict[int, _Process] = {}  # by the identifier of the thread that feeds it
 
     @property
     def pids(self) -> list[int]:
         """Identifiers of the processes that are there."""
-        return [worker.process.pid or 0 for worker in self._workers.values()]
+        return [each.process.pid or 0 for each in self._processes.values()]
 
     def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
         """Run `fn(*args, **kwargs)` in a process; all of it must be picklable."""
-        if self._closed:
-            raise RuntimeError("cannot schedule new futures after shutdown")
-        future: Future[T] = Future()
-        self._tasks.put((future, (fn, args, kwargs)))
-        return future
+        return super().submit(self._delegate, (fn, args, kwargs))
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
         """Take no more tasks; end the processes when those that were taken are done."""
-        self._closed = True
-        while cancel_futures:
-            try:
-                task = self._tasks.get_nowait()
-            except queue.Empty:
-                break
-            if task is not None:
-                task[0].cancel()
-        for _ in self._threads:
-            self._tasks.put(None)
-        for thread in self._threads if wait else ():
-            thread.join()
+        super().shutdown(wait, cancel_futures=cancel_futures)
+        while wait and self._processes:
+            self._processes.popitem()[1].end()
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         """Wait for the tasks, or, after an error, give them up."""
         if kind is not None:
-            for worker in list(self._workers.values()):
-                worker.process.terminate()
-        self.shutdown(cancel_futures=kind is not None)
+            self.shutdown(wait=False, cancel_futures=True)
+            for each in list(self._processes.values()):
+                each.process.terminate()
+        self.shutdown()
 
-    def _tend(self, index: int) -> None:
-        """Give tasks to one process, one after the other."""
-        while (task := self._tasks.get()) is not None:
-            future, call = task
-            if not future.set_running_or_notify_cancel():
-                continue
-            try:
-                if index not in self._workers or not self._workers[index].begin(call):
-                    self._workers[index] = _Worker()  # the first, or one for a process that was lost while idle
-                    self._workers[index].begin(call)
-                well, value = self._workers[index].answer()
-            except (EOFError, ConnectionError):
-                lost = self._workers.pop(index).process
-                lost.join()
-                future.set_exception(WorkerLostError(f"process {lost.pid} ended with exit code {lost.exitcode}"))
-            except BaseException as error:  # a task that cannot be pickled
-                future.set_exception(error)
-            else:
-                future.set_result(value) if well else future.set_exception(value)
-        if index in self._workers:
-            self._workers.pop(index).end()
+    def _delegate(self, task: tuple[Any, ...]) -> Any:
+        """Run a task in the process of this thread."""
+        thread = threading.get_ident()
+        try:
+            if thread not in self._processes or not self._processes[thread].begin(task):
+                self._processes[thread] = _Process()  # the first, or one for a process that was lost while idle
+                self._processes[thread].begin(task)
+            succeeded, value = self._processes[thread].answer()
+        except (EOFError, ConnectionError):
+            lost = self._processes.pop(thread).process
+            lost.join()
+            raise WorkerLostError(f"process {lost.pid} ended with exit code {lost.exitcode}") from None
+        if not succeeded:
+            raise value
+        return value
 
 
-class _Worker:
+class _Process:
     """One process and the pipe to it."""
 
     def __init__(self) -> None:
@@ -118,17 +93,17 @@ class _Worker:
         self.process.start()
         there.close()  # so that the process's end is the only one, and its death is seen
 
-    def begin(self, call: Any) -> bool:
-        """Hand over a task; False if the process is gone."""
+    def begin(self, task: tuple[Any, ...]) -> bool:
+        """Hand over a task; return False if the process is gone."""
         try:
-            self._pipe.send(call)
+            self._pipe.send(task)
             self._pipe.recv()
         except (EOFError, ConnectionError):
             return False
         return True
 
     def answer(self) -> tuple[bool, Any]:
-        """Wait for (whether it went well, result or exception)."""
+        """Wait for (whether it succeeded, result or exception)."""
         answer: tuple[bool, Any] = self._pipe.recv()
         return answer
 
@@ -139,7 +114,7 @@ class _Worker:
 
 def _serve(pipe: Connection) -> None:
     """Run tasks until the other end is closed."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to answer
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent answers Ctrl-C
     with contextlib.suppress(EOFError, ConnectionError):
         while True:
             task = pipe.recv_bytes()
@@ -157,13 +132,15 @@ _PATIENCE = "10s"  # for a scheduler to answer
 
 @contextmanager
 def engine(*, processes: int | None = None, dask: str | None = None) -> Iterator[Executor | None]:
-    """Open what shares the work of a calibration, and close it at the end; None where neither is asked for.
+    """Open the executor that shares the work of a calibration, and close it at the end; None where neither is given.
 
     Args:
-        processes: number of processes on this machine. dask: address of a Dask scheduler, `tcp://host:port`.
+        processes: number of processes on this machine.
+        dask: address of a Dask scheduler, `tcp://host:port`.
 
     Raises:
-        RecipeError: both, or no processes. MissingDependencyError: Dask is not installed.
+        RecipeError: both are given, or no processes.
+        MissingDependencyError: Dask is not installed.
         CalibrationError: the scheduler does not answer.
     """
     if processes is not None and dask is not None:

@@ -111,7 +111,7 @@ def test_a_larger_batch_than_foreseen_starts_afresh(model):
     assert (seen.tensors["x"].count, seen.samples) == (1010, 2)
 
 
-def test_no_more_runs_are_alive_than_lanes(model, monkeypatch):
+def test_no_more_runs_are_alive_than_workers(model, monkeypatch):
     alive, most = weakref.WeakSet(), [0]
     run = Taps.run
 

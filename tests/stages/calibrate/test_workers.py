@@ -11,7 +11,7 @@ import onnx_ir as ir
 import pytest
 from onnxq.data import open_source, signature
 from onnxq.errors import CalibrationError, MissingDependencyError
-from onnxq.stages.calibrate import calibrate, processes, shards
+from onnxq.stages.calibrate import calibrate, processes, workers
 from onnxq.stages.calibrate.processes import engine
 from tests.support.calibrating import SAMPLES, TENSORS, TEXT, RecordingProgress, batched, plain
 
@@ -28,8 +28,8 @@ def source(model):
 
 @pytest.fixture(autouse=True)
 def fresh(monkeypatch):
-    monkeypatch.setattr(shards._Kept, "key", "")
-    monkeypatch.setattr(shards._Kept, "taps", None)
+    monkeypatch.setattr(workers._LastSession, "key", "")
+    monkeypatch.setattr(workers._LastSession, "taps", None)
 
 
 class Counting(ThreadPoolExecutor):
@@ -56,7 +56,7 @@ def test_any_executor_gives_the_same_bits(model, source):
 
 
 def test_the_model_is_sent_to_those_who_lack_it(model, source, monkeypatch):
-    monkeypatch.setattr(shards, "WINDOW", 1)  # one after the other
+    monkeypatch.setattr(workers, "WINDOW", 1)  # one after the other
     with Counting() as executor:
         calibrate(model, TENSORS, source, executor=executor)
     assert executor.tasks == [False, True] + [False] * 23
@@ -102,13 +102,13 @@ def test_errors_of_workers_name_the_batch():
 def test_external_weights_travel_along(model, source, tmp_path):
     ir.save(model, tmp_path / "model.onnx", external_data="weights", size_threshold_bytes=0)
     loaded = ir.load(tmp_path / "model.onnx")
-    whole = shards.parse(shards.serialize(loaded))
+    whole = workers.parse(workers.serialize(loaded))
     assert whole.graph.initializers["third"].const_value.numpy() == np.float32(0.3333)
     assert isinstance(loaded.graph.initializers["third"].const_value, ir.ExternalTensor)
 
 
 def test_a_model_too_large_to_send_says_so(model, source, monkeypatch):
-    monkeypatch.setattr(shards, "MAX_MESSAGE_BYTES", 4)
+    monkeypatch.setattr(workers, "MAX_MESSAGE_BYTES", 4)
     with ThreadPoolExecutor(1) as executor, pytest.raises(CalibrationError, match=r"calibrate it in one process"):
         calibrate(model, TENSORS, source, executor=executor)
 

@@ -1,4 +1,4 @@
-"""Layout: how much runs at once, so that calibration stays within its memory whatever the number of samples.
+"""How much runs at once, so that calibration stays within its memory whatever the number of samples.
 
 The tapped tensors of a run are alive together. Where they would take more than their share, first fewer samples run at
 once, then fewer runs are under way at the same time, and last the tensors are tapped in several waves over the data.
@@ -20,14 +20,14 @@ if TYPE_CHECKING:
 
 # Of tapped tensors alive at the same time, more does not make calibration faster: it only leaves the caches.
 USEFUL_BYTES = 224 << 20
-# A run whose size is ours to choose: enough to keep the processor busy.
+# A run whose size we choose: enough to keep the processor busy.
 RUN_BYTES = 64 << 20
 # More runs at a time than this do not get faster: counting values holds the interpreter's lock.
-MAX_LANES = 4
+MAX_WORKERS = 4
 
 
-class Outgrown(Exception):  # noqa: N818 - no error, but news
-    """A batch whose tensors take more memory than the layout foresaw.
+class BatchTooLarge(Exception):  # noqa: N818 - not an error: calibration is planned again
+    """A batch whose tensors take more memory than was planned.
 
     Attributes:
         batch: the batch, one sample of which does not fit.
@@ -39,43 +39,49 @@ class Outgrown(Exception):  # noqa: N818 - no error, but news
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Layout:
+class MemoryPlan:
     """How a calibration runs.
 
     Attributes:
         waves: the tensors tapped in each pass over the data.
-        lanes: runs under way at the same time. threads: intra-op threads of each.
-        room: bytes of tapped tensors that are alive at a time; more only while a single sample of one run takes more.
-        most: bytes that they may take if need be.
+        workers: runs under way at the same time.
+        threads: intra-op threads of each.
+        budget: bytes of tapped tensors that are alive at a time; more only while a single sample of one run takes more.
+        limit: bytes that they may take if need be.
         sample_bytes: bytes of tapped tensors of one sample, the largest wave's.
         sample_size: elements of its inputs; None if no sample is larger.
     """
 
     waves: tuple[tuple[str, ...], ...]
-    lanes: int
+    workers: int
     threads: int
-    room: int
-    most: int
+    budget: int
+    limit: int
     sample_bytes: int
     sample_size: int | None
 
     def portion(self, batch: Batch, *, free: bool, whole: bool = False) -> Portion:
-        """Return in which portions `batch` runs; `free`: it is ours to split as we like, `whole`: it must not be split.
+        """Return in which portions a batch runs.
+
+        Args:
+            batch: the batch.
+            free: whether its size was chosen by us, so that it may be split as suits.
+            whole: whether it must not be split.
 
         Raises:
-            Outgrown: not even one sample may run.
+            BatchTooLarge: not even one sample may run.
         """
         growth = 1.0 if self.sample_size is None else max(1.0, _size(batch) / batch.samples / self.sample_size)
         # Attention grows with the square of the length.
         expected = max(1, int(self.sample_bytes * growth * growth))
-        if expected > self.most and growth > 1:
-            raise Outgrown(batch)
-        limit = self.room // self.lanes
-        rows = min(batch.samples, max(1, (min(limit, RUN_BYTES) if free else limit) // expected))
+        if expected > self.limit and growth > 1:
+            raise BatchTooLarge(batch)
+        share = self.budget // self.workers
+        rows = min(batch.samples, max(1, (min(share, RUN_BYTES) if free else share) // expected))
         return Portion(rows=batch.samples if whole else rows, sample_bytes=expected)
 
 
-def lay_out(
+def plan_memory(
     model: ir.Model,
     tensors: Collection[str],
     batch: Batch,
@@ -83,7 +89,7 @@ def lay_out(
     memory: int,
     cores: int,
     surveyed: Statistics | None = None,
-) -> Layout:
+) -> MemoryPlan:
     """Return how to calibrate `tensors`, judged by their largest sizes, or else by those they have for `batch`.
 
     Args:
@@ -105,13 +111,13 @@ def lay_out(
     waves = _waves(sample, memory)
     most = max(sum(sample[name] for name in wave) for wave in waves)
     useful = min(memory, USEFUL_BYTES)
-    lanes = min(cores, MAX_LANES) if most <= useful else 1
-    return Layout(
+    workers = min(cores, MAX_WORKERS) if most <= useful else 1
+    return MemoryPlan(
         waves=waves,
-        lanes=lanes,
-        threads=max(1, cores // lanes),
-        room=useful,
-        most=memory,
+        workers=workers,
+        threads=max(1, cores // workers),
+        budget=useful,
+        limit=memory,
         sample_bytes=int(most),
         sample_size=None if surveyed is not None else max(1, _size(batch) // batch.samples),
     )
