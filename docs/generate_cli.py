@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import typer.main
-from onnxq.cli.app import app
+from onnxq.cli.app import make_app
 
 PAGE = Path(__file__).with_name("cli.md")
 HEAD = """# The command line
@@ -31,7 +31,7 @@ Results go to stdout; progress, warnings and errors to stderr.
 
 def page() -> str:
     """Return what docs/cli.md should hold."""
-    group: Any = typer.main.get_command(app)
+    group: Any = typer.main.get_command(make_app())
     parts = [HEAD, *(_command(name, command) for name, command in group.commands.items())]
     return "\n".join(parts)
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import typer.main
 import yaml
-from onnxq.cli.app import app
+from onnxq.cli.app import make_app
 from onnxq.types.recipe import Recipe
 
 ROOT = Path(__file__).parents[1]
@@ -38,7 +38,7 @@ def test_the_reference_of_the_command_line_is_current() -> None:
     assert done.returncode == 0
 
 
-@pytest.mark.parametrize("name", list(typer.main.get_command(app).commands))
+@pytest.mark.parametrize("name", list(typer.main.get_command(make_app()).commands))
 def test_every_command_is_documented(name: str) -> None:
     assert f"\n## onnxq {name}\n" in (ROOT / "docs" / "cli.md").read_text(encoding="utf-8")
 
@@ -46,7 +46,7 @@ def test_every_command_is_documented(name: str) -> None:
 @pages
 def test_commands_shown_are_understood(page: Path) -> None:
     """Each line is parsed by the real command, which is not run."""
-    group = typer.main.get_command(app)
+    group = typer.main.get_command(make_app())
     for part in re.split(r"&&|\n", "\n".join(_blocks(page, "sh"))):
         program, *words = shlex.split(part.partition(" > ")[0]) or [""]
         if program == "onnxq":

@@ -31,7 +31,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _run(arguments: Sequence[str]) -> int:
     import typer
 
-    from onnxq.cli.app import app
+    from onnxq.cli.app import make_app
     from onnxq.cli.terminal import complain, quiet_libraries, show_text
     from onnxq.errors import ModelError, OnnxqError
 
@@ -42,6 +42,7 @@ def _run(arguments: Sequence[str]) -> int:
         sys.path.append("")  # the working folder, for data and metrics given as module:function; last: shadows nothing
     try:
         with quiet_libraries():
+            app = make_app(next((word for word in arguments if not word.startswith("-")), ""))
             code = app(list(arguments), prog_name="onnxq", standalone_mode=False)
             show_text("")  # notices where the help could not be written
     except typer.TyperException as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect as inspection
 from typing import Annotated
 
 import typer
@@ -20,18 +21,39 @@ from onnxq.cli import (
     sensitivity,
     targets,
 )
-
-app = typer.Typer(
-    add_completion=False,
-    no_args_is_help=True,
-    pretty_exceptions_enable=False,
-    context_settings={"help_option_names": ["-h", "--help"]},
-    rich_markup_mode="rich",
-)
+from onnxq.cli.recipe_options import takes_recipe
 
 # In the order of the help.
-for _module in (quantize, plan, calibrate, sensitivity, bench, compare, inspect, doctor, recipes, passes, targets):
-    app.command(_module.__name__.rpartition(".")[2])(_module.command)
+_COMMANDS = {
+    module.__name__.rpartition(".")[2]: module.command
+    for module in (quantize, plan, calibrate, sensitivity, bench, compare, inspect, doctor, recipes, passes, targets)
+}
+
+
+def make_app(name: str | None = None) -> typer.Typer:
+    """Return the program.
+
+    Options of recipes come from the recipe, which loads pydantic; so `onnxq --help` is fast without them.
+
+    Args:
+        name: of the command that is run, which alone gets those options; None: all commands get them.
+    """
+    app = typer.Typer(
+        add_completion=False,
+        no_args_is_help=True,
+        pretty_exceptions_enable=False,
+        context_settings={"help_option_names": ["-h", "--help"]},
+        rich_markup_mode="rich",
+    )
+    for each, command in _COMMANDS.items():
+        if "options" not in inspection.signature(command).parameters:
+            app.command(each)(command)
+        elif name in (None, each):
+            app.command(each)(takes_recipe(command))
+        else:
+            app.command(each, help=command.__doc__)(lambda: None)
+    app.callback()(_onnxq)
+    return app
 
 
 def _show_version(asked: bool) -> None:
@@ -40,7 +62,6 @@ def _show_version(asked: bool) -> None:
         raise typer.Exit
 
 
-@app.callback()
 def _onnxq(
     version: Annotated[
         bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Print the version and stop.")

@@ -8,7 +8,6 @@ from typing import Annotated, Any
 import typer
 
 from onnxq.cli.options import Json, Memory, Model, Quiet, parse_size
-from onnxq.cli.recipe_options import takes_recipe
 
 _MACHINES = "More processes, more machines"
 
@@ -31,7 +30,6 @@ Dask = Annotated[
 ]
 
 
-@takes_recipe
 def command(
     model: Model,
     *,

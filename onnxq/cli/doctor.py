@@ -7,12 +7,10 @@ from typing import Annotated, Any
 import typer
 
 from onnxq.cli.options import Json, Model
-from onnxq.cli.recipe_options import takes_recipe
 
 All = Annotated[bool, typer.Option("--all", help="Name every operator and every place, not only the first ones.")]
 
 
-@takes_recipe
 def command(model: Model, options: dict[str, Any], show_all: All = False, as_json: Json = False) -> None:
     """Tell how much of a model runs on integers, what does not and why, and what could go wrong.
 

@@ -7,14 +7,12 @@ from typing import Annotated, Any
 import typer
 
 from onnxq.cli.options import Json, Model, Statistics
-from onnxq.cli.recipe_options import takes_recipe
 
 Explain = Annotated[
     str | None, typer.Option(metavar="NODE", help="Tell all that is known about one node, instead of the whole plan.")
 ]
 
 
-@takes_recipe
 def command(
     model: Model, options: dict[str, Any], statistics: Statistics = None, explain: Explain = None, as_json: Json = False
 ) -> None:

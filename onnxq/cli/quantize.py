@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from onnxq.cli.options import Json, Memory, Model, Quiet, Statistics, parse_size
-from onnxq.cli.recipe_options import JUDGED, takes_recipe
+from onnxq.cli.recipe_options import JUDGED
 
 if TYPE_CHECKING:
     from onnxq.types.report import Report
@@ -60,7 +60,6 @@ ReproducerDir = Annotated[
 ]
 
 
-@takes_recipe
 def command(
     model: Model,
     *,

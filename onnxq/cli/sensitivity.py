@@ -7,7 +7,6 @@ from typing import Annotated, Any
 import typer
 
 from onnxq.cli.options import Json, Model, Picture, Quiet, Statistics
-from onnxq.cli.recipe_options import takes_recipe
 
 Tensors = Annotated[
     bool, typer.Option("--tensors/--no-tensors", help="Look at each activation and each weight alone, too.")
@@ -18,7 +17,6 @@ Judged = Annotated[
 Worst = Annotated[int, typer.Option(metavar="N", min=1, help="Show this many layers and tensors, the worst.")]
 
 
-@takes_recipe
 def command(
     model: Model,
     *,

@@ -2,18 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Literal
-
-from onnxq.types.float_type import FloatType
-
-if TYPE_CHECKING:
-    pass
-
 import fnmatch
 import re
+from collections.abc import Sequence
 from dataclasses import fields, replace
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
@@ -21,6 +14,7 @@ from onnxq.errors import RecipeError, nearest
 from onnxq.types import shorthand
 from onnxq.types.amount import Amount, parse_amount
 from onnxq.types.costs import Costs
+from onnxq.types.float_type import FloatType
 from onnxq.types.format import Format
 from onnxq.types.scheme import (
     Granularity,
@@ -115,7 +109,7 @@ class WeightChoice(SchemeChoice):
 
 
 def matches(name: str, pattern: str) -> bool:
-    """Tell whether a node is called as a name or pattern of a rule says; a name with brackets stands for itself too."""
+    """Return whether a node has the name, or matches the pattern, of a rule; one with brackets matches itself too."""
     return name == pattern or fnmatch.fnmatchcase(name, pattern)
 
 
@@ -146,7 +140,7 @@ class Match(_Model):
         return () if self.name is None else (self.name,) if isinstance(self.name, str) else self.name
 
     def covers(self, op: str, name: str, *, weighted: bool = True) -> bool:
-        """Tell whether a node of type `op` called `name`, with a constant weight or without, is meant."""
+        """Return whether a node of type `op` called `name`, with a constant weight or without, is meant."""
         if self.weighted is not None and weighted is not self.weighted:
             return False
         return (not self.ops or op in self.ops) and (
@@ -198,28 +192,14 @@ class Rule(_Model):
         return self.why is not None or self.keep not in (None, "float")
 
 
-class CalibratorChoice(_Model):
-    """A calibrator by name, with its options. Short: `percentile:percentile=99.9`."""
-
-    name: str = "mse"
-    options: dict[str, float | int | str | bool] = Field(default_factory=dict)
-
-    @model_validator(mode="before")
-    @classmethod
-    def _short(cls, value: object) -> object:
-        return shorthand.calibrator(value) if isinstance(value, str) else value
-
-
-class EqualizerChoice(_Model):
-    """An equalizer by name, with its options. Short: `smoothquant:alpha=0.5`."""
-
+class _MethodChoice(_Model):
     name: str
     options: dict[str, float | int | str | bool] = Field(default_factory=dict)
 
     @model_validator(mode="before")
     @classmethod
     def _short(cls, value: object) -> object:
-        return shorthand.calibrator(value) if isinstance(value, str) else value
+        return shorthand.method(value) if isinstance(value, str) else value
 
     def __str__(self) -> str:
         """Return the short form."""
@@ -227,6 +207,16 @@ class EqualizerChoice(_Model):
             f"{name}={str(value).lower() if isinstance(value, bool) else value}" for name, value in self.options.items()
         )
         return f"{self.name}:{options}" if options else self.name
+
+
+class CalibratorChoice(_MethodChoice):
+    """A calibrator by name, with its options. Short: `percentile:percentile=99.9`."""
+
+    name: str = "mse"
+
+
+class EqualizerChoice(_MethodChoice):
+    """An equalizer by name, with its options. Short: `smoothquant:alpha=0.5`."""
 
 
 def _listed(value: object) -> object:
@@ -243,75 +233,112 @@ def _fault_names(value: object) -> object:
 
 
 class Recipe(_Model):
-    """All that a command or call was asked for, but for the model's own path and the output's.
+    """All that a command or call was asked for, except the model's own path and the output's.
 
-    Attributes:
-        format: how quantized nodes are written. target: where the model will be served ("cpu": this machine).
-        portable: use operators of the ONNX standard only, none of onnxruntime's own.
-        calibrator: turns statistics into ranges.
-        activations, weights: defaults for all nodes, over the target's.
-        float_type: of what stays in float: its constants are stored in that type, and where the target can, computed.
-        rules: exceptions, in order; later ones win.
-        equalize: rewrites that make the model easier to quantize, in order; what it computes stays the same.
-        calibration, evaluation: data sources (path or `module:callable`); None for in-memory data or none.
-        samples: how many samples to read at most. batch_size: samples a batch, None as they come.
-        subsample: observe only every n-th value of a sample, None for all.
-        bias_correction: biases take back what rounding shifts on average: "analytic" from the mean of each layer's
-            inputs, "empirical" from the mean of its output, layer by layer; both run some calibration data again.
-        placement: "fastest" puts Q/DQ where the kernels save more than the conversions cost; "everywhere" wherever a
-            kernel exists.
-        passes: pipeline of the preparation, as text; None for the standard one.
-        metric: `module:callable` scored on the evaluation data; None: accuracy where the data has labels.
-        min_sqnr: dB that every output must reach as served.
-        max_drop: by how much the metric may fall, in its own unit (0.005) or as a share of the float model's ("0.5%").
-        max_ppl_increase: by how much the perplexity of a language model on the evaluation data may rise, as `max_drop`.
-        threads: intra-op threads the model is served with, 0 for all cores; None: one as well as all.
-        guard: put back in float what the runtime leaves in float, what breaks those limits, and what takes longer; give
-            what a kernel computes otherwise than the graph says another form.
-        costs: times that the choice between float and codes goes by: measured ones; "auto": those measured on this
-            machine (`onnxq targets --measure`), if there are any; "none": the target's own.
-        faults: of the runtime that serves the model, by name, which plans go around; "auto": those that it is found to
-            have (`onnxq targets --probe` shows them); "none": as if there were none.
-        prefer: "speed": what takes longer goes back to float; "size": it stays, and a warning says what it costs.
-        accuracy_level: of MatMulNBits, in onnxruntime's numbers. 4: what it multiplies is rounded to 8 bits inside,
-            block by block; 1: it is not, sums are of float32, which takes several times as long. None: 4, and what a
-            model came with stays.
-        opset: of ONNX, that the model is brought to if it is older; what is quantized may need a later one.
-        search: ways to quantize a layer, among which the fastest or smallest model within the limits is looked for:
-            names of built-in recipes, paths, `FORMAT:SCHEME`; "auto" for those that suit `prefer`. (): no search.
-        tries: how many whole models a search makes and runs at most.
+    The description of a field is also the help of the command line's option for it. `rules` are exceptions, in order:
+    later ones win.
     """
 
-    format: Format = Format.QDQ
-    target: str = "cpu"
-    portable: bool = False
-    calibrator: CalibratorChoice = CalibratorChoice()
-    activations: ActivationChoice = ActivationChoice()
-    weights: WeightChoice = WeightChoice()
-    float_type: FloatType = FloatType.FLOAT32
+    format: Format = Field(
+        default=Format.QDQ,
+        description="How quantized nodes are written: qdq, qoperator, dynamic, weight-only, or auto.",
+    )
+    target: str = Field(default="cpu", description="Where the model will be served; see `onnxq targets`.")
+    portable: bool = Field(
+        default=False, description="Use operators of the ONNX standard only, none of onnxruntime's own."
+    )
+    calibrator: CalibratorChoice = Field(
+        default=CalibratorChoice(),
+        description="How ranges follow from what was seen: minmax, percentile:percentile=99.9 ...",
+    )
+    activations: ActivationChoice = Field(
+        default=ActivationChoice(),
+        description="What differs from the target's default, such as int8,symmetric or uint8.",
+    )
+    weights: WeightChoice = Field(
+        default=WeightChoice(), description="The same for weights, such as per-tensor or uint8,asymmetric."
+    )
+    float_type: FloatType = Field(
+        default=FloatType.FLOAT32,
+        description="Type of what stays in float: float32, float16 or bfloat16. Inputs and outputs keep theirs.",
+    )
     rules: tuple[Rule, ...] = ()
-    equalize: Annotated[tuple[EqualizerChoice, ...], BeforeValidator(_listed)] = ()
-    placement: Literal["fastest", "everywhere"] = "fastest"
-    bias_correction: Literal["none", "analytic", "empirical"] = "none"
-    calibration: str | None = None
-    evaluation: str | None = None
-    samples: int | None = Field(default=None, ge=1)
-    batch_size: int | None = Field(default=None, ge=1)
-    subsample: int | None = Field(default=None, ge=1)
-    passes: str | None = None
-    metric: str | None = None
-    min_sqnr: float | None = None
-    max_drop: Annotated[Amount | None, BeforeValidator(parse_amount)] = None
-    max_ppl_increase: Annotated[Amount | None, BeforeValidator(parse_amount)] = None
-    threads: int | None = Field(default=None, ge=0)
-    guard: bool = True
-    costs: Costs | Literal["auto", "none"] = "auto"
-    faults: Annotated[tuple[str, ...] | Literal["auto", "none"], BeforeValidator(_fault_names)] = "auto"
-    prefer: Literal["speed", "size"] = "speed"
-    accuracy_level: Literal[1, 4] | None = None
-    opset: int | None = Field(default=None, ge=1)
-    search: Annotated[tuple[str, ...], BeforeValidator(_listed)] = ()
-    tries: int = Field(default=24, ge=1)
+    equalize: Annotated[tuple[EqualizerChoice, ...], BeforeValidator(_listed)] = Field(
+        default=(),
+        description="Make the model easier to quantize first, its float outputs unchanged: smoothquant:alpha=0.5 ...; "
+        "repeatable.",
+    )
+    placement: Literal["fastest", "everywhere"] = Field(
+        default="fastest", description="fastest: where integer kernels save time. everywhere: wherever there is one."
+    )
+    bias_correction: Literal["none", "analytic", "empirical"] = Field(
+        default="none",
+        description="Let biases take back what rounding shifts on average: none, analytic (from inputs' means) or "
+        "empirical (from outputs' means, layer by layer).",
+    )
+    calibration: str | None = Field(
+        default=None,
+        description="Typical inputs: .npz, .npy, a folder of them, module:function. Without: inputs are made up.",
+    )
+    evaluation: str | None = Field(
+        default=None,
+        description="Inputs to compare both models on; an array `labels` among them gives accuracy. Without: "
+        "evaluation.npz beside the calibration file, else the calibration data.",
+    )
+    samples: int | None = Field(default=None, ge=1, description="Calibrate on the first N samples only.")
+    batch_size: int | None = Field(default=None, ge=1, description="Samples a run; without: as the data comes.")
+    subsample: int | None = Field(default=None, ge=1, description="Observe only every N-th value of a sample.")
+    passes: str | None = Field(
+        default=None, description="Prepare the model with these passes instead; see `onnxq passes`."
+    )
+    metric: str | None = Field(default=None, description="Score both models with a function of your own.")
+    min_sqnr: float | None = Field(
+        default=None, description="Every output must be as good as this: the worst nodes stay in float until it is."
+    )
+    max_drop: Annotated[Amount | None, BeforeValidator(parse_amount)] = Field(
+        default=None,
+        description="The metric, or accuracy, may fall by no more (% of the float model's): the worst nodes stay in "
+        "float until it does not.",
+    )
+    max_ppl_increase: Annotated[Amount | None, BeforeValidator(parse_amount)] = Field(
+        default=None,
+        description="A language model's perplexity on the evaluation data may rise by no more, the same way.",
+    )
+    threads: int | None = Field(
+        default=None, ge=0, description="Threads that it is served with, 0 for all cores. Without: one as well as all."
+    )
+    guard: bool = Field(
+        default=True,
+        description="Measure, put back in float what takes longer quantized, breaks those limits, or the runtime "
+        "leaves in float anyway, and write otherwise what a kernel computes otherwise than the graph says; switched "
+        "off: fail, and write nothing, where a limit is broken.",
+    )
+    costs: Costs | Literal["auto", "none"] = Field(
+        default="auto",
+        description="Times to choose between float and codes by: auto (measured here by `onnxq targets --measure`, if "
+        "any were) or none (the target's own).",
+    )
+    faults: Annotated[tuple[str, ...] | Literal["auto", "none"], BeforeValidator(_fault_names)] = Field(
+        default="auto",
+        description="Faults of the runtime to go around: auto (those it is found to have), none, or names that "
+        "`onnxq targets --probe` shows; repeatable.",
+    )
+    prefer: Literal["speed", "size"] = Field(
+        default="speed", description="speed: what takes longer goes back to float. size: it stays, with a warning."
+    )
+    accuracy_level: Literal[1, 4] | None = Field(
+        default=None,
+        description="Of products in format weight-only: 4 (default) rounds what they multiply to 8 bits inside the "
+        "kernel, 1 does not, and takes several times as long. MatMulNBits that came with the model keep theirs unless "
+        "it is given.",
+    )
+    opset: int | None = Field(default=None, ge=1, description="Bring the model to this opset of ONNX, if it is older.")
+    search: Annotated[tuple[str, ...], BeforeValidator(_listed)] = Field(
+        default=(),
+        description="Look for the fastest or smallest model within the limits: layer by layer one of these ways, or "
+        "float. auto, a recipe, or FORMAT:SCHEME such as weight-only:uint4,per-block(32); repeatable.",
+    )
+    tries: int = Field(default=24, ge=1, description="How many whole models a search makes and runs at most.")
 
     @classmethod
     def parse(cls, data: object) -> Recipe:

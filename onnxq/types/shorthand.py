@@ -28,7 +28,7 @@ def scalar(text: str) -> Scalar:
     return text
 
 
-def calibrator(text: str) -> dict[str, object]:
+def method(text: str) -> dict[str, object]:
     """Read `name` or `name:option=value,option=value`.
 
     Raises:

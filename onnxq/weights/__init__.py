@@ -79,7 +79,7 @@ def make_weight_method(name: str, options: Mapping[str, Any] | None = None) -> W
         RecipeError: an unknown name or option, with the nearest right spelling, or a value of the wrong type.
     """
     try:
-        short: Any = shorthand.calibrator(name)
+        short: Any = shorthand.method(name)
     except ValueError as error:
         raise RecipeError(f"weight method: {error}") from None
     return cast(WeightMethod, weight_methods.make(short["name"], {**short["options"], **(options or {})}))

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-from onnxq.cli.app import app
+from onnxq.cli.app import make_app
 from onnxq.cli.data_options import KINDS, as_calibration
 from onnxq.cli.options import parse_size
 from onnxq.errors import OnnxqError, RecipeError
@@ -24,7 +24,7 @@ def folder(tmp_path):
 
 
 def _run(*words):
-    return CliRunner().invoke(app, [str(word) for word in words])
+    return CliRunner().invoke(make_app(), [str(word) for word in words])
 
 
 def test_statistics_give_the_model_that_the_data_give(folder):

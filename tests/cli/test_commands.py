@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from onnxq.cli import main
-from onnxq.cli.recipe_options import OPTIONS
+from onnxq.cli.recipe_options import recipe_options
 from onnxq.types.recipe import Recipe
 
 COMMANDS = ["quantize", "plan", "inspect", "passes", "targets"]
@@ -46,7 +46,7 @@ def test_the_module_runs_like_the_program() -> None:
 
 def test_options_are_the_fields_of_the_recipe() -> None:
     """`recipe` names a file, and `keep` is short for a rule; all else corresponds one to one."""
-    assert OPTIONS.keys() - {"recipe", "keep"} == Recipe.model_fields.keys() - {"rules"}
+    assert recipe_options().keys() - {"recipe", "keep"} == Recipe.model_fields.keys() - {"rules"}
 
 
 def test_nothing_asked_for_shows_the_help(capsys: Output) -> None:
