@@ -324,7 +324,7 @@ class Recipe(_Model):
         "`onnxq targets --probe` shows; repeatable.",
     )
     prefer: Literal["speed", "size"] = Field(
-        default="speed", description="speed: what takes longer goes back to float. size: it stays, with a warning."
+        "speed", description="speed: what takes longer goes back to float. size: it stays quantized, with a warning."
     )
     accuracy_level: Literal[1, 4] | None = Field(
         default=None,
