@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from onnxq.numerics.metrics import Comparison
+from onnxq.numerics.metrics import ErrorSums
 from onnxq.runtime.session import open_session
 from onnxq.runtime.timing import time_interleaved
 
@@ -171,7 +171,7 @@ def scored(name: str, options: Mapping[str, Any]) -> str:
         zoo = models.load(name)
         before, after = open_session(zoo.path), open_session(output)
         judged = SENTENCE if SENTENCE in before.outputs else before.outputs[0]
-        comparison = Comparison()
+        comparison = ErrorSums()
         for feeds in zoo.evaluation():
             comparison.add(before.run(feeds)[judged], after.run(feeds)[judged])
         figure = "" if zoo.metric is None else f"{zoo.metric.compute(after.run):.4g}"

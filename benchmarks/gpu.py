@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 import onnxq
 from onnxq.errors import OnnxqError
-from onnxq.numerics.metrics import Comparison
+from onnxq.numerics.metrics import ErrorSums
 from onnxq.runtime.session import Session, open_session, versions
 from rich.console import Console
 from rich.table import Table
@@ -110,7 +110,7 @@ def _run(session: Session, feeds: Mapping[str, np.ndarray], expected: np.ndarray
         began = time.perf_counter()
         session.run(feeds)
         best = min(best, time.perf_counter() - began)
-    compared = Comparison()
+    compared = ErrorSums()
     compared.add(expected, output.astype(expected.dtype))
     return Result(milliseconds=1e3 * best, decibels=compared.sqnr_db)
 

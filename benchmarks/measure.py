@@ -22,7 +22,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 import onnx_ir as ir
-from onnxq.numerics.metrics import Comparison, argmax_agreement
+from onnxq.numerics.metrics import ErrorSums, argmax_agreement
 from onnxq.runtime.mapping import runs_as
 from onnxq.runtime.readback import optimized_graph, remaining
 from onnxq.runtime.session import open_session
@@ -138,8 +138,8 @@ def judge(name: str, path: Path) -> Judgement:
     zoo = models.load(name)
     reference = open_session(zoo.path, optimize=False)
     plain, served = open_session(path, optimize=False), open_session(path)
-    off = {output: Comparison() for output in reference.outputs}
-    on = {output: Comparison() for output in reference.outputs}
+    off = {output: ErrorSums() for output in reference.outputs}
+    on = {output: ErrorSums() for output in reference.outputs}
     agreeing = {output: np.zeros(2, dtype=np.int64) for output in reference.outputs}
     for batch in zoo.evaluation():
         expected, y, z = reference.run(batch), plain.run(batch), served.run(batch)

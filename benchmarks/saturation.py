@@ -21,7 +21,7 @@ import numpy as np
 import numpy.typing as npt
 import onnxq
 from onnxq.numerics.affine import params_from_range, quantize, weight_range
-from onnxq.numerics.metrics import Comparison, argmax_agreement
+from onnxq.numerics.metrics import ErrorSums, argmax_agreement
 from onnxq.runtime.saturation import adds_pairs, emulated_without_vnni
 from onnxq.runtime.session import open_session
 from onnxq.types.inputs import Inputs, Needs
@@ -117,7 +117,7 @@ def run(path: Path, folder: Path, count: int) -> None:
 
 def _score(expected: Sequence[Any], plain: Sequence[Any], served: Sequence[Any]) -> Score:
     output = next(iter(expected[0]))
-    off, on, agreeing = Comparison(), Comparison(), np.zeros(2, dtype=np.int64)
+    off, on, agreeing = ErrorSums(), ErrorSums(), np.zeros(2, dtype=np.int64)
     for x, y, z in zip(expected, plain, served, strict=True):
         off.add(x[output], y[output])
         on.add(x[output], z[output])

@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from onnxq.data.arrays import files_digest
 from onnxq.data.listing import list_files
-from onnxq.data.reader import Item
+from onnxq.data.reader import RawItem
 from onnxq.data.signature import InputSpec, Signature
 from onnxq.errors import CalibrationError, RecipeError
 
@@ -53,8 +53,8 @@ class WaveReader:
         self._options = options
         self._paths = list_files(path, (".wav",), "wav")
 
-    def items(self, signature: Signature, size: int | None) -> Iterator[Item]:
-        """See `Reader`."""
+    def items(self, signature: Signature, size: int | None) -> Iterator[RawItem]:
+        """See `DataReader`."""
         sound, rates = _inputs(signature)
         dims = (None, None) if sound.dims is None else sound.dims
         fixed = dims[-1] if isinstance(dims[-1], int) else 0
@@ -70,14 +70,14 @@ class WaveReader:
             for number, part in enumerate(_frames(values, frame, self._options.hop), start=1):
                 feeds: dict[str, Any] = {spec.name: np.array(rate, spec.dtype) for spec in rates}
                 feeds[sound.name] = part.reshape((1,) * (len(dims) - 1) + (-1,)).astype(sound.dtype)
-                yield Item(values=feeds, where=f"{path}, frame {number}")
+                yield RawItem(values=feeds, where=f"{path}, frame {number}")
 
     def count(self, signature: Signature) -> int | None:
-        """See `Reader`."""
+        """See `DataReader`."""
         return None
 
     def digest(self) -> str | None:
-        """See `Reader`."""
+        """See `DataReader`."""
         return files_digest(self._paths)
 
 

@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from onnxq.data.arrays import StoredArray, files_digest, open_arrays
 from onnxq.data.listing import list_files
-from onnxq.data.reader import Item
+from onnxq.data.reader import RawItem
 from onnxq.data.signature import Signature
 from onnxq.errors import CalibrationError
 
@@ -42,14 +42,14 @@ class FileReader:
         self.description = str(path)
         self._paths = list_files(path, SUFFIXES, ".npz or .npy", _HINT)
 
-    def items(self, signature: Signature, size: int | None) -> Iterator[Item]:
-        """See `Reader`."""
+    def items(self, signature: Signature, size: int | None) -> Iterator[RawItem]:
+        """See `DataReader`."""
         for path in self._paths:
             with open_arrays(path) as arrays:
                 yield from _items(path, _named(arrays, signature, path), signature, size)
 
     def count(self, signature: Signature) -> int | None:
-        """See `Reader`."""
+        """See `DataReader`."""
         total = 0
         for path in self._paths:
             with open_arrays(path) as arrays:
@@ -67,11 +67,11 @@ class FileReader:
         return total
 
     def digest(self) -> str | None:
-        """See `Reader`."""
+        """See `DataReader`."""
         return files_digest(self._paths)
 
 
-def _items(path: Path, stored: dict[str, StoredArray], signature: Signature, size: int | None) -> Iterator[Item]:
+def _items(path: Path, stored: dict[str, StoredArray], signature: Signature, size: int | None) -> Iterator[RawItem]:
     extra = _extra_axes(stored, signature)
     if extra == 0 and signature.has_batch_axis:
         chunks = _chunks(stored, size)
@@ -86,7 +86,7 @@ def _items(path: Path, stored: dict[str, StoredArray], signature: Signature, siz
     else:
         chunks = iter([{name: array.read() for name, array in stored.items()}])
     for number, values in enumerate(chunks, start=1):
-        yield Item(values=values, where=f"{path}, batch {number}")
+        yield RawItem(values=values, where=f"{path}, batch {number}")
 
 
 def _chunks(stored: dict[str, StoredArray], size: int | None) -> Iterator[dict[str, npt.NDArray[Any]]]:

@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from onnxq.data.arrays import files_digest
 from onnxq.data.listing import list_files
-from onnxq.data.reader import Item
+from onnxq.data.reader import RawItem
 from onnxq.data.signature import InputSpec, Signature
 from onnxq.errors import CalibrationError, MissingDependencyError, RecipeError, nearest
 
@@ -75,19 +75,19 @@ class ImageReader:
         self._options = options
         self._paths = list_files(path, SUFFIXES, "image")
 
-    def items(self, signature: Signature, size: int | None) -> Iterator[Item]:
-        """See `Reader`."""
+    def items(self, signature: Signature, size: int | None) -> Iterator[RawItem]:
+        """See `DataReader`."""
         pillow = _pillow()
         frame = _Frame(signature, self._options)
         for path in self._paths:
-            yield Item(values={frame.name: frame.fill(_open(pillow, path))}, where=str(path))
+            yield RawItem(values={frame.name: frame.fill(_open(pillow, path))}, where=str(path))
 
     def count(self, signature: Signature) -> int | None:
-        """See `Reader`."""
+        """See `DataReader`."""
         return len(self._paths)
 
     def digest(self) -> str | None:
-        """See `Reader`."""
+        """See `DataReader`."""
         return files_digest(self._paths)
 
 

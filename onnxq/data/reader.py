@@ -17,7 +17,7 @@ RETAINED_BYTES = 32 << 20
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Item:
+class RawItem:
     """What a reader yields: arrays by input name (and perhaps `labels`), unchecked, and where they come from."""
 
     values: Mapping[str, Any]
@@ -25,7 +25,7 @@ class Item:
 
 
 @runtime_checkable
-class Reader(Protocol):
+class DataReader(Protocol):
     """A kind of data source. `items` may be called several times, and holds one item in memory at a time.
 
     Attributes:
@@ -38,7 +38,7 @@ class Reader(Protocol):
     asks_size: bool
     repeatable: bool
 
-    def items(self, signature: Signature, size: int | None) -> Iterator[Item]:
+    def items(self, signature: Signature, size: int | None) -> Iterator[RawItem]:
         """Yield items of about `size` samples each; None leaves the choice to the reader."""
         ...
 
@@ -66,15 +66,15 @@ class IterableReader:
         self._retained_bytes = 0
         self._overflowed = False
 
-    def items(self, signature: Signature, size: int | None) -> Iterator[Item]:
-        """See `Reader`."""
+    def items(self, signature: Signature, size: int | None) -> Iterator[RawItem]:
+        """See `DataReader`."""
         if self._stream is None:
             yield from read_batches(iter(self._iterable), self.description, signature)
         else:
             yield from self._once(self._stream, signature)
 
     def count(self, signature: Signature) -> int | None:
-        """See `Reader`."""
+        """See `DataReader`."""
         if not isinstance(self._iterable, Sequence) or not signature.inputs:
             return None
         if not signature.has_batch_axis:
@@ -90,10 +90,10 @@ class IterableReader:
         return total
 
     def digest(self) -> str | None:
-        """See `Reader`."""
+        """See `DataReader`."""
         return None
 
-    def _once(self, stream: Iterator[Any], signature: Signature) -> Iterator[Item]:
+    def _once(self, stream: Iterator[Any], signature: Signature) -> Iterator[RawItem]:
         """Yield what was retained of an iterator, then the rest of it."""
         yield from tuple(self._retained)
         if self._overflowed:
@@ -107,7 +107,7 @@ class IterableReader:
             if self._overflowed:
                 yield item
                 break
-            self._retained.append(Item(values=kept, where=item.where))
+            self._retained.append(RawItem(values=kept, where=item.where))
             yield item
         yield from read_batches(stream, self.description, signature, len(self._retained) + 2)
 
@@ -122,8 +122,8 @@ class CallableReader:
         self.description = description
         self._function = function
 
-    def items(self, signature: Signature, size: int | None) -> Iterator[Item]:
-        """See `Reader`."""
+    def items(self, signature: Signature, size: int | None) -> Iterator[RawItem]:
+        """See `DataReader`."""
         try:
             made = self._function()
         except Exception as error:
@@ -134,15 +134,15 @@ class CallableReader:
         yield from read_batches(iter(made), self.description, signature)
 
     def count(self, signature: Signature) -> int | None:
-        """See `Reader`."""
+        """See `DataReader`."""
         return None
 
     def digest(self) -> str | None:
-        """See `Reader`."""
+        """See `DataReader`."""
         return None
 
 
-def read_batches(iterator: Iterator[Any], description: str, signature: Signature, number: int = 1) -> Iterator[Item]:
+def read_batches(iterator: Iterator[Any], description: str, signature: Signature, number: int = 1) -> Iterator[RawItem]:
     """Yield what user code yields, its exceptions turned into ours; batches are counted from `number`.
 
     Raises:
@@ -159,7 +159,7 @@ def read_batches(iterator: Iterator[Any], description: str, signature: Signature
             message = f"{description} failed at batch {number}: {type(error).__name__}: {error}"
             raise CalibrationError(message) from error
         where = f"{description}, batch {number}"
-        yield Item(values=as_mapping(item, signature, where), where=where)
+        yield RawItem(values=as_mapping(item, signature, where), where=where)
         number += 1
 
 

@@ -13,7 +13,7 @@ import numpy as np
 
 from onnxq.data.batch import LABELS, Array, Batch, Checker
 from onnxq.data.files import FileReader
-from onnxq.data.reader import CallableReader, Item, IterableReader, Reader, import_callable
+from onnxq.data.reader import CallableReader, DataReader, IterableReader, RawItem, import_callable
 from onnxq.data.signature import Signature
 from onnxq.data.spec import parse_spec
 from onnxq.errors import CalibrationError, RecipeError
@@ -36,7 +36,7 @@ class Source:
 
     def __init__(
         self,
-        reader: Reader,
+        reader: DataReader,
         signature: Signature,
         *,
         samples: int | None = None,
@@ -131,7 +131,7 @@ class Source:
         if not seen:
             raise CalibrationError(f"{self.description} holds no sample; give at least one batch")
 
-    def _check(self, item: Item, checker: Checker) -> Batch:
+    def _check(self, item: RawItem, checker: Checker) -> Batch:
         values, labels = dict(item.values), None
         if LABELS not in self.signature.names and LABELS in values:
             labels = np.asarray(values.pop(LABELS))
@@ -153,7 +153,7 @@ def open_source(
     Args:
         source: an iterable of {input name: array}, or one such batch; a function that returns one; the path of an
             .npz, an .npy, or a folder of them; "package.module:function"; "images:...", "text:...", "wav:..." (see
-            `spec`); a `Reader`.
+            `spec`); a `DataReader`.
         signature: what the model asks for.
         samples: use at most this many, the first ones.
         batch_size: samples a run; None leaves the batches as they come, files are read in pieces of moderate size.
@@ -166,8 +166,8 @@ def open_source(
     return Source(_reader(source), signature, samples=samples, batch_size=batch_size)
 
 
-def _reader(source: Any) -> Reader:
-    if isinstance(source, Reader):
+def _reader(source: Any) -> DataReader:
+    if isinstance(source, DataReader):
         return source
     if isinstance(source, (str, Path)):
         described = parse_spec(source) if isinstance(source, str) else None

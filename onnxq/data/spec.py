@@ -11,11 +11,11 @@ from urllib.parse import parse_qsl, urlencode
 
 from onnxq.data.audio import WaveOptions, WaveReader
 from onnxq.data.images import ImageOptions, ImageReader
-from onnxq.data.reader import Reader
+from onnxq.data.reader import DataReader
 from onnxq.data.text import TextOptions, TextReader
 from onnxq.errors import RecipeError, nearest
 
-_KINDS: Mapping[str, tuple[Callable[[Path, Any], Reader], type[Any]]] = {
+_KINDS: Mapping[str, tuple[Callable[[Path, Any], DataReader], type[Any]]] = {
     "images": (ImageReader, ImageOptions),
     "text": (TextReader, TextOptions),
     "wav": (WaveReader, WaveOptions),
@@ -40,7 +40,7 @@ def format_spec(kind: str, path: str | Path, **options: Any) -> str:
     return f"{kind}:{path}" + (f"?{urlencode(given, safe=',/')}" if given else "")
 
 
-def parse_spec(text: str) -> Reader | None:
+def parse_spec(text: str) -> DataReader | None:
     """Return the reader that `text` stands for, None if it is not of this form.
 
     Raises:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from onnxq.data.reader import Item
+from onnxq.data.reader import RawItem
 from onnxq.data.signature import InputSpec, Signature
 from onnxq.data.source import Source
 from onnxq.errors import CalibrationError, nearest
@@ -50,7 +50,7 @@ def synthetic(
 
 
 class _Synthetic:
-    """A `Reader` of made-up samples."""
+    """A `DataReader` of made-up samples."""
 
     description = "made-up inputs"
     asks_size = False
@@ -60,20 +60,20 @@ class _Synthetic:
         self._shapes = _extents(signature, shapes)
         self._samples = samples
 
-    def items(self, signature: Signature, size: int | None) -> Iterator[Item]:
-        """See `Reader`."""
+    def items(self, signature: Signature, size: int | None) -> Iterator[RawItem]:
+        """See `DataReader`."""
         generator = np.random.default_rng(_SEED)
         for number in range(1, self._samples + 1):
             values = {spec.name: _values(spec, self._shapes[spec.name], generator) for spec in signature.inputs}
-            yield Item(values=values, where=f"{self.description}, batch {number}")
+            yield RawItem(values=values, where=f"{self.description}, batch {number}")
 
     def count(self, signature: Signature) -> int | None:
-        """See `Reader`."""
+        """See `DataReader`."""
         first = next((shape for shape in self._shapes.values() if shape), ())
         return self._samples * first[0] if signature.has_batch_axis and first else self._samples
 
     def digest(self) -> str | None:
-        """See `Reader`."""
+        """See `DataReader`."""
         return None
 
 

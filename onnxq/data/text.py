@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from onnxq.data.arrays import files_digest
-from onnxq.data.reader import Item
+from onnxq.data.reader import RawItem
 from onnxq.data.signature import InputSpec, Signature
 from onnxq.errors import CalibrationError, MissingDependencyError, RecipeError
 
@@ -57,22 +57,22 @@ class TextReader:
         if not path.is_file():
             raise CalibrationError(f"no text file '{path}'; check the path")
 
-    def items(self, signature: Signature, size: int | None) -> Iterator[Item]:
-        """See `Reader`."""
+    def items(self, signature: Signature, size: int | None) -> Iterator[RawItem]:
+        """See `DataReader`."""
         tokenizer = _tokenizer(Path(self._options.tokenizer), self._options.max_length, _fixed_length(signature))
         fillers = {spec.name: _filler(spec) for spec in signature.inputs}
         numbered = self._lines()
         while group := list(islice(numbered, size or 1)):
             encodings = tokenizer.encode_batch([line for _, line in group])
             values = {name: np.array([fill(each) for each in encodings], np.int64) for name, fill in fillers.items()}
-            yield Item(values=_squeezed(values, signature), where=f"{self._path}, line {group[0][0]}")
+            yield RawItem(values=_squeezed(values, signature), where=f"{self._path}, line {group[0][0]}")
 
     def count(self, signature: Signature) -> int | None:
-        """See `Reader`."""
+        """See `DataReader`."""
         return sum(1 for _ in self._lines())
 
     def digest(self) -> str | None:
-        """See `Reader`."""
+        """See `DataReader`."""
         return files_digest([self._path, Path(self._options.tokenizer)])
 
     def _lines(self) -> Iterator[tuple[int, str]]:

@@ -13,12 +13,12 @@ from onnxq.data import Source, signature, synthetic
 from onnxq.data.signature import InputSpec, Signature
 from onnxq.errors import CalibrationError, ModelError, RecipeError, nearest
 from onnxq.files.load import file_bytes, load
-from onnxq.numerics.metrics import Comparison, as_array
+from onnxq.numerics.metrics import ErrorSums, as_array
 from onnxq.progress import Progress, Silent, step
 from onnxq.runtime.footprint import footprint
 from onnxq.runtime.pinning import pinned
 from onnxq.runtime.session import CPU, Session, available_providers, open_session, versions
-from onnxq.runtime.timing import Timing, time_interleaved
+from onnxq.runtime.timing import RaceTimes, time_interleaved
 from onnxq.types.benchmark import Benchmark, Measured, Setting
 
 if TYPE_CHECKING:
@@ -104,7 +104,7 @@ def _measure(paths: Sequence[Path], setting: Setting, feeds: Feeds, budget: floa
 
 
 def _row(
-    path: Path, setting: Setting, timing: Timing, index: int, *, cost: tuple[float, int | None], sqnr: float
+    path: Path, setting: Setting, timing: RaceTimes, index: int, *, cost: tuple[float, int | None], sqnr: float
 ) -> Measured:
     median = timing.median_ms(index)
     return Measured(
@@ -130,7 +130,7 @@ def _worst(expected: Mapping[str, Any], found: Mapping[str, Any]) -> float:
     for reference, actual in zip(expected.values(), found.values(), strict=True):
         x, y = as_array(reference), as_array(actual)
         if x.dtype.kind in "fV":
-            compared = Comparison()
+            compared = ErrorSums()
             compared.add(x, y)
             worst = compared.sqnr_db if math.isnan(worst) else min(worst, compared.sqnr_db)
     return worst

@@ -13,8 +13,7 @@ import numpy.typing as npt
 from onnxq.data import Source
 from onnxq.evaluate.outputs import output_errors
 from onnxq.graph.walk import top_level
-from onnxq.numerics.metrics import Comparison as Sums
-from onnxq.numerics.metrics import as_array
+from onnxq.numerics.metrics import ErrorSums, as_array
 from onnxq.progress import Progress, Silent, step
 from onnxq.runtime.session import open_session
 from onnxq.runtime.taps import Taps
@@ -41,8 +40,8 @@ class _Pair:
     node: str
     tensor: str
     counterpart: str
-    plain: Sums = field(default_factory=Sums)
-    served: Sums = field(default_factory=Sums)
+    plain: ErrorSums = field(default_factory=ErrorSums)
+    served: ErrorSums = field(default_factory=ErrorSums)
     numeric: bool = True
 
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from onnxq.data.source import Source
 from onnxq.evaluate.served.gaps import notable
-from onnxq.numerics.metrics import Comparison, argmax_agreement, as_array
+from onnxq.numerics.metrics import ErrorSums, argmax_agreement, as_array
 from onnxq.progress import Progress
 from onnxq.runtime.session import Session
 from onnxq.types.report import OutputError
@@ -21,8 +21,8 @@ from onnxq.types.report import OutputError
 class _Output:
     """Sums for one output."""
 
-    plain: Comparison = field(default_factory=Comparison)
-    served: Comparison = field(default_factory=Comparison)
+    plain: ErrorSums = field(default_factory=ErrorSums)
+    served: ErrorSums = field(default_factory=ErrorSums)
     agreeing: int = 0
     positions: int = 0
     values: int = 0

@@ -10,7 +10,7 @@ from onnxq.data.source import Source
 from onnxq.graph.hoist import why_hidden
 from onnxq.graph.walk import bodies, nodes
 from onnxq.numerics.affine import dequantize
-from onnxq.numerics.metrics import Comparison
+from onnxq.numerics.metrics import ErrorSums
 from onnxq.progress import Progress
 from onnxq.runtime.taps import Taps
 from onnxq.types.format import Format
@@ -66,7 +66,7 @@ def tensor_errors(
         group, pairs = pairs[:size], pairs[size:]
         expected = Taps(reference, [pair.tensor for pair in group], optimize=False, threads=threads)
         actual = Taps(quantized, [pair.quantized for pair in group], optimize=False, threads=threads)
-        sums = [Comparison() for _ in group]
+        sums = [ErrorSums() for _ in group]
         held, compared, astray = 1, set[str](), set[str]()
         for batch in batches:
             x, y = expected.run(batch.feeds), actual.run(batch.feeds)

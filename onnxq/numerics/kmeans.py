@@ -44,7 +44,7 @@ def kmeans_1d(values: npt.NDArray[Any], count: int, *, weights: npt.NDArray[Any]
     return _centroids(starts, sums, count)
 
 
-class _Sums(NamedTuple):
+class _PrefixSums(NamedTuple):
     """Prefix sums of weight * (value - origin)^p in sorted order, (rows, n + 1), and the origins, (rows, 1)."""
 
     zeroth: Float64
@@ -53,7 +53,7 @@ class _Sums(NamedTuple):
     origin: Float64
 
 
-def _prefix_sums(values: npt.NDArray[Any], weights: npt.NDArray[Any] | None) -> _Sums:
+def _prefix_sums(values: npt.NDArray[Any], weights: npt.NDArray[Any] | None) -> _PrefixSums:
     place = np.asarray(values, np.float64)
     weight = np.ones_like(place) if weights is None else np.asarray(weights, np.float64)
     order = np.argsort(place, axis=1, kind="stable")
@@ -65,10 +65,10 @@ def _prefix_sums(values: npt.NDArray[Any], weights: npt.NDArray[Any] | None) -> 
     np.cumsum(weight, axis=1, out=zeroth[:, 1:])
     np.cumsum(weight * (place - origin), axis=1, out=first[:, 1:])
     np.cumsum(weight * (place - origin) ** 2, axis=1, out=second[:, 1:])
-    return _Sums(zeroth, first, second, origin)
+    return _PrefixSums(zeroth, first, second, origin)
 
 
-def _cost(sums: _Sums, row: Int64, i: Int64, j: Int64) -> Float64:
+def _cost(sums: _PrefixSums, row: Int64, i: Int64, j: Int64) -> Float64:
     """Return the squared error of the values i .. j-1 around their mean."""
     weight = sums.zeroth[row, j] - sums.zeroth[row, i]
     first = sums.first[row, j] - sums.first[row, i]
@@ -76,7 +76,7 @@ def _cost(sums: _Sums, row: Int64, i: Int64, j: Int64) -> Float64:
     return np.maximum(second - first**2 / np.where(weight > 0, weight, 1), 0)
 
 
-def _one_more_cluster(error: Float64, sums: _Sums) -> tuple[Float64, npt.NDArray[np.int32]]:
+def _one_more_cluster(error: Float64, sums: _PrefixSums) -> tuple[Float64, npt.NDArray[np.int32]]:
     """Return D_m from D_(m-1), and for each j where the last of its clusters starts."""
     rows, size = error.shape
     best = np.zeros_like(error)
@@ -96,7 +96,9 @@ def _one_more_cluster(error: Float64, sums: _Sums) -> tuple[Float64, npt.NDArray
     return best, start
 
 
-def _least(error: Float64, sums: _Sums, row: Int64, j: Int64, bounds: tuple[Int64, Int64]) -> tuple[Float64, Int64]:
+def _least(
+    error: Float64, sums: _PrefixSums, row: Int64, j: Int64, bounds: tuple[Int64, Int64]
+) -> tuple[Float64, Int64]:
     """Return the least of error[row, i] + c(i, j) over the bounds of i, both included, and the first such i."""
     first, last = bounds
     lengths = np.maximum(last - first, 0) + 1  # rounding may cross the bounds of equally good starts
@@ -110,7 +112,7 @@ def _least(error: Float64, sums: _Sums, row: Int64, j: Int64, bounds: tuple[Int6
     return value, i[hits[earliest]]
 
 
-def _centroids(starts: list[npt.NDArray[np.int32]], sums: _Sums, count: int) -> Float64:
+def _centroids(starts: list[npt.NDArray[np.int32]], sums: _PrefixSums, count: int) -> Float64:
     rows, size = sums.zeroth.shape
     centroids = np.full((rows, count), np.nan)
     row, end = np.arange(rows), np.full(rows, size - 1)

@@ -33,7 +33,7 @@ class _Factor:
     ragged: int = 0
 
 
-class Layout:
+class ParameterLayout:
     """The axes of a tensor whose parameters came with a granularity."""
 
     def __init__(self, shape: Sequence[int], granularity: PerTensor | PerChannel | PerBlock) -> None:

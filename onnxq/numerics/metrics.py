@@ -1,6 +1,6 @@
 """How far apart two arrays are: streaming, in float64, exact about infinities and NaN.
 
-`Comparison` is fed pair by pair and holds sums only, so its memory does not grow with the number of samples. The
+`ErrorSums` is fed pair by pair and holds sums only, so its memory does not grow with the number of samples. The
 functions below it are the same figures for one pair of arrays.
 """
 
@@ -28,7 +28,7 @@ def as_array(value: Any) -> npt.NDArray[Any]:
 
 
 @dataclass(kw_only=True, slots=True)
-class Comparison:
+class ErrorSums:
     """Sums over all pairs of a reference x and an actual value y that were added.
 
     Elements that are not finite are taken out of the sums: where both hold the same infinity or both NaN they agree;
@@ -115,15 +115,15 @@ class Comparison:
         return max(-1.0, min(1.0, self.dot / (math.sqrt(self.signal) * math.sqrt(self.other))))
 
 
-def compare(reference: npt.ArrayLike, actual: npt.ArrayLike) -> Comparison:
+def compare(reference: npt.ArrayLike, actual: npt.ArrayLike) -> ErrorSums:
     """Return the comparison of one pair of arrays."""
-    comparison = Comparison()
+    comparison = ErrorSums()
     comparison.add(reference, actual)
     return comparison
 
 
 def sqnr_db(reference: npt.ArrayLike, actual: npt.ArrayLike) -> float:
-    """Return the SQNR of one pair in dB; see `Comparison.sqnr_db`."""
+    """Return the SQNR of one pair in dB; see `ErrorSums.sqnr_db`."""
     return compare(reference, actual).sqnr_db
 
 

@@ -19,7 +19,7 @@ _FOREVER = 1 << 30
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Item:
+class CutNode:
     """One node.
 
     Attributes:
@@ -51,7 +51,7 @@ class Flow:
     free_float: bool = False
 
 
-def cost(items: Mapping[str, Item], flows: Iterable[Flow], codes: Collection[str]) -> float:
+def cost(items: Mapping[str, CutNode], flows: Iterable[Flow], codes: Collection[str]) -> float:
     """Return the nanoseconds of one assignment: `codes` names the items that run on codes."""
     total = sum(item.codes_cost if name in codes else item.float_cost for name, item in items.items())
     for flow in flows:
@@ -65,7 +65,9 @@ def cost(items: Mapping[str, Item], flows: Iterable[Flow], codes: Collection[str
     return total
 
 
-def choose(items: Mapping[str, Item], flows: Iterable[Flow], implies: Iterable[tuple[str, str]] = ()) -> frozenset[str]:
+def choose(
+    items: Mapping[str, CutNode], flows: Iterable[Flow], implies: Iterable[tuple[str, str]] = ()
+) -> frozenset[str]:
     """Return the items to run on codes so that `cost` is smallest; float where both sides cost the same.
 
     Args:

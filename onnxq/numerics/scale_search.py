@@ -82,7 +82,7 @@ class _Search:
     def __call__(self, x: Float32, importance: Float32 | None, floor: Float64) -> tuple[Float32, npt.NDArray[np.int32]]:
         # Powers of two bring each row's largest value near 1, exactly: no square or sum leaves float32.
         exponent = np.frexp(np.abs(x).max(axis=1, initial=0))[1]
-        rows = _Rows(np.ldexp(x, -exponent[:, None]), importance, self.scheme, exponent, floor)
+        rows = _RowSearch(np.ldexp(x, -exponent[:, None]), importance, self.scheme, exponent, floor)
         for scale, lowest in self._candidates(rows.x):
             rows.offer(scale, lowest)
         for _ in range(_ROUNDS):
@@ -121,7 +121,7 @@ class _Search:
             for place in range(-1, places + 1):
                 yield scale, self._in_range(np.rint(first + slack * (place / places)))
 
-    def _result(self, rows: _Rows, exponent: npt.NDArray[Any]) -> tuple[Float32, npt.NDArray[np.int32]]:
+    def _result(self, rows: _RowSearch, exponent: npt.NDArray[Any]) -> tuple[Float32, npt.NDArray[np.int32]]:
         qmin, _ = self.scheme.code_range
         zero_point = (qmin - rows.lowest).astype(np.int32)
         scale = allowed_scale(np.ldexp(rows.scale, exponent), self.scheme.scale_type)
@@ -131,7 +131,7 @@ class _Search:
         return np.where(rows.live(), scale, np.float32(0)), zero_point
 
 
-class _Rows:
+class _RowSearch:
     """Rows of numbers with the best parameters met so far, all brought near 1 by 2^-exponent."""
 
     def __init__(

@@ -1,8 +1,8 @@
 """Which nodes of a model the time of its optimized graph belongs to.
 
-The runtime fuses nodes, changes layouts and puts conversions in between. What it makes keeps names: a fused node makes
-the value that the last node of the group made, or is called like one of them, with something added (`value_nchwc`,
-`node_token_17`). What carries no name at all (reorders, transposes) counts for what it reads from.
+The runtime fuses nodes, changes layouts and inserts conversions, but names survive: a fused node computes the value of
+the last node of the group, or is named after one of them with a suffix (`value_nchwc`, `node_token_17`). A node without
+a name (reorders, transposes) counts for the node it reads from.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from onnxq.runtime.profile import NodeTime
 if TYPE_CHECKING:
     import onnx_ir as ir
 
-# What the runtime, and onnxq's emitters, add to names; one after the other is taken off until a name is known.
+# Suffixes of the runtime and of onnxq's emitters; they are removed one by one until a name is known.
 _ADDED = re.compile(
     r"(_token_\d+|_nchwc|_out\d+|_quant|_output_\d+|_\d+"
     r"|/(QuantizeLinear|DequantizeLinear|quantized|dequantized|duplicated|MatMulScaleFusion)|/)$"
@@ -26,11 +26,12 @@ _ADDED = re.compile(
 
 
 def node_times(model: ir.Model, optimized: ir.Model, times: Iterable[NodeTime]) -> dict[str, float]:
-    """Return the time of each node of a model, in microseconds; nodes that were merged into others are missing.
+    """Return the time of each node of a model, in microseconds; nodes that were fused into others are missing.
 
     Args:
         model: the float model that gives the names; a quantized one must have kept them.
-        optimized: graph that was timed, of this model or of what was made of it. times: of its nodes.
+        optimized: graph that was timed, of this model or of one made from it.
+        times: of its nodes.
     """
     known: dict[str, str] = {}
     for path, node in nodes(model):
@@ -52,9 +53,9 @@ def node_times(model: ir.Model, optimized: ir.Model, times: Iterable[NodeTime]) 
 def _owner(node: ir.Node, known: dict[str, str], owners: dict[str, str]) -> str | None:
     names = [value.name for value in node.outputs if value.name]
     for name in (*names, node.name):
-        found = _strip(name or "", known)
-        if found is not None:
-            return found
+        owner = _strip(name or "", known)
+        if owner is not None:
+            return owner
     producers = (value.producer() for value in node.inputs if value is not None)
     return next((owners[each.name or ""] for each in producers if each is not None and each.name in owners), None)
 

@@ -26,10 +26,13 @@ def footprint(
     """Return the seconds that loading took, and the bytes that loading and running added at their peak.
 
     Args:
-        path: the model. feeds: an array for each input. threads, providers: see `open_session`.
+        path: the model.
+        feeds: an array for each input.
+        threads: see `open_session`.
+        providers: see `open_session`.
 
     Returns:
-        Seconds, and bytes; None where the system does not tell (anything but Linux).
+        Seconds, and bytes; None where the system does not report it (anything except Linux).
 
     Raises:
         ModelError: the runtime cannot load or run the model, or the process died of it.

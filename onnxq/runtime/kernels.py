@@ -1,4 +1,4 @@
-"""Which kernels the installed onnxruntime has: the runtime itself is the authority."""
+"""The kernels of the installed onnxruntime, as it lists them."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ class InstalledKernel:
         op: `domain::op_type`, the domain left out for the ONNX operators.
         provider: "CPUExecutionProvider".
         since, until: first and last operator set version it serves; `until` is None where it is open.
-        types: type parameter of the operator -> element types it takes ("uint8", "float"). Types of sequences, maps
-            and the like are written out ("seq(tensor(float))").
+        types: type parameter of the operator -> element types it takes ("uint8", "float"). Types of sequences and
+            maps are written out ("seq(tensor(float))").
     """
 
     op: str
@@ -28,7 +28,7 @@ class InstalledKernel:
 
 
 def installed_kernels(provider: str | None = None) -> tuple[InstalledKernel, ...]:
-    """Return all kernels of the installed build, sorted; of one provider if asked.
+    """Return all kernels of the installed build, or of one provider, sorted.
 
     The build's providers count, whether or not this machine has the device: a CUDA build lists its CUDA kernels
     anywhere.

@@ -1,4 +1,4 @@
-"""Whether the runtime can load a model at all, found out without its weights and told with the model's own names."""
+"""Check that the runtime can load a model, without reading its weights; errors name the model's own nodes."""
 
 from __future__ import annotations
 
@@ -11,19 +11,18 @@ from onnxq.runtime.session import open_session
 if TYPE_CHECKING:
     import onnx_ir as ir
 
-_SMALL = (
-    1024  # bytes: what the runtime may want to know of constants while it loads a model, shapes and axes, is smaller
-)
+# Bytes; constants that the runtime may read while it loads a model (shapes, axes) are smaller.
+_SMALL = 1024
 
 
 def check_loads(model: ir.Model) -> None:
     """Load a model, with the optimizer off; its weights are not read unless something is wrong.
 
     Args:
-        model: as `onnxq.files.load` returns it; it stays as it is.
+        model: as `onnxq.files.load` returns it; unchanged.
 
     Raises:
-        ModelError: the runtime cannot load it; nodes without a name are told by operator and output.
+        ModelError: the runtime cannot load it; nodes without a name are named by operator and output.
     """
     try:
         open_session(_without_weights(model), optimize=False)
@@ -36,7 +35,7 @@ def check_loads(model: ir.Model) -> None:
 
 
 def _without_weights(model: ir.Model) -> ir.Model:
-    """Return a copy whose large initializers are inputs: types and shapes are known of those, too."""
+    """Return a copy whose large initializers are inputs, with their types and shapes."""
     light = model.clone()
     graph = light.graph
     listed = {*graph.inputs, *graph.outputs}
@@ -59,12 +58,12 @@ def _named(model: ir.Model) -> ir.Model:
 
 
 def _place(text: str, model: ir.Model) -> str:
-    """Return the node that a message is about, where it names the operator alone: "my.ops:Op(-1) is not ..."."""
-    found = re.search(r"([\w.]*):(\w+)\(-?\d+\) is not a registered", text)
-    if found is None:
+    """Return the node that a message is about if it names only the operator: "my.ops:Op(-1) is not ..."."""
+    match = re.search(r"([\w.]*):(\w+)\(-?\d+\) is not a registered", text)
+    if match is None:
         return ""
     for graph in model.graphs():
         for node in graph:
-            if (node.domain, node.op_type) == found.groups():
+            if (node.domain, node.op_type) == match.groups():
                 return f" (node {node.name})"
     return ""

@@ -1,4 +1,4 @@
-"""What each node of a quantized model really runs as.
+"""Which operator of the runtime each node of a quantized model runs as.
 
 The runtime names a fused node after one of its nodes and keeps the name of the value it ends in: where `Conv -> Relu ->
 QuantizeLinear` became one QLinearConv, that node produces the codes that the QuantizeLinear produced. So a node is
@@ -30,10 +30,10 @@ class RunsAs:
 
 
 def runs_as(quantized: ir.Model, optimized: ir.Model) -> dict[str, RunsAs]:
-    """Find for each node of the quantized model what it runs as.
+    """Return what each node of a quantized model runs as.
 
     Args:
-        quantized: a model with QuantizeLinear and DequantizeLinear nodes or integer operators, as given to the runtime.
+        quantized: a model with QuantizeLinear and DequantizeLinear nodes or integer operators, as the runtime loads it.
         optimized: its `optimized_graph(layout=False)`.
 
     Returns:
@@ -44,7 +44,7 @@ def runs_as(quantized: ir.Model, optimized: ir.Model) -> dict[str, RunsAs]:
         value.name: node for graph in optimized.graphs() for node in graph for value in node.outputs if value.name
     }
     named = {node.name: node for graph in optimized.graphs() for node in graph if node.name}
-    found = {}
+    results = {}
     for path, node in nodes(quantized):
         if node.op_type in Q_OPS | DQ_OPS:
             continue
@@ -52,11 +52,11 @@ def runs_as(quantized: ir.Model, optimized: ir.Model) -> dict[str, RunsAs]:
         if ran is None and node.name in named:
             # Where int8 activations became uint8, or a Transpose moved, values have new names; the node keeps its own.
             runner = named[node.name]
-            on_codes = _on_integers(runner) or _reads_codes(runner) or _is_code(node.outputs[0].dtype)
-            ran = RunsAs(op=op_name(runner), integer=on_codes)
+            integer = _on_integers(runner) or _reads_codes(runner) or _is_code(node.outputs[0].dtype)
+            ran = RunsAs(op=op_name(runner), integer=integer)
         if ran is not None:
-            found[path] = ran
-    return found
+            results[path] = ran
+    return results
 
 
 def _search(node: ir.Node, producers: Mapping[str, ir.Node]) -> RunsAs | None:
@@ -71,17 +71,17 @@ def _search(node: ir.Node, producers: Mapping[str, ir.Node]) -> RunsAs | None:
             return RunsAs(op=op_name(runner), integer=True)
         if hops and not _does_the_work(runner, node, producer):
             return None  # this node is gone
-        on_codes = runner.op_type in DQ_OPS or _on_integers(runner) or _is_code(value.dtype)
-        return RunsAs(op=op_name(runner), integer=on_codes)
+        integer = runner.op_type in DQ_OPS or _on_integers(runner) or _is_code(value.dtype)
+        return RunsAs(op=op_name(runner), integer=integer)
     return None
 
 
 def _does_the_work(runner: ir.Node, node: ir.Node, later: ir.Node) -> bool:
-    """Whether `runner`, which makes what `later` made, has `node` merged into it."""
+    """Return whether `runner`, which computes the value of `later`, has `node` fused into it."""
     if runner.name == node.name or node.op_type in runner.op_type:
         return True
     if (runner.name, runner.op_type) == (later.name, later.op_type):
-        return False  # the later node as it was
+        return False  # the later node, unchanged
     read = {value.name for value in node.inputs if value is not None}
     return any(value is not None and value.name in read for value in runner.inputs)
 
@@ -101,13 +101,13 @@ def _downstream(node: ir.Node) -> Iterator[tuple[ir.Value, int]]:
 
 
 def _reads_codes(node: ir.Node) -> bool:
-    """Whether a quantize node makes what this node reads first: such a node only moves codes."""
+    """Return whether a quantize node computes this node's first input: such a node only moves codes."""
     source = node.inputs[0].producer() if node.inputs and node.inputs[0] is not None else None
     return source is not None and source.op_type in Q_OPS
 
 
 def _on_integers(node: ir.Node) -> bool:
-    """Whether a node holds 8-bit or smaller integers: a weight, or the zero point that every integer kernel takes."""
+    """Return whether a node reads constant codes: a weight, or the zero point that every integer kernel takes."""
     return any(value is not None and value.is_initializer() and _is_code(value.dtype) for value in node.inputs)
 
 

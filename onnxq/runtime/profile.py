@@ -1,4 +1,4 @@
-"""Time of each node, by the runtime's own profiler."""
+"""Time of each node, measured by the runtime's profiler."""
 
 from __future__ import annotations
 
@@ -28,9 +28,11 @@ class NodeTime:
 
     Attributes:
         node: its name there; `op_type_index` for those without one.
-        op: operator, without its domain. provider: where it runs.
+        op: operator, without its domain.
+        provider: where it runs.
         microseconds: median over the runs of the time in its kernel; calls of a loop body within a run are added up.
-        inputs, outputs: element type and shape of each tensor in the last run, as ("uint8", (1, 8, 16, 16)).
+        inputs: element type and shape of each tensor in the last run, as ("uint8", (1, 8, 16, 16)).
+        outputs: the same of the outputs.
     """
 
     node: str
@@ -102,7 +104,7 @@ def profile_nodes(
 
 
 def _counted(by_run: Mapping[int, float]) -> list[float]:
-    """Return the times but for the first run's; a node of a branch that only the first run took has no other."""
+    """Return the times except the first run's; a node of a branch that only the first run took has no other."""
     return [value for run, value in by_run.items() if run > 0] or list(by_run.values())
 
 

@@ -1,4 +1,4 @@
-"""What the runtime makes of a model: its optimized graph, read back and counted."""
+"""The runtime's optimized graph of a model, read back and counted."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def optimized_graph(
 
     Args:
         model: see `open_session`.
-        threads: intra-op threads it is served with.
+        threads: intra-op threads.
         layout: False: without the changes of layout (blocked or channels-last convolutions). Which operators are fused
             is the same without them, and values keep the names they have in the model.
 
@@ -67,9 +67,9 @@ def op_name(node: ir.Node) -> str:
 
 def remaining(optimized: ir.Model) -> dict[str, tuple[str, ...]]:
     """Return the quantize and dequantize nodes that are still run: operator -> names of their outputs."""
-    found: dict[str, list[str]] = {}
+    outputs: dict[str, list[str]] = {}
     for graph in optimized.graphs():
         for node in graph:
             if node.op_type in Q_OPS | DQ_OPS:
-                found.setdefault(op_name(node), []).append(node.outputs[0].name or "")
-    return {op: tuple(names) for op, names in sorted(found.items())}
+                outputs.setdefault(op_name(node), []).append(node.outputs[0].name or "")
+    return {op: tuple(names) for op, names in sorted(outputs.items())}

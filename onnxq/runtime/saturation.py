@@ -1,4 +1,4 @@
-"""Whether integer kernels saturate here: asked of the runtime itself, not of a list of processors."""
+"""Whether integer kernels saturate on this processor, found by running one."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ def adds_pairs() -> bool:
 
 
 def emulated_without_vnni(module: str, *arguments: str) -> list[str] | None:
-    """Return the command that runs a Python module on a processor with AVX2 and without VNNI, None if there is none.
+    """Return the command that runs a Python module on an emulated processor with AVX2 and without VNNI; None if absent.
 
-    Valgrind translates every instruction, and tells programs (by CPUID) of AVX2 and nothing newer: the runtime takes
-    the kernels that it takes there, and computes what they compute, 10 to 30 times as slowly.
+    Valgrind translates every instruction, and reports (by CPUID) AVX2 and nothing newer: the runtime chooses the
+    kernels that it chooses there, and computes what they compute, 10 to 30 times as slowly.
     """
-    found = shutil.which(_EMULATOR)
-    if found is None:
+    emulator = shutil.which(_EMULATOR)
+    if emulator is None:
         return None
     pretend = ["env", "ONNXQ_PROCESSOR=avx2"]  # /proc/cpuinfo still describes the real one
-    return [*pretend, found, "--tool=none", "--quiet", sys.executable, "-m", module, *arguments]
+    return [*pretend, emulator, "--tool=none", "--quiet", sys.executable, "-m", module, *arguments]

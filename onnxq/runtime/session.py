@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from onnxq.errors import MissingDependencyError, ModelError
-from onnxq.runtime import exchange
-from onnxq.runtime.handover import hand_over
+from onnxq.runtime import ort_values
+from onnxq.runtime.model_source import as_source
 
 if TYPE_CHECKING:
     import numpy as np
@@ -62,8 +62,10 @@ class Session:
     """A model ready to run.
 
     Attributes:
-        inputs, outputs: names, in graph order.
+        inputs: names, in graph order.
+        outputs: names, in graph order.
         providers: execution providers in use, first choice first.
+        raw: the runtime's own session.
         foreign: whether an input or output is of a type that numpy lacks; arrays are then of the types of ml_dtypes.
     """
 
@@ -85,7 +87,7 @@ class Session:
         """
         names = list(self.outputs if outputs is None else outputs)
         try:
-            values = exchange.run(self.raw, names, feeds) if self.foreign else self.raw.run(names, dict(feeds))
+            values = ort_values.run(self.raw, names, feeds) if self.foreign else self.raw.run(names, dict(feeds))
         except Exception as error:
             shapes = ", ".join(f"{name} {array.dtype}{list(array.shape)}" for name, array in feeds.items())
             message = f"onnxruntime cannot run the model on {shapes}: {_first_line(error)}; check the input data"
@@ -145,16 +147,16 @@ def open_session(
         options.profile_file_prefix = str(profile)
     if optimized_path is not None:
         options.optimized_model_filepath = str(optimized_path)
-    with hand_over(model, outputs) as handover:
-        for key, value in handover.config.items():
+    with as_source(model, outputs) as source:
+        for key, value in source.config.items():
             options.add_session_config_entry(key, value)
         try:
             raw = ort.InferenceSession(
-                handover.source,
+                source.model,
                 options,
                 providers=list(providers),
                 disabled_optimizers=list(disabled),
-                enable_fallback=0,  # what the caller asked for, or an error
+                enable_fallback=0,  # the requested providers, or an error
             )
         except Exception as error:
             name = f"'{model}'" if isinstance(model, Path) else "the model"
@@ -169,7 +171,7 @@ def open_session(
         outputs=tuple(value.name for value in raw.get_outputs()),
         providers=tuple(raw.get_providers()),
         raw=raw,
-        foreign=exchange.needs_exchange(raw),
+        foreign=ort_values.needs_ort_values(raw),
     )
 
 
@@ -193,7 +195,7 @@ def _check_providers(ort: Any, providers: Sequence[str]) -> None:
 
 
 def _first_line(error: Exception) -> str:
-    """The runtime's own words, without status codes and places in its source."""
+    """Return the runtime's own words, without status codes and places in its source."""
     text = str(error).strip().splitlines()
     first = text[0].strip() if text else type(error).__name__
     first = re.sub(r"^\[ONNXRuntimeError\] : \d+ : [A-Z_]+ : ", "", first)

@@ -1,4 +1,4 @@
-"""Stopwatch: what models take on one input, raced against each other and node by node."""
+"""Times of models on one input: raced against each other, and node by node."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from onnxq.runtime.attribution import node_times
 from onnxq.runtime.profile import profile_nodes
 from onnxq.runtime.session import CPU, Session, open_session
-from onnxq.runtime.timing import Timing, time_interleaved
+from onnxq.runtime.timing import RaceTimes, time_interleaved
 
 if TYPE_CHECKING:
     import numpy as np
@@ -33,21 +33,23 @@ class Stopwatch:
         """Make one.
 
         Args:
-            feeds: an array for each input. names: float model whose nodes times are told by.
-            providers: see `open_session`. budget: seconds for a race, as for `time_interleaved`.
+            feeds: an array for each input.
+            names: float model whose nodes the times are reported by.
+            providers: see `open_session`.
+            budget: seconds for a race, as for `time_interleaved`.
         """
         self._feeds, self._names, self._providers, self._budget = feeds, names, tuple(providers), budget
         self._open: dict[tuple[int, int], tuple[ir.Model, Session]] = {}
 
-    def race(self, models: Sequence[ir.Model], threads: int, budget: float | None = None) -> Timing:
+    def race(self, models: Sequence[ir.Model], threads: int, budget: float | None = None) -> RaceTimes:
         """Time models in turns, served with `threads` intra-op threads (0: all cores), for `budget` seconds."""
-        held = {id(model) for model in models}
-        self._open = {key: entry for key, entry in self._open.items() if key[0] in held}
+        racing = {id(model) for model in models}
+        self._open = {key: entry for key, entry in self._open.items() if key[0] in racing}
         sessions = [self._session(model, threads) for model in models]
         return time_interleaved(sessions, self._feeds, budget=self._budget if budget is None else budget)
 
     def times(self, model: ir.Model, threads: int) -> dict[str, float]:
-        """Return the time of each node, in microseconds; of a quantized model by the nodes it was made of."""
+        """Return the time of each node, in microseconds; of a quantized model by the float nodes it was made from."""
         import onnx_ir as ir
 
         with tempfile.TemporaryDirectory(prefix="onnxq-") as folder:

@@ -38,40 +38,40 @@ class Taps:
         """
         self.tensors = in_graph_order(model, tensors)
         values = _values(model, self.tensors)
-        asked = set(model.graph.inputs)
-        self._inputs = tuple(name for name in self.tensors if values[name] in asked)
+        inputs = set(model.graph.inputs)
+        self._inputs = tuple(name for name in self.tensors if values[name] in inputs)
         self._inner = {name for name in self.tensors if values[name].graph is not model.graph}
-        made = [name for name in self.tensors if name not in self._inputs]
-        # numpy has no name for these, and the runtime will not hand them out.
-        foreign = [name for name in made if name not in self._inner and _is_foreign(values[name].dtype)]
-        self._outputs = {name: f"{name}//all" if name in self._inner else name for name in made}
+        computed = [name for name in self.tensors if name not in self._inputs]
+        # numpy lacks these types, and the runtime does not return them.
+        foreign = [name for name in computed if name not in self._inner and _is_foreign(values[name].dtype)]
+        self._outputs = {name: f"{name}//all" if name in self._inner else name for name in computed}
         self._outputs |= {name: f"{name}//float" for name in foreign}
         self._session: Session | None = None
-        if made:
-            shown = _hoisted(model, self._inner, "") if self._inner else model
-            shown = _widened(shown, foreign) if foreign else shown
+        if computed:
+            tapped = _hoisted(model, self._inner, "") if self._inner else model
+            tapped = _widened(tapped, foreign) if foreign else tapped
             outputs = list(self._outputs.values())
             # The runtime's plan of its memory counts values that outlive the run twice.
             self._session = open_session(
-                shown, optimize=optimize, threads=threads, outputs=outputs, memory_pattern=False
+                tapped, optimize=optimize, threads=threads, outputs=outputs, memory_pattern=False
             )
 
     def run(self, feeds: Mapping[str, np.ndarray]) -> dict[str, list[np.ndarray]]:
-        """Run once and return what the tapped tensors held, each time that they were computed.
+        """Run once and return the values of the tapped tensors, one array for each time that they were computed.
 
-        A tensor of the main graph is computed once, one of a body as often as the body ran. bfloat16 comes as float32;
-        a tapped graph input is a copy of what was fed.
+        A tensor of the main graph is computed once, one of a body as often as the body ran. bfloat16 becomes float32; a
+        tapped graph input is a copy of its feed.
 
         Raises:
             ModelError: the runtime cannot run the model on these arrays.
         """
-        taken = {name: [feeds[name].copy()] for name in self._inputs}
+        values = {name: [feeds[name].copy()] for name in self._inputs}
         if self._session is not None:
-            found: dict[str, Any] = self._session.run(feeds)
+            outputs: dict[str, Any] = self._session.run(feeds)
             for name, output in self._outputs.items():
-                array = found.pop(output)
-                taken[name] = array if name in self._inner else [array]
-        return taken
+                array = outputs.pop(output)
+                values[name] = array if name in self._inner else [array]
+        return values
 
 
 def in_graph_order(model: ir.Model, tensors: Collection[str]) -> tuple[str, ...]:
@@ -93,36 +93,40 @@ def tensor_shapes(
 ) -> list[dict[str, list[tuple[int, ...]]]]:
     """Return the shapes that each tensor has in each of some runs, one for every time that it is computed.
 
-    Read off the inferred shapes where these suffice; where not, and for what bodies compute, the model runs and tells
-    the shapes alone, so that the tensors need not be alive together.
+    Read off the inferred shapes where these suffice. Otherwise, and for what bodies compute, the model runs and returns
+    shapes alone, so that the tensors need not be alive together.
 
     Args:
-        model: the model. tensors: as `in_graph_order` returns them. runs: for each run an array for every input.
+        model: the model.
+        tensors: as `in_graph_order` returns them.
+        runs: for each run an array for every input.
 
     Raises:
         ModelError: onnxruntime cannot load or run the model.
     """
     values = _values(model, tensors)
     session: Session | None = None
-    found = []
+    results = []
     for feeds in runs:
         extents = _extents(model, feeds)
         inferred = {
             name: _inferred(value, extents) if value.graph is model.graph else None for name, value in values.items()
         }
         shapes = {name: [shape] for name, shape in inferred.items() if shape is not None}
-        left = [name for name in values if name not in shapes]
-        if left:
+        missing = [name for name in values if name not in shapes]
+        if missing:
             session = session or _shape_session(model, tensors)
-            outputs = {name: f"{name}//shape" if values[name].graph is model.graph else f"{name}//all" for name in left}
-            told: dict[str, Any] = session.run(feeds, list(outputs.values()))
+            outputs = {
+                name: f"{name}//shape" if values[name].graph is model.graph else f"{name}//all" for name in missing
+            }
+            returned: dict[str, Any] = session.run(feeds, list(outputs.values()))
             for name, output in outputs.items():
-                each = [told[output]] if values[name].graph is model.graph else told[output]
+                each = [returned[output]] if values[name].graph is model.graph else returned[output]
                 # What comes out of Scan is stacked: one shape a row.
                 rows = (row for shape in each for row in (shape if shape.ndim > 1 else [shape]))
                 shapes[name] = [tuple(row.tolist()) for row in rows]
-        found.append({name: shapes[name] for name in values})
-    return found
+        results.append({name: shapes[name] for name in values})
+    return results
 
 
 def tensor_bytes(model: ir.Model, shapes: Mapping[str, Iterable[Sequence[int]]]) -> dict[str, int]:
@@ -135,7 +139,7 @@ def tensor_bytes(model: ir.Model, shapes: Mapping[str, Iterable[Sequence[int]]])
 
 
 def are_repeated(model: ir.Model, tensors: Collection[str]) -> bool:
-    """Tell whether any of the tensors may be computed several times in one run."""
+    """Return whether any of the tensors may be computed several times in one run."""
     repeated = is_repeated(model)
     return any(value.graph in repeated for value in _values(model, tensors).values())
 
@@ -155,7 +159,7 @@ def _hoisted(model: ir.Model, tensors: Collection[str], op: str) -> ir.Model:
     """Return a copy where `<name>//all` is the sequence of all values of a body's tensor, `op` applied to each.
 
     Raises:
-        CalibrationError: a tensor cannot be brought out of its body.
+        CalibrationError: a tensor cannot be hoisted out of its body.
     """
     copy = model.clone()
     hidden = why_hidden(copy)
@@ -204,25 +208,25 @@ def _values(model: ir.Model, tensors: Collection[str]) -> dict[str, ir.Value]:
 
 def _known(model: ir.Model) -> dict[str, ir.Value]:
     """Return what the model is fed with or computes, in graph order; the first of a name where several have one."""
-    asked = [value for value in model.graph.inputs if value.name not in model.graph.initializers]
-    found = {value.name: value for value in asked if value.name}
+    fed = [value for value in model.graph.inputs if value.name not in model.graph.initializers]
+    values = {value.name: value for value in fed if value.name}
     for graph in bodies(model):
         computed = [value for node in graph for value in node.outputs]
         for value in computed if graph is model.graph else (*graph.inputs, *computed):
             if value.name:
-                found.setdefault(value.name, value)
-    return found
+                values.setdefault(value.name, value)
+    return values
 
 
 def _extents(model: ir.Model, feeds: Mapping[str, np.ndarray]) -> dict[str, int]:
     """Return the extents that the named dimensions of the inputs have in `feeds`."""
-    found: dict[str, int] = {}
+    extents: dict[str, int] = {}
     for value in model.graph.inputs:
         if value.name is not None and value.name in feeds and value.shape is not None:
             for dim, extent in zip(value.shape, feeds[value.name].shape, strict=False):
                 if not isinstance(dim, int) and dim.value is not None:
-                    found[str(dim.value)] = extent
-    return found
+                    extents[str(dim.value)] = extent
+    return extents
 
 
 def _inferred(value: ir.Value, extents: Mapping[str, int]) -> tuple[int, ...] | None:

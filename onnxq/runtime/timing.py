@@ -26,7 +26,7 @@ _PATIENCE = 3
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
-class Timing:
+class RaceTimes:
     """Measured times.
 
     Attributes:
@@ -37,12 +37,12 @@ class Timing:
 
     @property
     def rounds(self) -> int:
-        """How many times each session was timed."""
+        """Return how many times each session was timed."""
         return int(self.seconds.shape[0])
 
     @property
     def settled(self) -> bool:
-        """Whether every session came close to its fastest run several times."""
+        """Return whether every session came close to its fastest run several times."""
         near = self.seconds <= _WITHIN * self.seconds.min(axis=0)
         return bool((near.sum(axis=0) >= _TIMES).all())
 
@@ -77,7 +77,7 @@ def time_interleaved(
     budget: float = 2.0,
     min_rounds: int = 5,
     max_rounds: int = 500,
-) -> Timing:
+) -> RaceTimes:
     """Time sessions on the same input, one after the other in each round, in reversed order every second round.
 
     Args:
@@ -108,6 +108,6 @@ def time_interleaved(
         spent = time.perf_counter() - started
         if len(rounds) < min_rounds or spent < budget:
             continue
-        if spent >= _PATIENCE * budget or Timing(seconds=np.array(rounds)).settled:
+        if spent >= _PATIENCE * budget or RaceTimes(seconds=np.array(rounds)).settled:
             break
-    return Timing(seconds=np.array(rounds))
+    return RaceTimes(seconds=np.array(rounds))

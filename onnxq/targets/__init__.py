@@ -101,7 +101,7 @@ class Row:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Timing:
+class UnitTimes:
     """Times that decide where Q/DQ pairs pay, nanoseconds for each element on one thread; only their ratios matter.
 
     Attributes:
@@ -125,7 +125,7 @@ class Timing:
     source: str
 
 
-UNMEASURED = Timing(
+UNMEASURED = UnitTimes(
     quantize=0.0,
     dequantize=0.0,
     float_mac=2.0,
@@ -168,7 +168,7 @@ class Target:
     summary: str
     provider: str
     defaults: Mapping[Format, Defaults]
-    timing: Timing
+    timing: UnitTimes
     rows: tuple[Row, ...]
     floats: Mapping[FloatType, frozenset[str]] = field(default_factory=dict)
     stands_for: str = ""
@@ -193,7 +193,7 @@ targets: Registry[Target] = Registry("target", "onnxq.targets")
 
 def with_costs(target: Target, costs: Costs) -> Target:
     """Return a target whose plans use measured costs."""
-    timing = Timing(**{field.name: getattr(costs, field.name) for field in fields(Timing)})
+    timing = UnitTimes(**{field.name: getattr(costs, field.name) for field in fields(UnitTimes)})
 
     def timed(row: Row) -> Row:
         if row.op not in costs.operators or not (row.float_ns or row.quantized_ns):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from onnxq.targets import Row, Target, Timing
+from onnxq.targets import Row, Target, UnitTimes
 from onnxq.targets.cpu_codebook import ROWS as CODEBOOK_ROWS
 from onnxq.targets.cpu_dynamic import DYNAMIC
 from onnxq.targets.cpu_dynamic import ROWS as DYNAMIC_ROWS
@@ -17,7 +17,7 @@ from onnxq.types.format import Format
 ROWS = STATIC_ROWS + WEIGHT_ONLY_ROWS + CODEBOOK_ROWS + DYNAMIC_ROWS
 
 
-def cpu_target(name: str, summary: str, rows: tuple[Row, ...], timing: Timing, evidence: str) -> Target:
+def cpu_target(name: str, summary: str, rows: tuple[Row, ...], timing: UnitTimes, evidence: str) -> Target:
     """Return a target of the CPU execution provider; `evidence`: how its rows are known."""
     return Target(
         name=name,

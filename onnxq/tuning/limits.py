@@ -14,7 +14,7 @@ from onnxq.data.source import Source
 from onnxq.evaluate.metric import Metric, accuracy, name_of, score_one
 from onnxq.evaluate.tensors import tensor_errors
 from onnxq.evaluate.verify import MAX_SAMPLES, TENSOR_SAMPLES
-from onnxq.numerics.metrics import Comparison, as_array
+from onnxq.numerics.metrics import ErrorSums, as_array
 from onnxq.progress import Silent
 from onnxq.runtime.session import Session, open_session
 from onnxq.tuning.budget import Budget
@@ -129,7 +129,7 @@ class Limits:
         )
 
     def _outputs(self, session: Session, samples: int) -> Mapping[str, float]:
-        sums = {name: Comparison() for name in self._served.outputs}
+        sums = {name: ErrorSums() for name in self._served.outputs}
         seen = 0
         for batch, expected in self._expected():
             found = session.run(batch.feeds)

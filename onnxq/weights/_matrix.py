@@ -17,7 +17,7 @@ Int32 = npt.NDArray[np.int32]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Layout:
+class WeightMatrix:
     """How a weight of `shape` lies as a matrix [features, outputs]: features along `axis`, all others outputs."""
 
     shape: tuple[int, ...]

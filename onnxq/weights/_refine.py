@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from onnxq.numerics.scales import allowed_scale
-from onnxq.weights._matrix import Float32, Int32, Layout, nearest_codes
+from onnxq.weights._matrix import Float32, Int32, WeightMatrix, nearest_codes
 
 _PART = 32  # features whose pull on each other is kept up to date one by one; on the others, by one product
 
@@ -31,7 +31,7 @@ class Refinement:
     def __init__(
         self,
         weight: Float32,
-        layout: Layout,
+        layout: WeightMatrix,
         *,
         gram: npt.NDArray[np.float64],
         codes: Float32,

@@ -13,7 +13,7 @@ from onnxq.types.inputs import Inputs, Needs
 from onnxq.types.scheme import QuantParams, Scheme
 from onnxq.weights import weight_methods
 from onnxq.weights._descent import Adam
-from onnxq.weights._matrix import Float32, Layout, kept
+from onnxq.weights._matrix import Float32, WeightMatrix, kept
 from onnxq.weights.mse import LeastSquaredError
 
 _LOW, _HIGH = -0.1, 1.1  # of the stretched sigmoid: gamma and zeta of the paper
@@ -66,14 +66,19 @@ class AdaptiveRounding:
         codes, params = grid(weight, scheme, min_scale=min_scale, inputs=inputs)
         if inputs is None or inputs.products is None or scheme.dtype.is_float or not weight.size:
             return codes, params
-        layout = Layout(shape=weight.shape, axis=inputs.axis, scheme=scheme)
+        layout = WeightMatrix(shape=weight.shape, axis=inputs.axis, scheme=scheme)
         if not layout.fits:
             return codes, params
         learned = self._learn(layout.matrix(weight), layout, params, layout.matrix(codes), inputs.products)
         return layout.weight(kept(learned, scheme)), params
 
     def _learn(
-        self, weight: Float32, layout: Layout, params: QuantParams, nearest: Any, products: npt.NDArray[np.float64]
+        self,
+        weight: Float32,
+        layout: WeightMatrix,
+        params: QuantParams,
+        nearest: Any,
+        products: npt.NDArray[np.float64],
     ) -> Float32:
         """Return the codes of a matrix [features, outputs]."""
         low, high = layout.scheme.code_range

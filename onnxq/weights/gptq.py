@@ -35,7 +35,7 @@ from onnxq.numerics.scale_search import best_scales, searchable
 from onnxq.types.inputs import Inputs, Needs
 from onnxq.types.scheme import QuantParams, Scheme
 from onnxq.weights import weight_methods
-from onnxq.weights._matrix import Float32, Int32, Layout, kept, nearest_codes
+from onnxq.weights._matrix import Float32, Int32, WeightMatrix, kept, nearest_codes
 from onnxq.weights._refine import Refinement
 from onnxq.weights.mse import LeastSquaredError
 
@@ -94,7 +94,7 @@ class Gptq:
         Raises:
             ModelError: the inputs' products are not finite, or not those of real inputs.
         """
-        layout = None if inputs is None else Layout(shape=weight.shape, axis=inputs.axis, scheme=scheme)
+        layout = None if inputs is None else WeightMatrix(shape=weight.shape, axis=inputs.axis, scheme=scheme)
         if inputs is None or inputs.products is None or layout is None or not layout.fits or not weight.size:
             simple = LeastSquaredError(steps=self.steps, negative_scales=self.negative_scales, importance=True)
             return simple(weight, scheme, min_scale=min_scale, inputs=inputs)
@@ -106,7 +106,7 @@ class Gptq:
 class _Solver:
     """One weight's matrix, from its first feature to its last."""
 
-    def __init__(self, method: Gptq, layout: Layout, inputs: Inputs, start: QuantParams, min_scale: Any) -> None:
+    def __init__(self, method: Gptq, layout: WeightMatrix, inputs: Inputs, start: QuantParams, min_scale: Any) -> None:
         assert inputs.products is not None
         gram = inputs.products
         self._damping = method.damping or fitting_damping(len(gram), inputs.rows)

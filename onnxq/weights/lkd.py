@@ -13,7 +13,7 @@ from onnxq.numerics.inverse import damped, fitting_damping
 from onnxq.types.inputs import Inputs, Needs
 from onnxq.types.scheme import QuantParams, Scheme
 from onnxq.weights import weight_methods
-from onnxq.weights._matrix import Layout, kept
+from onnxq.weights._matrix import WeightMatrix, kept
 from onnxq.weights._refine import Refinement
 from onnxq.weights.mse import LeastSquaredError
 
@@ -59,7 +59,7 @@ class LayerwiseDistillation:
         codes, params = grid(weight, scheme, min_scale=min_scale, inputs=inputs)
         if inputs is None or inputs.products is None or not weight.size:
             return codes, params
-        layout = Layout(shape=weight.shape, axis=inputs.axis, scheme=scheme)
+        layout = WeightMatrix(shape=weight.shape, axis=inputs.axis, scheme=scheme)
         if not layout.fits:
             return codes, params
         floor = None if min_scale is None else layout.rows(np.broadcast_to(min_scale, params.scale.shape))

@@ -17,7 +17,7 @@ from onnx_ir.passes.common import RemoveUnusedNodesPass
 from onnxq.errors import ModelError, OnnxqError, PassError, PlanError
 from onnxq.files.load import load
 from onnxq.graph.walk import scopes
-from onnxq.numerics.metrics import Comparison
+from onnxq.numerics.metrics import ErrorSums
 from onnxq.runtime.session import open_session
 from onnxq.types.float_type import FloatType
 from tests.corpus.forms import Form
@@ -153,7 +153,7 @@ def _sqnr(reference: Any, actual: Any) -> float:
     if x.shape != y.shape or x.dtype != y.dtype:
         return float("-inf")
     if x.dtype.kind in "fV" and x.dtype.names is None:
-        comparison = Comparison()
+        comparison = ErrorSums()
         with np.errstate(all="ignore"):
             comparison.add(x, y)
         return float(comparison.sqnr_db)

@@ -12,7 +12,7 @@ from onnxq.evaluate import tensors as verify_tensors
 from onnxq.evaluate.outputs import served_differs
 from onnxq.evaluate.verify import verify
 from onnxq.graph.text import model_from_text
-from onnxq.runtime.timing import Timing
+from onnxq.runtime.timing import RaceTimes
 from onnxq.types.plan import Action, Decision, Plan, Reason, Role, TensorPlan
 from onnxq.types.report import OutputError
 from onnxq.types.scheme import PerChannel, QuantType, Scheme
@@ -286,7 +286,7 @@ def test_latency_is_that_of_one_sample_where_the_data_leaves_the_size_open(model
 
 @pytest.mark.parametrize("settled", [True, False])
 def test_an_uncertain_latency_is_said_to_be_so(models, monkeypatch, settled):
-    monkeypatch.setattr(Timing, "settled", settled)
+    monkeypatch.setattr(RaceTimes, "settled", settled)
     assert any("busy" in text for text in run(models, data()).warnings) is not settled
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from onnxq.numerics.layout import Layout
+from onnxq.numerics.layout import ParameterLayout
 from onnxq.types.scheme import PerBlock, PerChannel, PerTensor
 
 
@@ -42,7 +42,7 @@ def spread(params: np.ndarray, granularity: PerTensor | PerChannel | PerBlock, s
 
 
 def test_codes_in_rows_of_blocks_become_a_matrix() -> None:
-    layout = Layout((12, 16), PerChannel(axis=0))  # 4 outputs of 3 blocks of 16
+    layout = ParameterLayout((12, 16), PerChannel(axis=0))  # 4 outputs of 3 blocks of 16
     assert layout.reshape((4, 48))
     layout.transpose((1, 0))
     found = layout.granularity(blocks=0)
@@ -52,15 +52,15 @@ def test_codes_in_rows_of_blocks_become_a_matrix() -> None:
 
 def test_an_axis_of_a_short_block_is_neither_cut_nor_joined() -> None:
     for shape in ((4, 5, 4), (80,), (2, 2, 5, 4)):
-        assert not Layout((4, 20), PerBlock(axis=1, size=16)).reshape(shape)
-    layout = Layout((4, 20), PerBlock(axis=1, size=16))
+        assert not ParameterLayout((4, 20), PerBlock(axis=1, size=16)).reshape(shape)
+    layout = ParameterLayout((4, 20), PerBlock(axis=1, size=16))
     assert layout.reshape((2, 2, 1, 20))
     assert layout.granularity(blocks=3) == PerBlock(axis=3, size=16)
 
 
 @pytest.mark.parametrize("shape", [(5, 4), (20, 1), (0, 20), (7, 3)])
 def test_what_shares_no_border_or_size_is_refused(shape: tuple[int, ...]) -> None:
-    layout = Layout((4, 5), PerChannel(axis=0))
+    layout = ParameterLayout((4, 5), PerChannel(axis=0))
     assert layout.reshape(shape) is (shape == (20, 1))
 
 
@@ -71,7 +71,7 @@ def test_any_moves(data: st.DataObject) -> None:
     axis = data.draw(st.integers(0, len(shape) - 1))
     size = data.draw(st.integers(1, shape[axis] + 1))
     granularity = data.draw(st.sampled_from([PerTensor(), PerChannel(axis=axis), PerBlock(axis=axis, size=size)]))
-    layout, (params, each) = Layout(shape, granularity), labels(shape, granularity)
+    layout, (params, each) = ParameterLayout(shape, granularity), labels(shape, granularity)
     for _ in range(data.draw(st.integers(0, 4))):
         if data.draw(st.booleans()):
             order = data.draw(st.permutations(range(each.ndim)))

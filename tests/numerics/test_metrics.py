@@ -41,7 +41,7 @@ def test_error_far_below_float32_precision_is_seen():
 )
 def test_batches_add_up_to_the_whole(x, cuts):
     y = np.round(x * 4) / 4
-    stream = metrics.Comparison()
+    stream = metrics.ErrorSums()
     edges = sorted({0, x.size, *(cut for cut in cuts if cut < x.size)})
     for start, stop in itertools.pairwise(edges):
         stream.add(x[start:stop], y[start:stop])

@@ -2,7 +2,7 @@ import itertools
 import random
 
 import pytest
-from onnxq.numerics.min_cut import Flow, Item, choose, cost
+from onnxq.numerics.min_cut import CutNode, Flow, choose, cost
 
 
 def _random_problem(seed):
@@ -10,7 +10,7 @@ def _random_problem(seed):
     rng = random.Random(seed)
     names = [f"n{index}" for index in range(rng.randint(1, 8))]
     items = {
-        name: Item(
+        name: CutNode(
             side=rng.choice([None, None, None, True, False]),
             float_cost=rng.randint(0, 9),
             codes_cost=rng.randint(0, 9),
@@ -51,17 +51,17 @@ def test_the_cheapest_of_all_assignments_is_found(seed):
 
 
 def test_a_tie_stays_in_float():
-    items = {"add": Item(side=None, float_cost=1.0, codes_cost=1.0)}
+    items = {"add": CutNode(side=None, float_cost=1.0, codes_cost=1.0)}
     assert choose(items, []) == frozenset()
 
 
 def test_an_island_pays_only_together():
     """Two sums between two convolutions: alone each costs more than it saves, together they save the conversions."""
     items = {
-        "conv": Item(side=True),
-        "a": Item(side=None, float_cost=1.0, codes_cost=1.1),
-        "b": Item(side=None, float_cost=1.0, codes_cost=1.1),
-        "last": Item(side=True),
+        "conv": CutNode(side=True),
+        "a": CutNode(side=None, float_cost=1.0, codes_cost=1.1),
+        "b": CutNode(side=None, float_cost=1.0, codes_cost=1.1),
+        "last": CutNode(side=True),
     }
 
     def chain(conversion):

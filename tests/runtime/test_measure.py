@@ -8,7 +8,7 @@ from onnxq.runtime.kernels import installed_kernels
 from onnxq.runtime.pinning import pinned
 from onnxq.runtime.profile import profile_nodes
 from onnxq.runtime.session import open_session
-from onnxq.runtime.timing import Timing, time_interleaved
+from onnxq.runtime.timing import RaceTimes, time_interleaved
 
 TEXT = """
 <ir_version: 8, opset_import: ["" : 17]>
@@ -68,14 +68,14 @@ def test_a_busy_machine_gets_more_time_but_not_for_ever(clock):
 
 def test_disturbed_runs_do_not_count():
     # The longer run is disturbed more often; its time on an idle machine is what counts.
-    timing = Timing(seconds=np.array([[2.0, 1.0], [9.0, 1.0], [9.0, 5.0]]))
+    timing = RaceTimes(seconds=np.array([[2.0, 1.0], [9.0, 1.0], [9.0, 5.0]]))
     assert timing.ratio(0, 1) == 2
     assert timing.median_ms(0) == 9000
 
 
 def test_noise_is_how_far_the_fastest_runs_lie_apart():
     """Of the session where it is larger; slow runs do not count."""
-    timing = Timing(seconds=np.array([[1.0, 1.0], [1.1, 1.0], [1.02, 1.01], [9.0, 9.0], [1.2, 9.0]]))
+    timing = RaceTimes(seconds=np.array([[1.0, 1.0], [1.1, 1.0], [1.02, 1.01], [9.0, 9.0], [1.2, 9.0]]))
     assert timing.noise == pytest.approx(0.1)
 
 

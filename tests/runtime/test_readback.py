@@ -136,7 +136,7 @@ def test_nodes_of_subgraphs_are_counted_and_mapped():
 
 
 def test_large_weights_do_not_travel_through_a_message(chain, monkeypatch):
-    monkeypatch.setattr("onnxq.runtime.handover.MAX_MESSAGE_BYTES", 16)
+    monkeypatch.setattr("onnxq.runtime.model_source.MAX_MESSAGE_BYTES", 16)
     assert op_counts(optimized_graph(chain, layout=False))["QLinearConv"] == 1
 
 

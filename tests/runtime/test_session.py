@@ -7,7 +7,7 @@ import onnx_ir as ir
 import onnxruntime
 import pytest
 from onnxq.errors import MissingDependencyError, ModelError
-from onnxq.runtime import handover, session
+from onnxq.runtime import model_source, session
 from onnxq.runtime.session import open_session, run_model, versions
 
 TEXT = """
@@ -98,26 +98,26 @@ def test_weights_in_a_file_are_not_read_into_the_message(tmp_path, monkeypatch):
     loaded = external(tmp_path)
     monkeypatch.setattr(ir.ExternalTensor, "numpy", lambda self: pytest.fail("read"))
     monkeypatch.setattr(ir.ExternalTensor, "tobytes", lambda self: pytest.fail("read"))
-    with handover.hand_over(loaded) as handed:
-        assert isinstance(handed.source, bytes)
+    with model_source.as_source(loaded) as handed:
+        assert isinstance(handed.model, bytes)
         assert list(handed.config.values()) == [str(tmp_path)]
 
 
 @pytest.mark.parametrize("form", ["ir", "proto"])
 @pytest.mark.parametrize("outputs", [None, ["h", "y"]])
 def test_weights_too_large_for_a_message_go_through_a_file_that_is_removed(model, monkeypatch, form, outputs):
-    monkeypatch.setattr(handover, "MAX_MESSAGE_BYTES", 16)
+    monkeypatch.setattr(model_source, "MAX_MESSAGE_BYTES", 16)
     source = model if form == "ir" else ir.to_proto(model)
-    with handover.hand_over(source, outputs) as handed:
-        assert isinstance(handed.source, str)
-        made = handover.Path(handed.source)
+    with model_source.as_source(source, outputs) as handed:
+        assert isinstance(handed.model, str)
+        made = model_source.Path(handed.model)
         assert made.is_file()
     assert not made.parent.exists()
     np.testing.assert_array_equal(open_session(source, outputs=outputs).run({"x": X})["y"], Y)
 
 
 def test_a_full_disk_is_told_plainly(model, monkeypatch):
-    monkeypatch.setattr(handover, "MAX_MESSAGE_BYTES", 16)
+    monkeypatch.setattr(model_source, "MAX_MESSAGE_BYTES", 16)
 
     def full(*args, **kwargs):
         raise OSError(28, "No space left on device")

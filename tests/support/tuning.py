@@ -7,7 +7,7 @@ import numpy as np
 import onnx_ir as ir
 from onnxq.data import open_source, signature
 from onnxq.graph.walk import top_level
-from onnxq.runtime.timing import Timing
+from onnxq.runtime.timing import RaceTimes
 from onnxq.stages.calibrate import calibrate
 from onnxq.stages.plan import make_plan, observed_tensors
 from onnxq.stages.rewrite import rewrite
@@ -63,10 +63,10 @@ class Clock:
     at: Callable[[int], float] = lambda threads: 1.0
     races: list[int] = field(default_factory=list)
 
-    def race(self, models: Sequence[ir.Model], threads: int, budget: float | None = None) -> Timing:
+    def race(self, models: Sequence[ir.Model], threads: int, budget: float | None = None) -> RaceTimes:
         self.races.append(threads)
         once = np.array([sum(self.times(model, threads).values()) for model in models]) / 1e6
-        return Timing(seconds=once * (1 + self.noise * np.arange(5))[:, None])
+        return RaceTimes(seconds=once * (1 + self.noise * np.arange(5))[:, None])
 
     def times(self, model: ir.Model, threads: int) -> dict[str, float]:
         spent = {}

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from onnxq.data.source import Source
 from onnxq.evaluate.served.as_written import as_written, rounds_inputs
 from onnxq.evaluate.served.departures import Departure, departures
-from onnxq.numerics.metrics import Comparison, as_array
+from onnxq.numerics.metrics import ErrorSums, as_array
 from onnxq.runtime.session import open_session
 
 if TYPE_CHECKING:
@@ -121,12 +121,12 @@ class Served:
             open_session(written, optimize=False, threads=self.threads),
             open_session(model, threads=self.threads),
         )
-        sums: dict[str, tuple[Comparison, Comparison]] = {}
+        sums: dict[str, tuple[ErrorSums, ErrorSums]] = {}
         for feeds, expected in self._float_outputs():
             found = [session.run(feeds) for session in sessions]
             for name, array in expected.items():
                 if as_array(array).dtype.kind in "fV":
-                    pair = sums.setdefault(name, (Comparison(), Comparison()))
+                    pair = sums.setdefault(name, (ErrorSums(), ErrorSums()))
                     for entry, outputs in zip(pair, found, strict=True):
                         entry.add(array, outputs[name])
         figures = {name: (plain.sqnr_db, served.sqnr_db) for name, (plain, served) in sums.items()}

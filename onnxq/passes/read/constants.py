@@ -15,7 +15,7 @@ import numpy.typing as npt
 from onnxq.graph.constants import constant_array, constant_tensor, moved_tensor
 from onnxq.graph.tensors import drop_pages
 from onnxq.numerics.affine import dequantize, quantize
-from onnxq.numerics.layout import Layout
+from onnxq.numerics.layout import ParameterLayout
 from onnxq.ops import op_key
 from onnxq.passes.read.qoperator import QUANTIZE, filled
 from onnxq.types.scheme import PerBlock, PerChannel, PerTensor, PerToken, QuantParams, QuantType, Scheme
@@ -225,7 +225,7 @@ def _moved(held: Constant, nodes: list[ir.Node], blocks: int | None) -> Constant
     """Return a constant as the nodes that move what is dequantized from it hand it on, or which of them does not."""
     came = held.params.scheme.granularity
     assert not isinstance(came, PerToken)
-    layout = Layout(held.shape, came)
+    layout = ParameterLayout(held.shape, came)
     moves: list[Move] = []
     for node in nodes:
         if node.op_type == "Transpose":

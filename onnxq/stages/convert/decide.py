@@ -19,7 +19,7 @@ from onnxq.stages.plan.already_quantized import ALREADY, IMPORTED
 from onnxq.stages.plan.kernel_choice import choose
 from onnxq.stages.plan.rules import Wish
 from onnxq.targets import Output, Row, Target
-from onnxq.targets.faults import Written, avoid
+from onnxq.targets.faults import WriteRequest, avoid
 from onnxq.targets.pair_sums import PRODUCTS, product_of
 from onnxq.types.accuracy import ROUNDS
 from onnxq.types.format import Format
@@ -69,7 +69,7 @@ def imported_plan(
     return plan, refused, frozenset(maker.in_form)
 
 
-def codes_would_change(written: Written) -> str:
+def codes_would_change(written: WriteRequest) -> str:
     """Return why imported codes are not written in the one way around a fault that there is."""
     return f"its codes would have to change: {'; '.join(written.notes)}"
 
@@ -146,13 +146,13 @@ class _Maker:
             return f"came quantized; its codes and parameters run as {kernel}"
         return f"came quantized; its weight, on codes chosen again ({again.loss:.1f} dB from its own), runs as {kernel}"
 
-    def _around(self, node: ir.Node, group: Group, row: Row) -> Written | str:
+    def _around(self, node: ir.Node, group: Group, row: Row) -> WriteRequest | str:
         """Return how a node is written around faults of the runtime, or why its codes cannot be."""
         defaults, weight = self._target.defaults[self._fmt], facts.get(op_key(node)).weight
         held = [self._found.constants[name_of(node.inputs[slot])] for slot in group.constants if slot == weight]
         running = [self._params(node.inputs[slot]).scheme for slot in group.activations]
         level = self._level(node)  # 0 is a level too: the runtime's choice, which rounds nothing
-        usual = Written(
+        usual = WriteRequest(
             node=node,
             opset=self._opset,
             row=row,
@@ -164,7 +164,7 @@ class _Maker:
             lowest_code=held[0].lowest if held else None,
         )
         found = avoid(usual, self._target.faults)
-        if isinstance(found, Written) and (found.weights, found.accuracy_level) != (
+        if isinstance(found, WriteRequest) and (found.weights, found.accuracy_level) != (
             usual.weights,
             usual.accuracy_level,
         ):

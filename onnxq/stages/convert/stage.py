@@ -35,7 +35,7 @@ from onnxq.stages.plan.rules import wish_for
 from onnxq.stages.prepare import Prepared, prepare
 from onnxq.stages.rewrite import rewrite
 from onnxq.targets import Target
-from onnxq.targets.faults import Written, avoid, notes_on, without_linear
+from onnxq.targets.faults import WriteRequest, avoid, notes_on, without_linear
 from onnxq.types.format import Format
 from onnxq.types.plan import Action, Decision, Detour, Plan, Reason
 from onnxq.types.recipe import Match, Recipe, Rule, with_rules
@@ -142,7 +142,7 @@ def _faulty(lifted: ir.Model, known: Known, recipe: Recipe, target: Target) -> d
     for name, weight in known.weights.items():
         held, node, why = known.constants[weight], present[name], ""
         for row in target.rows_for(op_key(node), recipe.format, portable=recipe.portable):
-            usual = Written(
+            usual = WriteRequest(
                 node=node,
                 opset=opset,
                 row=row,
@@ -153,7 +153,7 @@ def _faulty(lifted: ir.Model, known: Known, recipe: Recipe, target: Target) -> d
                 lowest_code=held.lowest,
             )
             around = avoid(usual, target.faults)
-            if isinstance(around, Written) and around.weights == usual.weights:
+            if isinstance(around, WriteRequest) and around.weights == usual.weights:
                 why = ""
                 break
             why = around if isinstance(around, str) else codes_would_change(around)

@@ -28,7 +28,7 @@ _WIDEST = 2.0**12
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
-class Pair:
+class LayerPair:
     """Channels that one layer computes and the next one reads, with nothing but scale-keeping operators between.
 
     Attributes:
@@ -57,7 +57,7 @@ class Pair:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Alone:
+class UnpairedLayer:
     """A layer with none before it that scales could pass between, and why."""
 
     name: str
@@ -65,36 +65,38 @@ class Alone:
     why: str
 
 
-def pairs(model: ir.Model) -> tuple[Pair | Alone, ...]:
+def pairs(model: ir.Model) -> tuple[LayerPair | UnpairedLayer, ...]:
     """Return every layer of the main graph, with the layer before it where scales pass between the two."""
     return tuple(_pair(name, node) for name, node in top_level(model) if node.op_type in _LAYERS and not node.domain)
 
 
-def _pair(name: str, node: ir.Node) -> Pair | Alone:
+def _pair(name: str, node: ir.Node) -> LayerPair | UnpairedLayer:
     value, weight = node.inputs[0], node.inputs[1]
     tensor = name_of(value)
     axis = 1 if node.op_type == "Conv" else -1
     channels = None if value is None or value.shape is None else value.shape[axis]
     if value is None or value.shape is None or not isinstance(channels, int):
-        return Alone(name=name, tensor=tensor, why="the number of its channels is not known")
+        return UnpairedLayer(name=name, tensor=tensor, why="the number of its channels is not known")
     why = own_constant(weight, [node])
     if why is not None or weight is None:
-        return Alone(name=name, tensor=tensor, why=why or "it has no weight")
+        return UnpairedLayer(name=name, tensor=tensor, why=why or "it has no weight")
     second = _reading(node, channels)
     if second is None:
-        return Alone(name=name, tensor=tensor, why=f"the weight of '{name}' lies group by group, or is no matrix")
+        return UnpairedLayer(
+            name=name, tensor=tensor, why=f"the weight of '{name}' lies group by group, or is no matrix"
+        )
     shape = [1] * len(value.shape)
     shape[axis] = -1
     # Numbers in place of scales: where they come out, there the channels are.
     found = fold(value, np.arange(1.0, channels + 1).reshape(shape), [node])
     if not isinstance(found, Folded):
-        return Alone(name=name, tensor=tensor, why=found)
+        return UnpairedLayer(name=name, tensor=tensor, why=found)
     places = {each: factor.round().astype(np.intp) - 1 for each, factor in found.factors.items()}
     held = _initializers(node)
     weights = {each: place for each, place in places.items() if len(held[each].shape or ()) > 1}
     if not weights:
-        return Alone(name=name, tensor=tensor, why=f"no weights compute its input, but {found.into}")
-    return Pair(
+        return UnpairedLayer(name=name, tensor=tensor, why=f"no weights compute its input, but {found.into}")
+    return LayerPair(
         name=name,
         tensor=tensor,
         channels=channels,
@@ -139,7 +141,7 @@ def _reading(node: ir.Node, channels: int) -> Places | None:
 def level_ranges(model: ir.Model, equalizer: RangeEqualizer, *, method: str) -> tuple[Rescaling, list[Equalization]]:
     """Scale the channels of all pairs in turn, again and again, until nothing moves any more."""
     found = pairs(model)
-    able = [pair for pair in found if isinstance(pair, Pair)]
+    able = [pair for pair in found if isinstance(pair, LayerPair)]
     arrays: dict[str, Floats] = {}
     for each in dict.fromkeys(name for pair in able for name in (*pair.first, pair.weight)):
         tensor = model.graph.initializers[each].const_value
@@ -168,16 +170,16 @@ def level_ranges(model: ir.Model, equalizer: RangeEqualizer, *, method: str) -> 
     return Rescaling(factors=factors), [_entry(pair, method, scales.get(pair.name)) for pair in found]
 
 
-def _peaks(array: Floats, place: Places, pair: Pair) -> Floats:
+def _peaks(array: Floats, place: Places, pair: LayerPair) -> Floats:
     """Return the largest value of each channel."""
     found = np.zeros(pair.channels)
     np.maximum.at(found, np.broadcast_to(place, array.shape).ravel(), array.ravel())
     return found
 
 
-def _entry(pair: Pair | Alone, method: str, scale: Floats | None) -> Equalization:
-    if isinstance(pair, Alone) or scale is None:
-        why = pair.why if isinstance(pair, Alone) else ""
+def _entry(pair: LayerPair | UnpairedLayer, method: str, scale: Floats | None) -> Equalization:
+    if isinstance(pair, UnpairedLayer) or scale is None:
+        why = pair.why if isinstance(pair, UnpairedLayer) else ""
         return Equalization(method=method, tensor=pair.tensor, nodes=(pair.name,), taken=False, text=why)
     text = f"channels divided by {scale.min():.3g} .. {scale.max():.3g}, folded into {pair.into}"
     return Equalization(method=method, tensor=pair.tensor, nodes=(pair.name,), taken=True, text=text)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from onnxq.stages.plan.rules import Wish
 from onnxq.targets import Row
-from onnxq.targets.faults import Written, avoid
+from onnxq.targets.faults import WriteRequest, avoid
 from onnxq.types.accuracy import ROUNDS
 
 if TYPE_CHECKING:
@@ -36,19 +36,19 @@ class Around:
     def refuses(self, row: Row, wish: Wish, slots: tuple[int, ...]) -> str | None:
         """Return why a row cannot be written without a fault, None if it can; `slots`: of the weights."""
         found = self._avoid(row, wish, slots)
-        if isinstance(found, Written):
+        if isinstance(found, WriteRequest):
             return None
         self.refused = True
         return found
 
-    def written(self, row: Row, wish: Wish, slots: tuple[int, ...]) -> tuple[Written, Wish]:
+    def written(self, row: Row, wish: Wish, slots: tuple[int, ...]) -> tuple[WriteRequest, Wish]:
         """Return how a row that is not refused is written, and what is wanted as far as it has that."""
         found = self._avoid(row, wish, slots)
-        assert isinstance(found, Written)
+        assert isinstance(found, WriteRequest)
         return found, replace(wish, weights=found.weights)
 
-    def _avoid(self, row: Row, wish: Wish, slots: tuple[int, ...]) -> Written | str:
-        usual = Written(
+    def _avoid(self, row: Row, wish: Wish, slots: tuple[int, ...]) -> WriteRequest | str:
+        usual = WriteRequest(
             node=self._node,
             opset=self._opset,
             row=row,

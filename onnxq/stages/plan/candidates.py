@@ -17,7 +17,7 @@ from onnxq.stages.plan.kernel_choice import NO_SCHEME, choose, fit
 from onnxq.stages.plan.rules import Wish, wish_for
 from onnxq.stages.plan.storage import no_gain
 from onnxq.targets import Row, Target
-from onnxq.targets.faults import Written
+from onnxq.targets.faults import WriteRequest
 from onnxq.types.float_type import FloatType
 from onnxq.types.format import Format
 from onnxq.types.plan import Reason
@@ -55,7 +55,7 @@ class Candidate:
     bias: int | None = None
     hidden: bool = False
     note: str = ""
-    written: Written
+    written: WriteRequest
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)

@@ -6,11 +6,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from onnxq.numerics.min_cut import Flow, Item, choose
+from onnxq.numerics.min_cut import CutNode, Flow, choose
 from onnxq.ops import clamp_bounds
 from onnxq.stages.plan.candidates import Candidate, Kept
 from onnxq.stages.plan.sizes import Sizes
-from onnxq.targets import Output, Timing
+from onnxq.targets import Output, UnitTimes
 from onnxq.types.statistics import Statistics
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ class Placement:
 
 
 def place(
-    examined: Sequence[Candidate | Kept], statistics: Statistics, timing: Timing, *, everywhere: bool
+    examined: Sequence[Candidate | Kept], statistics: Statistics, timing: UnitTimes, *, everywhere: bool
 ) -> Placement:
     """Choose the nodes that run on codes.
 
@@ -45,15 +45,15 @@ def place(
     sizes = Sizes(statistics)
     candidates = {entry.node: entry for entry in examined if isinstance(entry, Candidate) and entry.wish.format.static}
     absorbing = dict(absorbable(examined))
-    items: dict[str, Item] = {}
+    items: dict[str, CutNode] = {}
     for entry in candidates.values():
         settled = True if everywhere or entry.weights else None
         float_cost, codes_cost = _times(entry, sizes, timing)
-        items[entry.name] = Item(side=settled, float_cost=float_cost, codes_cost=codes_cost)
+        items[entry.name] = CutNode(side=settled, float_cost=float_cost, codes_cost=codes_cost)
     implies: list[tuple[str, str]] = []
     for clamp, producer in absorbing.items():
         count = sizes.count(clamp.node.outputs[0])
-        items[clamp.name] = Item(side=True if everywhere else None, float_cost=count * timing.dequantize)
+        items[clamp.name] = CutNode(side=True if everywhere else None, float_cost=count * timing.dequantize)
         implies.append((clamp.name, producer.name))
         if producer.row.output is Output.REQUIRED:
             implies.append((producer.name, clamp.name))
@@ -97,9 +97,9 @@ def absorbable(examined: Sequence[Candidate | Kept]) -> list[tuple[Kept, Candida
 def _flows(
     candidates: Mapping[ir.Node, Candidate],
     clamps: Mapping[ir.Node, Kept],
-    items: Mapping[str, Item],
+    items: Mapping[str, CutNode],
     sizes: Sizes,
-    timing: Timing,
+    timing: UnitTimes,
 ) -> list[Flow]:
     values: dict[ir.Value, None] = {}
     for entry in candidates.values():
@@ -139,7 +139,7 @@ def _flows(
     return flows
 
 
-def _times(entry: Candidate, sizes: Sizes, timing: Timing) -> tuple[float, float]:
+def _times(entry: Candidate, sizes: Sizes, timing: UnitTimes) -> tuple[float, float]:
     """Nanoseconds of a candidate in float and on codes."""
     count = sum(sizes.count(entry.node.outputs[slot]) for slot in entry.fact.output_slots(entry.node))
     if entry.fact.macs is None:

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
-class Written:
+class WriteRequest:
     """What is to be written of one node.
 
     Attributes:
@@ -71,7 +71,7 @@ class Instead:
         """Return in words what is done instead, and why."""
         return f"{self.text}, since {fault}"
 
-    def applied(self, written: Written, fault: Fault) -> Written:
+    def applied(self, written: WriteRequest, fault: Fault) -> WriteRequest:
         """Return what is written this way."""
         parts = {name: getattr(self, name) for name in ("symmetric", "narrow") if getattr(self, name) is not None}
         return replace(
@@ -124,7 +124,7 @@ class Fault:
     first: str = ""
     last: str = ""
     targets: frozenset[str] = frozenset()
-    written: Callable[[Written], bool] = _never
+    written: Callable[[WriteRequest], bool] = _never
     found: Callable[[ir.Node, int], bool] = _never
     cases: Callable[[], Iterator[Case]] | None = None
     instead: tuple[Instead, ...] = field(default=())
@@ -190,7 +190,7 @@ def notes_on(detours: Collection[Detour], present: Collection[str]) -> tuple[str
     return tuple(known[detour] for detour in detours if detour in known)
 
 
-def avoid(written: Written, present: Collection[str]) -> Written | str:
+def avoid(written: WriteRequest, present: Collection[str]) -> WriteRequest | str:
     """Return what is written where a runtime has faults: the same if none is met, or a reason where no way around is.
 
     Args:
@@ -204,11 +204,11 @@ def avoid(written: Written, present: Collection[str]) -> Written | str:
         if (written.portable and not way.portable) or met.written(other):
             continue
         around = avoid(other, present)
-        if isinstance(around, Written):
+        if isinstance(around, WriteRequest):
             return around
     return f"{met}; {met.advice}"
 
 
-def met(written: Written) -> frozenset[str]:
+def met(written: WriteRequest) -> frozenset[str]:
     """Return the names of all known faults that a node would meet, on runtimes that have them."""
     return frozenset(name for name, fault in faults.items() if fault.written(written))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from onnxq.targets.faults import Case, Fault, Instead, Written
+from onnxq.targets.faults import Case, Fault, Instead, WriteRequest
 from onnxq.targets.faults._nodes import is_op
 from onnxq.targets.faults._texts import model
 from onnxq.types.format import Format
@@ -23,7 +23,7 @@ def missing_linear(opset: int, until: int, *, first: str, last: str) -> Fault:
         opset: that brought them. until: the next opset that brought them anew. first, last: as for `Fault`.
     """
 
-    def written(what: Written) -> bool:
+    def written(what: WriteRequest) -> bool:
         if not opset <= what.opset < until or Detour.CONTRIB_LINEAR in what.detours:
             return False
         if what.row.formats & {Format.QDQ, Format.QOPERATOR} or what.row.kernel == "DequantizeLinear":

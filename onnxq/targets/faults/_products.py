@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from itertools import product
 
-from onnxq.targets.faults import Case, Written
+from onnxq.targets.faults import Case, WriteRequest
 from onnxq.targets.faults._texts import constant, model, numbers
 
 ROWS, DEPTHS, COLUMNS = (1, 2, 3, 4, 5, 6, 31, 32, 33), (27, 64, 72), (8, 24, 96)
 
 
-def multiplies(what: Written, activations: str, weights: str) -> bool:
+def multiplies(what: WriteRequest, activations: str, weights: str) -> bool:
     """Return whether a product of codes of these types is to be written."""
     types = (what.activations.dtype.value, what.weights.dtype.value)
     quantized = bool(what.row.activations) and bool(what.slots)

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from onnxq.targets.faults import Case, Fault, Written, faults
+from onnxq.targets.faults import Case, Fault, WriteRequest, faults
 from onnxq.targets.faults._texts import constant, model, numbers
 from onnxq.types.scheme import PerBlock
 
 
-def _written(what: Written) -> bool:
+def _written(what: WriteRequest) -> bool:
     blocks = isinstance(what.weights.granularity, PerBlock) and what.row.kernel == "DequantizeLinear"
     summed = int(what.node.op_type == "Gemm" and what.node.attributes.get_int("transB", 0) != 0)
     return blocks and what.row.fused == "MatMulNBits" and summed == 0

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from onnxq.targets.faults import Case, Fault, Instead, Written, faults
+from onnxq.targets.faults import Case, Fault, Instead, WriteRequest, faults
 from onnxq.targets.faults._nodes import dequantizes, is_op, producer, reads_outside
 from onnxq.targets.faults._texts import branch, constant, model
 from onnxq.types.format import Format
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 _PRODUCTS = ("MatMul", "Gemm")
 
 
-def _written(what: Written) -> bool:
+def _written(what: WriteRequest) -> bool:
     product = what.node.op_type in _PRODUCTS and what.row.kernel == "DequantizeLinear"
     outside = Format.WEIGHT_ONLY in what.row.formats and reads_outside(what.node, 1)
     return product and outside and Detour.OWN_CODES not in what.detours

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from onnxq.graph.constants import constant_tensor
 from onnxq.graph.tensors import drop_pages
-from onnxq.targets.faults import Fault, Instead, Written, faults
+from onnxq.targets.faults import Fault, Instead, WriteRequest, faults
 from onnxq.targets.faults._nodes import dequantizes, producer
 from onnxq.targets.pair_sums import integer_operator
 from onnxq.types.scheme import QuantType
@@ -19,7 +19,7 @@ _OPERATORS = ("MatMul", "Gemm", "Conv")
 _LOWEST = -128
 
 
-def _written(what: Written) -> bool:
+def _written(what: WriteRequest) -> bool:
     signed = what.node.op_type in _OPERATORS and bool(what.row.activations) and what.weights.dtype is QuantType.INT8
     if not signed or not what.slots:
         return False

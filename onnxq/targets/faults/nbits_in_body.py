@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from onnxq.targets.faults import Case, Fault, Instead, Written, faults
+from onnxq.targets.faults import Case, Fault, Instead, WriteRequest, faults
 from onnxq.targets.faults._nodes import is_filled, is_op, reads_outside
 from onnxq.targets.faults._texts import branch, constant, model, numbers
 from onnxq.types.accuracy import EXACT, ROUNDS
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     import onnx_ir as ir
 
 
-def written(what: Written) -> bool:
+def written(what: WriteRequest) -> bool:
     """Return whether MatMulNBits would read zero points from outside its body."""
     product = what.row.kernel == "MatMulNBits" and what.accuracy_level == ROUNDS and not what.weights.symmetric
     return product and Detour.OWN_CODES not in what.detours and reads_outside(what.node, what.slots[0])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from onnxq.targets.faults import Fault, Instead, Written, faults
+from onnxq.targets.faults import Fault, Instead, WriteRequest, faults
 from onnxq.targets.faults._nodes import is_op, reads_outside
 from onnxq.types.accuracy import EXACT, ROUNDS
 from onnxq.types.plan import Detour
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     import onnx_ir as ir
 
 
-def _written(what: Written) -> bool:
+def _written(what: WriteRequest) -> bool:
     product = what.row.kernel == "MatMulNBits" and what.accuracy_level == ROUNDS
     return product and Detour.OWN_CODES not in what.detours and reads_outside(what.node, what.slots[0])
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from onnxq.targets.faults import Case, Fault, Instead, Written, faults
+from onnxq.targets.faults import Case, Fault, Instead, WriteRequest, faults
 from onnxq.targets.faults._texts import constant, model, numbers
 from onnxq.types.accuracy import ROUNDS
 
 
-def _written(what: Written) -> bool:
+def _written(what: WriteRequest) -> bool:
     product = what.row.kernel == "MatMulNBits" and what.accuracy_level == ROUNDS
     return product and what.weights.dtype.stored_bits == 4 and not what.weights.symmetric
 

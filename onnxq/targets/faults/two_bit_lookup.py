@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from onnxq.targets.faults import Case, Fault, Written, faults
+from onnxq.targets.faults import Case, Fault, WriteRequest, faults
 from onnxq.targets.faults._nodes import is_op
 from onnxq.targets.faults._texts import constant, model
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     import onnx_ir as ir
 
 
-def _written(what: Written) -> bool:
+def _written(what: WriteRequest) -> bool:
     return what.row.kernel == "GatherBlockQuantized" and what.weights.dtype.stored_bits == 2
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from onnxq.targets.faults import Case, Fault, Instead, Written, faults
+from onnxq.targets.faults import Case, Fault, Instead, WriteRequest, faults
 from onnxq.targets.faults._nodes import dequantizes, dtype_of, is_filled, is_op, producer, readers
 from onnxq.targets.faults._texts import constant, model, numbers
 from onnxq.types.plan import Detour
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     import onnx_ir as ir
 
 
-def _written(what: Written) -> bool:
+def _written(what: WriteRequest) -> bool:
     table = what.node.op_type == "Gather" and what.row.kernel == "DequantizeLinear"
     middle = what.weights.symmetric and what.weights.dtype.stored_bits == 8  # then it needs no zero points
     if not table or middle or Detour.SIGNED_TABLE in what.detours:

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     import onnx_ir as ir
 
-    from onnxq.runtime.timing import Timing
+    from onnxq.runtime.timing import RaceTimes
 
 # Smaller differences decide nothing, however quiet the machine seems to be.
 FLOOR = 0.02
@@ -43,7 +43,7 @@ _DOUBTS = 2
 class Measure(Protocol):
     """Measures models; `onnxq.runtime.stopwatch.Stopwatch` does with clocks."""
 
-    def race(self, models: Sequence[ir.Model], threads: int, budget: float | None = None) -> Timing:
+    def race(self, models: Sequence[ir.Model], threads: int, budget: float | None = None) -> RaceTimes:
         """Time models in turns, served with `threads` intra-op threads (0: all cores), for `budget` seconds."""
         ...
 

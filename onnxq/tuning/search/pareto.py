@@ -14,7 +14,7 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from onnxq.numerics.min_cut import Flow, Item, choose
+from onnxq.numerics.min_cut import CutNode, Flow, choose
 
 # Prices to try besides those at which a single unit changes; conversions shift these.
 _PRICES = 24
@@ -81,7 +81,7 @@ def best(units: Sequence[Sequence[Option]], links: Sequence[Link], price: float)
     items = {}
     for unit, (in_float, on_codes) in enumerate(zip(float_side, codes_side, strict=True)):
         difference = min(max(on_codes[0] - in_float[0], -most), most)
-        items[str(unit)] = Item(
+        items[str(unit)] = CutNode(
             side=False if math.isinf(on_codes[0]) else None,
             float_cost=max(-difference, 0.0),
             codes_cost=max(difference, 0.0),

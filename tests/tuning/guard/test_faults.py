@@ -227,9 +227,9 @@ def test_what_other_guards_change_is_measured_again(workshop):
 
     class Free:
         def race(self, models, threads, budget=None):
-            from onnxq.runtime.timing import Timing
+            from onnxq.runtime.timing import RaceTimes
 
-            return Timing(seconds=np.ones((5, len(models))) * np.linspace(2, 1, len(models)))
+            return RaceTimes(seconds=np.ones((5, len(models))) * np.linspace(2, 1, len(models)))
 
         def times(self, model, threads):
             return {}

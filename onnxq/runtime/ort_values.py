@@ -1,4 +1,4 @@
-"""Arrays of types that numpy lacks (bfloat16, 8-bit floats, 4-bit integers), on their way into a session and out of it.
+"""Arrays of types that numpy lacks (bfloat16, 8-bit floats, 4-bit integers), into a session and out of it.
 
 The runtime's `run` takes and returns numpy's own types only. Its values carry any type; their bytes are read in place.
 """
@@ -20,8 +20,8 @@ _NUMPY = frozenset(
 )
 
 
-def needs_exchange(raw: Any) -> bool:
-    """Tell whether an input or output of a session is a tensor of a type that numpy lacks."""
+def needs_ort_values(raw: Any) -> bool:
+    """Return whether an input or output of a session is a tensor of a type that numpy lacks."""
     kinds = {value.type for value in (*raw.get_inputs(), *raw.get_outputs())}
     return any(kind.startswith("tensor(") and kind not in _NUMPY for kind in kinds)
 
@@ -30,8 +30,8 @@ def run(raw: Any, names: Sequence[str], feeds: Mapping[str, Any]) -> list[Any]:
     """Run a session once; foreign types are those of ml_dtypes on the way in and out."""
     from onnxruntime import OrtValue
 
-    given = {name: _to_value(OrtValue, value) for name, value in feeds.items()}
-    return [_to_array(value) for value in raw.run_with_ort_values(list(names), given)]
+    inputs = {name: _to_value(OrtValue, value) for name, value in feeds.items()}
+    return [_to_array(value) for value in raw.run_with_ort_values(list(names), inputs)]
 
 
 def _to_value(ort_value: Any, value: Any) -> Any:
@@ -45,17 +45,11 @@ def _to_value(ort_value: Any, value: Any) -> Any:
 
 
 def _to_array(value: Any) -> Any:
+    import onnx
     import onnx_ir as ir
 
     if not value.is_tensor() or value.data_type() in _NUMPY:
         return value.numpy()
     dtype, shape = ir.DataType(value.element_type()), tuple(value.shape())
     data = ctypes.string_at(value.data_ptr(), value.tensor_size_in_bytes())
-    tensor = ir.from_proto(_proto(int(dtype), shape, data))
-    return tensor.numpy()
-
-
-def _proto(dtype: int, shape: tuple[int, ...], data: bytes) -> Any:
-    import onnx
-
-    return onnx.TensorProto(data_type=dtype, dims=shape, raw_data=data)
+    return ir.TensorProtoTensor(onnx.TensorProto(data_type=int(dtype), dims=shape, raw_data=data)).numpy()

@@ -26,30 +26,30 @@ _FOLDER_KEY = "session.model_external_initializers_file_folder_path"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Handover:
+class ModelSource:
     """What `InferenceSession` takes: serialized bytes or a path, and the configuration entries that go with it."""
 
-    source: bytes | str
+    model: bytes | str
     config: dict[str, str] = field(default_factory=dict)
 
 
 @contextlib.contextmanager
-def hand_over(
+def as_source(
     model: ir.Model | onnx.ModelProto | bytes | Path, outputs: Sequence[str] | None = None
-) -> Iterator[Handover]:
-    """Yield the model in a form that the runtime loads; files made for it are gone afterwards.
+) -> Iterator[ModelSource]:
+    """Yield the model as the runtime loads it; files written for it are removed afterwards.
 
     Args:
         model: in memory, serialized, or a path.
         outputs: names of values of the main graph that become its outputs; None for its own.
 
     Raises:
-        ModelError: there is no such file, or it holds no model.
+        ModelError: there is no such file, or it is not an ONNX model.
     """
     if isinstance(model, Path) and not model.is_file():
         raise ModelError(f"no model at '{model}'; check the path")
     if outputs is None and isinstance(model, (Path, bytes)):
-        yield Handover(source=str(model) if isinstance(model, Path) else model)
+        yield ModelSource(model=str(model) if isinstance(model, Path) else model)
         return
     folder = model.resolve().parent if isinstance(model, Path) else None
     if isinstance(model, (Path, bytes)):
@@ -60,12 +60,12 @@ def hand_over(
     if size < MAX_MESSAGE_BYTES and len(folders) <= 1:
         yield _message(model, outputs, folders)
         return
-    with _through_file(model, outputs) as handover:
-        yield handover
+    with _through_file(model, outputs) as source:
+        yield source
 
 
 @contextlib.contextmanager
-def _through_file(model: ir.Model | onnx.ModelProto, outputs: Sequence[str] | None) -> Iterator[Handover]:
+def _through_file(model: ir.Model | onnx.ModelProto, outputs: Sequence[str] | None) -> Iterator[ModelSource]:
     import onnx
     import onnx_ir as ir
 
@@ -81,19 +81,19 @@ def _through_file(model: ir.Model | onnx.ModelProto, outputs: Sequence[str] | No
             light = onnx.load(path, load_external_data=False)
             _set_outputs(light, outputs)
             onnx.save(light, path)
-        yield Handover(source=str(path))
+        yield ModelSource(model=str(path))
 
 
-def _message(model: ir.Model | onnx.ModelProto, outputs: Sequence[str] | None, folders: set[Path]) -> Handover:
+def _message(model: ir.Model | onnx.ModelProto, outputs: Sequence[str] | None, folders: set[Path]) -> ModelSource:
     import onnx_ir as ir
 
     proto = ir.to_proto(model) if isinstance(model, ir.Model) else model
     config = {_FOLDER_KEY: str(next(iter(folders)))} if folders else {}
     if outputs is not None:
-        if proto is model:  # it is not ours to change
+        if proto is model:  # the caller's
             proto = copy.deepcopy(proto)
         _set_outputs(proto, outputs)
-    return Handover(source=proto.SerializeToString(), config=config)
+    return ModelSource(model=proto.SerializeToString(), config=config)
 
 
 def _parsed(model: Path | bytes) -> onnx.ModelProto:
@@ -111,9 +111,9 @@ def _parsed(model: Path | bytes) -> onnx.ModelProto:
 def _set_outputs(proto: onnx.ModelProto, outputs: Sequence[str]) -> None:
     import onnx
 
-    known = {value.name: value for value in proto.graph.output}
-    # The runtime infers the types of outputs that come without one.
-    wanted = [known.get(name, onnx.ValueInfoProto(name=name)) for name in outputs]
+    own = {value.name: value for value in proto.graph.output}
+    # The runtime infers the types of outputs that have none.
+    wanted = [own.get(name, onnx.ValueInfoProto(name=name)) for name in outputs]
     del proto.graph.output[:]
     proto.graph.output.extend(wanted)
 
