@@ -11,6 +11,7 @@ from onnxq.graph.constants import constant_tensor, moved_tensor
 from onnxq.graph.names import name_of
 from onnxq.graph.walk import nodes
 from onnxq.ops import OpFact, facts, op_key
+from onnxq.ops.quantized import MATMUL_NBITS, quantized_operator
 from onnxq.stages.plan.already_quantized import ALREADY, IMPORTED, is_quantized
 from onnxq.stages.plan.candidates import Candidate, Kept
 from onnxq.stages.plan.sizes import UNKNOWN, Sizes
@@ -21,22 +22,6 @@ from onnxq.types.statistics import Statistics
 
 if TYPE_CHECKING:
     import onnx_ir as ir
-
-WEIGHTS_OF_INTEGER_OPERATORS: dict[str, tuple[int, ...]] = {
-    "QLinearConv": (3,),
-    "ConvInteger": (1,),
-    "QLinearMatMul": (3,),
-    "MatMulInteger": (1,),
-    "com.microsoft::QGemm": (3,),
-    "com.microsoft::MatMulIntegerToFloat": (1,),
-    "com.microsoft::DynamicQuantizeMatMul": (1,),
-    "com.microsoft::DynamicQuantizeLSTM": (1, 2),
-    "com.microsoft::MatMulNBits": (1,),
-    "com.microsoft::MatMulBnb4": (1,),
-    "com.microsoft::GatherBlockQuantized": (0,),
-    "com.microsoft::QAttention": (1,),
-}
-"""Slots of the weights, by operator."""
 
 _PRODUCTS = ("MatMul", "Gemm", "Einsum", "Attention")  # of the standard without facts, or of onnxruntime's own
 QUANTIZED = "quantized"
@@ -105,7 +90,8 @@ class _Measure:
             name = _root(node.inputs[slot])
             size += 0 if name in self._counted else tensor.nbytes
             self._counted.add(name)
-        quantized = key in WEIGHTS_OF_INTEGER_OPERATORS or _reads_codes(node, tensors)
+        operator = quantized_operator(node)
+        quantized = bool(operator is not None and operator.weights) or _reads_codes(node, tensors)
         return size, _macs(node, fact, tensors, self._sizes), quantized
 
 
@@ -116,9 +102,9 @@ def holds_codes(model: ir.Model) -> bool:
 
 def _weights(node: ir.Node) -> tuple[int, ...]:
     """Return the slots that hold a node's weights."""
-    inputs, key = node.inputs, op_key(node)
-    if key in WEIGHTS_OF_INTEGER_OPERATORS:
-        slots: Iterable[int] = WEIGHTS_OF_INTEGER_OPERATORS[key]
+    inputs, key, operator = node.inputs, op_key(node), quantized_operator(node)
+    if operator is not None and operator.weights:
+        slots: Iterable[int] = operator.weight_slots
     elif key in ("DequantizeLinear", "QuantizeLinear", "Constant", "Cast", "Transpose", "Reshape"):
         slots = ()
     elif key in facts and (weight := facts.get(key).weight) is not None:
@@ -172,17 +158,19 @@ def _from_codes(value: ir.Value | None) -> bool:
 def _macs(node: ir.Node, fact: OpFact | None, weights: dict[int, ir.TensorProtocol], sizes: Sizes) -> int:
     elements = sum(tensor.size for tensor in weights.values())
     shapes = [sizes.shape(value) for value in node.inputs]
-    if node.op_type in ("LSTM", "GRU", "RNN", "DynamicQuantizeLSTM"):
+    operator = quantized_operator(node)
+    op = node.op_type if operator is None else operator.float_op
+    if op in ("LSTM", "GRU", "RNN"):
         return elements * (math.prod(shapes[0][:2]) if len(shapes[0]) == 3 else UNKNOWN)
-    if node.op_type == "MatMulNBits":
+    if node.op_type == MATMUL_NBITS:
         size = node.attributes.get_int("K", 0) * node.attributes.get_int("N", 0)
         return size * (math.prod(shapes[0][:-1]) if len(shapes[0]) > 1 else UNKNOWN)
-    if node.op_type in ("QLinearConv", "ConvInteger") and weights:
+    if operator is not None and op == "Conv" and weights:
         (weight,) = weights.values()
         return sizes.count(node.outputs[0]) * math.prod(weight.shape.numpy()[1:])
     product = any(word in node.op_type for word in _PRODUCTS) and (fact is None or bool(node.domain))
-    if product or op_key(node) in WEIGHTS_OF_INTEGER_OPERATORS:
-        matrix = "Gather" not in node.op_type
+    if product or (operator is not None and operator.weights):
+        matrix = op != "Gather"
         return elements * (math.prod(shapes[0][:-1]) if len(shapes[0]) > 1 else UNKNOWN) if matrix else 0
     if fact is None or fact.macs is None:
         return 0

@@ -58,6 +58,11 @@ def subgraphs(node: ir.Node) -> Iterator[tuple[str, ir.Graph]]:
             yield from ((f"{name}_{index}", graph) for index, graph in enumerate(attribute.as_graphs()))
 
 
+def input_at(node: ir.Node, slot: int | None) -> ir.Value | None:
+    """Return an input of a node, None where it is left out, or where no slot is given."""
+    return node.inputs[slot] if slot is not None and slot < len(node.inputs) else None
+
+
 def _scope(graph: ir.Graph, prefix: str, given: set[str]) -> Iterator[tuple[str, ir.Node]]:
     for index, node in enumerate(graph):
         path = take_name(f"{prefix}{node.name or f'{node.op_type}_{index}'}", given)

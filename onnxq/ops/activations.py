@@ -6,6 +6,7 @@ import math
 from typing import TYPE_CHECKING
 
 from onnxq.graph.constants import constant_array
+from onnxq.graph.walk import input_at
 from onnxq.ops import UNBOUNDED, OpFact, facts
 from onnxq.types.scheme import Range
 
@@ -17,7 +18,7 @@ def _clip_bounds(node: ir.Node) -> Range | None:
     """Bounds of a Clip: attributes up to opset 10, inputs 1 and 2 from opset 11 on; None where one is not constant."""
     bounds = []
     for slot, (name, default) in enumerate((("min", -UNBOUNDED), ("max", UNBOUNDED)), start=1):
-        value = node.inputs[slot] if slot < len(node.inputs) else None
+        value = input_at(node, slot)
         if value is None:
             bound = node.attributes.get_float(name, default)
         else:

@@ -32,41 +32,6 @@ UNKNOWN = -1
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class IntegerOperator:
-    """An operator that multiplies codes of weights.
-
-    Attributes:
-        op: the float one. fmt: the format that writes it. weights: slots of the codes of weights.
-        activation: slots of the zero point and the codes of the activation; empty where the operator quantizes it
-            itself, to uint8. The first that is there tells the type: optimized graphs do not type all values.
-    """
-
-    op: str
-    fmt: Format
-    activation: tuple[int, ...]
-    weights: tuple[int, ...]
-
-
-_WRITTEN, _DYNAMIC = Format.QOPERATOR, Format.DYNAMIC
-_OPERATORS = {
-    "QLinearConv": IntegerOperator(op="Conv", fmt=_WRITTEN, activation=(2, 0), weights=(3,)),
-    "QLinearMatMul": IntegerOperator(op="MatMul", fmt=_WRITTEN, activation=(2, 0), weights=(3,)),
-    "com.microsoft::QGemm": IntegerOperator(op="Gemm", fmt=_WRITTEN, activation=(2, 0), weights=(3,)),
-    "ConvInteger": IntegerOperator(op="Conv", fmt=_DYNAMIC, activation=(2, 0), weights=(1,)),
-    "MatMulInteger": IntegerOperator(op="MatMul", fmt=_DYNAMIC, activation=(2, 0), weights=(1,)),
-    "com.microsoft::MatMulIntegerToFloat": IntegerOperator(op="MatMul", fmt=_DYNAMIC, activation=(4, 0), weights=(1,)),
-    "com.microsoft::QAttention": IntegerOperator(op="MatMul", fmt=_DYNAMIC, activation=(6, 0), weights=(1,)),
-    "com.microsoft::DynamicQuantizeMatMul": IntegerOperator(op="MatMul", fmt=_DYNAMIC, activation=(), weights=(1,)),
-    "com.microsoft::DynamicQuantizeLSTM": IntegerOperator(op="LSTM", fmt=_DYNAMIC, activation=(), weights=(1, 2)),
-}
-
-
-def integer_operator(node: ir.Node) -> IntegerOperator | None:
-    """Return what an integer operator multiplies, None for any other node."""
-    return _OPERATORS.get(f"{node.domain}::{node.op_type}" if node.domain else node.op_type)
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
 class IntegerProduct:
     """A product of codes, whichever operators it is written in.
 

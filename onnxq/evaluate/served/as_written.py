@@ -15,17 +15,15 @@ from typing import TYPE_CHECKING
 
 from onnxq.evaluate.faults import lacks_linear
 from onnxq.graph.own import own
-from onnxq.graph.walk import bodies, nodes
+from onnxq.graph.walk import bodies, input_at, nodes
 from onnxq.graph.writer import Writer, replace
-from onnxq.ops import op_key
-from onnxq.passes.read.qoperator import expand, filled, holds_integer_operators
+from onnxq.ops.quantized import MATMUL_NBITS, QuantizedOperator, quantized_operator
+from onnxq.passes.read.qoperator import expand, holds_integer_operators
 from onnxq.types.accuracy import EXACT, ROUNDS
 
 if TYPE_CHECKING:
     import onnx_ir as ir
 
-_INTEGER = {"MatMulInteger": "MatMul", "ConvInteger": "Conv"}
-_PRODUCT = "com.microsoft::MatMulNBits"
 _LEVEL = "accuracy_level"
 _PER_CHANNEL = 13  # the first opset whose DequantizeLinear takes a list of scales
 
@@ -44,7 +42,7 @@ def as_written(model: ir.Model, *, exact_inputs: bool = False) -> ir.Model:
         model: stays as it is. exact_inputs: whether MatMulNBits of accuracy level 4 is one of level 1 here.
     """
     integer = holds_integer_operators(model) and model.opset_imports.get("", 1) >= _PER_CHANNEL
-    sums = any(op_key(node) in _INTEGER for graph in bodies(model) for node in graph)
+    sums = any(_returns_sums(node) is not None for graph in bodies(model) for node in graph)
     levels = exact_inputs and rounds_inputs(model)
     if not (integer or sums or levels):
         return model
@@ -61,7 +59,15 @@ def as_written(model: ir.Model, *, exact_inputs: bool = False) -> ir.Model:
 
 
 def _rounds(node: ir.Node) -> bool:
-    return op_key(node) == _PRODUCT and node.attributes.get_int(_LEVEL, 0) == ROUNDS
+    operator = quantized_operator(node)
+    level = node.attributes.get_int(_LEVEL, 0)
+    return operator is not None and operator.name == MATMUL_NBITS and level == ROUNDS
+
+
+def _returns_sums(node: ir.Node) -> QuantizedOperator | None:
+    """Return the entry of an operator whose output is the int32 sums of its products, None for others."""
+    operator = quantized_operator(node)
+    return operator if operator is not None and operator.returns_sums else None
 
 
 def _without_rounding(model: ir.Model) -> None:
@@ -76,18 +82,21 @@ def _with_float_sums(model: ir.Model) -> None:
     """Let float operators add up the products of codes, in place."""
     writer = Writer(model)
     for _, node in list(nodes(model)):
-        op = _INTEGER.get(op_key(node))
-        points = (2,) if op == "MatMul" else (2, 3)
-        if op is not None and all(_is_single(filled(node, slot)) for slot in points):
-            _write_sums(node, op, writer)
+        operator = _returns_sums(node)
+        if operator is None:
+            continue
+        points = [input_at(node, slots.zero_point) for slots in operator.operands.values()]
+        if all(map(_is_single, points[:1] if operator.float_op == "MatMul" else points)):
+            _write_sums(node, operator, writer)
 
 
-def _write_sums(node: ir.Node, op: str, writer: Writer) -> None:
+def _write_sums(node: ir.Node, operator: QuantizedOperator, writer: Writer) -> None:
     """Write one MatMulInteger or ConvInteger as a float operator on codes without their zero points."""
     import onnx_ir as ir
 
-    graph, old = node.graph, node.outputs[0]
+    graph, old, op = node.graph, node.outputs[0], operator.float_op
     assert isinstance(graph, ir.Graph)
+    assert op is not None
     steps: list[ir.Node] = []
 
     def step(kind: str, *inputs: ir.Value, to: ir.DataType = ir.DataType.FLOAT) -> ir.Value:
@@ -96,8 +105,8 @@ def _write_sums(node: ir.Node, op: str, writer: Writer) -> None:
         return steps[-1].outputs[0]
 
     operands = []
-    for slot in (0, 1):
-        codes, point = filled(node, slot), filled(node, slot + 2)
+    for slots in operator.operands.values():
+        codes, point = input_at(node, slots.codes), input_at(node, slots.zero_point)
         assert codes is not None
         value = step("Cast", codes)
         operands.append(value if point is None else step("Sub", value, step("Cast", point)))

@@ -33,9 +33,11 @@ import onnx_ir as ir
 
 from onnxq.errors import PlanError
 from onnxq.graph.constants import constant_array
+from onnxq.graph.walk import input_at
+from onnxq.ops.quantized import QUANTIZED_OPERATORS
 from onnxq.passes import register_pass
 from onnxq.passes.emit.editor import Editor
-from onnxq.passes.emit.emitter import CONTRIB, Emitter
+from onnxq.passes.emit.emitter import Emitter
 from onnxq.passes.emit.integer_weights import IntegerWeights
 from onnxq.passes.emit.run_time import FLOAT, INT32, RunTimeCodes, quantize_at_run_time
 from onnxq.passes.emit.steps import Steps
@@ -43,8 +45,7 @@ from onnxq.types.format import Format
 from onnxq.types.plan import Decision, FloatFeatures
 from onnxq.types.scheme import PerChannel, QuantParams, Scheme
 
-_WINDOW = ("auto_pad", "dilations", "group", "kernel_shape", "pads", "strides")
-_CELL = ("activation_alpha", "activation_beta", "activations", "clip", "direction", "hidden_size", "input_forget")
+_MATMUL, _CONV, _LSTM = (QUANTIZED_OPERATORS[name] for name in ("MatMulInteger", "ConvInteger", "DynamicQuantizeLSTM"))
 
 
 @register_pass("emit-dynamic", preserves_semantics=False)
@@ -82,9 +83,9 @@ class _Writer:
         """Write what stands in a node's place."""
         node = self._editor.node(decision)
         kernels: dict[str | None, Callable[[ir.Node, Decision, Steps], Sequence[ir.Value]]] = {
-            "MatMulInteger": self._product,
-            "ConvInteger": self._convolution,
-            "DynamicQuantizeLSTM": self._lstm,
+            _MATMUL.name: self._product,
+            _CONV.name: self._convolution,
+            _LSTM.name: self._lstm,
             "Gather": self._lookup,
         }
         if decision.kernel not in kernels:
@@ -113,11 +114,10 @@ class _Writer:
         else:
             read = self._activation(decision)
         total = steps(
-            "MatMulInteger",
-            read.codes,
-            weight,
-            read.zero_point,
-            self._column_zero_point(key, params),
+            _MATMUL.name,
+            *_MATMUL.arrange(
+                {0: (read.codes, None, read.zero_point), 1: (weight, None, self._column_zero_point(key, params))}
+            ),
             to="accumulated",
             dtype=INT32,
             node=node.name,
@@ -130,7 +130,7 @@ class _Writer:
         result = _scaled(steps, total, read, scale)
         if self._editor.tensor(key).in_float is not None:
             result = steps("Add", result, self._float_part(node, decision, steps), to="joined", dtype=FLOAT)
-        addend = node.inputs[2] if len(node.inputs) > 2 else None
+        addend = input_at(node, 2)
         beta = node.attributes.get_float("beta", 1.0)
         if addend is not None and beta != 0.0:
             result = steps("Add", result, self._times(addend, beta, steps), to="sum", dtype=FLOAT)
@@ -145,21 +145,18 @@ class _Writer:
         if zero_point is not None and params.zero_point.ndim:  # one for all channels is all that the kernel takes
             zero_point = steps.constant(params.zero_point.reshape(-1)[0], params.scheme.dtype.value)
         total = steps(
-            "ConvInteger",
-            read.codes,
-            weight,
-            read.zero_point,
-            zero_point,
+            _CONV.name,
+            *_CONV.arrange({0: (read.codes, None, read.zero_point), 1: (weight, None, zero_point)}),
             to="accumulated",
             dtype=INT32,
-            attributes={name: value for name, value in node.attributes.items() if name in _WINDOW},
+            attributes={name: value for name, value in node.attributes.items() if name in _CONV.attributes},
             node=node.name,
         )
         channels = (int(weight.shape[0]), *column)  # type: ignore[arg-type]
         per_channel = isinstance(params.scheme.granularity, PerChannel)
         scale = params.scale.reshape(channels) if per_channel else params.scale
         result = _scaled(steps, total, read, self._weights.named(f"{key}/scale", scale, of=key))
-        bias = node.inputs[2] if len(node.inputs) > 2 else None
+        bias = input_at(node, 2)
         if bias is not None:
             values = constant_array(bias)
             if values is not None:
@@ -171,22 +168,22 @@ class _Writer:
         return [result]
 
     def _lstm(self, node: ir.Node, decision: Decision, steps: Steps) -> Sequence[ir.Value]:
-        inputs: list[ir.Value | None] = [*node.inputs, *[None] * (8 - len(node.inputs))]
-        for slot in (1, 2):
+        operands: dict[int, tuple[ir.Value | None, ...]] = {slot: (value,) for slot, value in enumerate(node.inputs)}
+        for slot in _LSTM.weights:
             key = decision.inputs[slot]
-            inputs[slot] = codes = self._weights.codes(key, steps, (0, 2, 1))
+            codes = self._weights.codes(key, steps, (0, 2, 1))
             assert codes.shape is not None
             directions, columns = int(codes.shape[0]), int(codes.shape[2])  # type: ignore[arg-type]
             per_channel = isinstance(self._weights.params(key).scheme.granularity, PerChannel)
             shape = (directions, columns) if per_channel else (directions,)
-            inputs += [self._weights.scale(key, shape), self._weights.zero_point(key, shape)]
+            operands[slot] = (codes, self._weights.scale(key, shape), self._weights.zero_point(key, shape))
         return steps.outputs(
-            "DynamicQuantizeLSTM",
-            inputs,
+            _LSTM.name,
+            _LSTM.arrange(operands),
             [(f"output_{slot}" if out.name else "", FLOAT, out.shape) for slot, out in enumerate(node.outputs)],
-            {name: value for name, value in node.attributes.items() if name in _CELL},
+            {name: value for name, value in node.attributes.items() if name in _LSTM.attributes},
             node=node.name,
-            domain=CONTRIB,
+            domain=_LSTM.domain,
         )
 
     def _lookup(self, node: ir.Node, decision: Decision, steps: Steps) -> Sequence[ir.Value]:

@@ -8,14 +8,13 @@ from typing import ClassVar
 
 import onnx_ir as ir
 
+from onnxq.graph.linear import CONTRIB
 from onnxq.graph.walk import nodes
 from onnxq.passes.emit.constants import Chosen
 from onnxq.passes.emit.editor import Editor, editors
 from onnxq.types.format import Format
 from onnxq.types.plan import Plan
 from onnxq.types.statistics import Statistics
-
-CONTRIB = "com.microsoft"
 
 
 class Emitter(ir.passes.InPlacePass):

@@ -18,10 +18,10 @@ import onnx_ir as ir
 from onnxq.errors import PlanError
 from onnxq.numerics.affine import storage_array
 from onnxq.ops import clamp_bounds, facts
+from onnxq.ops.quantized import OUTPUT, QUANTIZED_OPERATORS, QuantizedOperator
 from onnxq.passes import register_pass
 from onnxq.passes.emit.editor import Editor
 from onnxq.passes.emit.emitter import Emitter
-from onnxq.passes.emit.kernels import KERNELS, Inputs
 from onnxq.types.format import Format
 from onnxq.types.plan import Decision, Role, TensorPlan
 from onnxq.types.scheme import PerChannel, QuantParams, QuantType
@@ -93,24 +93,23 @@ class _Writer:
         outputs = decision.outputs
         if node in self._absorbed:
             outputs = self._absorbed[node].outputs
-        operands = _NodeOperands(self, node, decision.inputs, outputs.get(0))
-        kernel = KERNELS.get(name)
-        if kernel is None and name != node.op_type:
+        operator = QUANTIZED_OPERATORS.get(name)
+        if (Format.QOPERATOR not in operator.formats) if operator is not None else name != node.op_type:
             raise PlanError(
                 f"'{decision.node}': kernel '{name}' has no form in format qoperator; keep the node in float"
             )
-        if not outputs and (kernel is None or not kernel.float_output):
+        if not outputs and (operator is None or not operator.float_output):
             raise PlanError(f"'{decision.node}': the plan wants a float output, which {name} cannot give; plan again")
-        if kernel is None:
+        if operator is None:
             self._check_moves(decision)
-            inputs = [operands.value(slot) for slot in range(operands.slots)]
+            inputs = [self._value(node, slot, decision) for slot in range(len(node.inputs))]
+            while inputs and inputs[-1] is None:
+                inputs.pop()
             attributes, domain = list(node.attributes.values()), node.domain
         else:
             self._check_inputs(decision, node)
-            inputs, domain = kernel.inputs(operands), kernel.domain
-            attributes = kernel.attributes_for(node, self.editor.opset)
-        while inputs and inputs[-1] is None:
-            inputs.pop()
+            inputs = self._inputs(operator, node, decision, outputs.get(0))
+            attributes, domain = _attributes(operator, node, self.editor.opset), operator.domain
         written = ir.Node(
             domain,
             name,
@@ -195,6 +194,26 @@ class _Writer:
             self._behind.append(node)
         return self._float[key]
 
+    def _value(self, node: ir.Node, slot: int, decision: Decision) -> ir.Value | None:
+        """Return the codes of an input that is quantized, else the input as it is."""
+        return self.codes(decision.inputs[slot]) if slot in decision.inputs else node.inputs[slot]
+
+    def _inputs(
+        self, operator: QuantizedOperator, node: ir.Node, decision: Decision, output: str | None
+    ) -> list[ir.Value | None]:
+        """Return the inputs of the integer operator for a node; `output`: plan key, None where it is float."""
+        placed: dict[int, tuple[ir.Value | None, ...]] = {}
+        for operand in operator.order(len(node.inputs)):
+            if operand == OUTPUT:
+                placed[operand] = () if output is None else (None, *self.parameters(output))
+            elif len(operator.slots(operand)) == 1:
+                placed[operand] = (self._value(node, operand, decision),)
+            else:
+                key = decision.inputs[operand]
+                column = operator.float_op == "MatMul" and operand in operator.weights
+                placed[operand] = (self.codes(key), *(self.columns(key) if column else self.parameters(key)))
+        return operator.arrange(placed)
+
     def _quantized(self, tensor: TensorPlan) -> ir.Value:
         """Quantize an activation that is computed in float, or one that is written in another form of codes."""
         if tensor.tensor in self.editor.emitted:
@@ -254,26 +273,17 @@ class _Writer:
                 )
 
 
-class _NodeOperands:
-    """The quantized inputs and the output of one node (see `onnxq.passes.emit.kernels.Operands`)."""
+def _attributes(operator: QuantizedOperator, node: ir.Node, opset: int) -> list[ir.Attr]:
+    """Return the attributes of the integer operator for a float node.
 
-    def __init__(self, writer: _Writer, node: ir.Node, inputs: Mapping[int, str], output: str | None) -> None:
-        self.slots = len(node.inputs)
-        self._writer = writer
-        self._node = node
-        self._inputs = inputs
-        self._output = output
-
-    def value(self, slot: int) -> ir.Value | None:
-        if slot in self._inputs:
-            return self._writer.codes(self._inputs[slot])
-        return self._node.inputs[slot] if slot < self.slots else None
-
-    def parameters(self, slot: int) -> Inputs:
-        return [*self._writer.parameters(self._inputs[slot])]
-
-    def columns(self, slot: int) -> Inputs:
-        return [*self._writer.columns(self._inputs[slot])]
-
-    def output(self) -> Inputs:
-        return [] if self._output is None else [*self._writer.parameters(self._output)]
+    Raises:
+        PlanError: it lacks one that the node needs.
+    """
+    name = operator.lacking(node)
+    if name is not None:
+        raise PlanError(
+            f"'{node.name}' ({node.op_type}): its integer kernel has no attribute '{name}'; keep it in float"
+        )
+    kept = {name: entry for name, entry in node.attributes.items() if name in operator.attributes}
+    kept |= {name: ir.AttrInt64(name, value) for name, value in operator.defaults(node, opset).items()}
+    return list(kept.values())

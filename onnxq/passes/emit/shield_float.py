@@ -14,7 +14,7 @@ import onnx_ir as ir
 
 from onnxq.graph.constants import add_constant, constant_array, constant_tensor
 from onnxq.graph.names import names, take_name
-from onnxq.graph.walk import nodes
+from onnxq.graph.walk import input_at, nodes
 from onnxq.passes import register_pass
 from onnxq.types.plan import Plan
 
@@ -66,7 +66,7 @@ def _ends(node: ir.Node) -> tuple[ir.Node, ir.Node] | None:
         return None
     if any(parameter is None or parameter.size != 1 for parameter in parameters):
         return None
-    bias = node.inputs[2] if len(node.inputs) > 2 else None
+    bias = input_at(node, 2)
     held = constant_tensor(bias)
     if bias is not None and (held is None or len(held.shape) != 1):
         return None

@@ -17,15 +17,19 @@ import numpy as np
 import onnx_ir as ir
 
 from onnxq.errors import PlanError
+from onnxq.graph.walk import input_at
+from onnxq.ops.quantized import BIAS, MATMUL_NBITS, QUANTIZED_OPERATORS
 from onnxq.passes import register_pass
 from onnxq.passes.emit.codebooks import Codebooks
 from onnxq.passes.emit.editor import Editor
-from onnxq.passes.emit.emitter import CONTRIB, Emitter
+from onnxq.passes.emit.emitter import Emitter
 from onnxq.passes.emit.matrices import Matrices, Stored
 from onnxq.passes.emit.steps import Steps, take_apart
 from onnxq.types.accuracy import ROUNDS
 from onnxq.types.format import Format
 from onnxq.types.plan import Decision, Detour
+
+_PRODUCT, _LOOKUP = QUANTIZED_OPERATORS[MATMUL_NBITS], QUANTIZED_OPERATORS["GatherBlockQuantized"]
 
 
 @register_pass("emit-weight-only", preserves_semantics=False)
@@ -39,7 +43,7 @@ class EmitWeightOnly(Emitter):
         writer = _Writer(editor)
         # A shared weight is stored as MatMulNBits takes it, or else as rows are looked up in it: these go first.
         for decision in sorted(
-            editor.decisions(), key=lambda entry: (entry.kernel != "MatMulNBits", entry.op != "Gather")
+            editor.decisions(), key=lambda entry: (entry.kernel != MATMUL_NBITS, entry.op != "Gather")
         ):
             writer.carry_out(decision)
         writer.finish()
@@ -61,8 +65,8 @@ class _Writer:
         """Rewrite one node."""
         node = self._editor.node(decision)
         kernels: dict[str | None, Callable[[ir.Node, Decision], None]] = {
-            "MatMulNBits": self._product,
-            "GatherBlockQuantized": self._lookup,
+            _PRODUCT.name: self._product,
+            _LOOKUP.name: self._lookup,
             "DequantizeLinear": self._portable_lookup if node.op_type == "Gather" else self._unpack,
             "Gather": self._codebook_lookup if node.op_type == "Gather" else self._decode,
         }
@@ -81,8 +85,7 @@ class _Writer:
         """x W: MatMulNBits. alpha A B + beta C: the same, scaled, and an Add."""
         matrix = self._matrices.for_product(decision.inputs[1], by_row=bool(node.attributes.get_int("transB", 0)))
         alpha, beta = (node.attributes.get_float(name, 1.0) for name in ("alpha", "beta"))
-        addend = node.inputs[2] if len(node.inputs) > 2 else None
-        inputs = [node.inputs[0], matrix.codes, matrix.scale, matrix.zero_point]
+        addend = input_at(node, 2)
         fits = addend is not None and addend.shape is not None and addend.shape == ir.Shape([matrix.rows])
         inside = fits and alpha == beta == 1.0
         attributes = {
@@ -93,8 +96,9 @@ class _Writer:
             "accuracy_level": ROUNDS if decision.accuracy_level is None else decision.accuracy_level,
         }
         steps = self._steps(node)
-        given = [*inputs, None, addend] if inside else inputs
-        result = steps("MatMulNBits", *given, attributes=attributes, domain=CONTRIB, node=node.name)
+        weight = (matrix.codes, matrix.scale, matrix.zero_point)
+        inputs = _PRODUCT.arrange({0: node.inputs[:1], 1: weight, BIAS: (addend if inside else None,)})
+        result = steps(_PRODUCT.name, *inputs, attributes=attributes, domain=_PRODUCT.domain, node=node.name)
         if alpha != 1.0:
             result = steps("Mul", result, steps.constant(alpha))
         if addend is not None and not inside:
@@ -109,8 +113,8 @@ class _Writer:
         if codes.shape is not None and len(codes.shape) == 3:  # stored for a product
             codes = steps("Reshape", codes, steps.constant([0, -1], np.int64))
         attributes = {"bits": matrix.bits, "block_size": matrix.block, "gather_axis": 0, "quantize_axis": 1}
-        inputs = (codes, node.inputs[1], matrix.scale, matrix.zero_point)
-        result = steps("GatherBlockQuantized", *inputs, attributes=attributes, domain=CONTRIB, node=node.name)
+        inputs = _LOOKUP.arrange({0: (codes, matrix.scale, matrix.zero_point), 1: node.inputs[1:2]})
+        result = steps(_LOOKUP.name, *inputs, attributes=attributes, domain=_LOOKUP.domain, node=node.name)
         self._replace(node, steps, result)
 
     def _portable_lookup(self, node: ir.Node, decision: Decision) -> None:

@@ -6,7 +6,7 @@ import numpy as np
 import onnx_ir as ir
 
 from onnxq.graph.constants import constant_array
-from onnxq.graph.walk import scopes
+from onnxq.graph.walk import input_at, scopes
 
 FIRST_WITH_MODES = 11
 
@@ -35,7 +35,7 @@ def keep_sampling(model: ir.Model, *, only_enlarges: bool) -> str | None:
                 continue
             shrinks = False
             if not only_enlarges:
-                scales = constant_array(node.inputs[2] if len(node.inputs) > 2 else None)
+                scales = constant_array(input_at(node, 2))
                 if scales is None or (np.any(scales > 1) and np.any(scales < 1)):
                     return f"Resize '{node.name}' enlarges one axis and shrinks another, or its scales are not constant"
                 shrinks = bool(np.any(scales < 1))

@@ -6,7 +6,7 @@ import numpy as np
 import onnx_ir as ir
 
 from onnxq.graph.constants import constant_array
-from onnxq.graph.walk import scopes
+from onnxq.graph.walk import input_at, scopes
 from onnxq.passes import register_pass
 
 
@@ -32,7 +32,7 @@ class NormalizeGemm(ir.passes.InPlacePass):
 def _normalize(node: ir.Node) -> bool:
     graph = node.graph
     weight = constant_array(node.inputs[1])
-    bias = node.inputs[2] if len(node.inputs) > 2 else None
+    bias = input_at(node, 2)
     values = None if bias is None else constant_array(bias)
     if not isinstance(graph, ir.Graph) or weight is None or weight.dtype != np.float32 or weight.ndim != 2:
         return False

@@ -13,17 +13,17 @@ import numpy as np
 import numpy.typing as npt
 
 from onnxq.graph.constants import constant_array, constant_tensor, moved_tensor
+from onnxq.graph.linear import DEQUANTIZE, QUANTIZE
 from onnxq.graph.tensors import drop_pages
+from onnxq.graph.walk import input_at
 from onnxq.numerics.affine import dequantize, quantize
 from onnxq.numerics.layout import ParameterLayout
 from onnxq.ops import op_key
-from onnxq.passes.read.qoperator import QUANTIZE, filled
 from onnxq.types.scheme import PerBlock, PerChannel, PerTensor, PerToken, QuantParams, QuantType, Scheme
 
 if TYPE_CHECKING:
     import onnx_ir as ir
 
-DEQUANTIZE = ("DequantizeLinear", "com.microsoft::DequantizeLinear")
 MOVES = ("Transpose", "Reshape", "Flatten", "Squeeze", "Unsqueeze")
 _COMPUTES = ("Add", "Cast", "CastLike", "Div", "Identity", "Mul", "Neg", "Sub")  # what exporters put behind codes
 _INTEGERS = frozenset(kind.value for kind in QuantType if not kind.is_float)
@@ -141,7 +141,7 @@ def rescaled(held: Constant, values: npt.NDArray[np.float32]) -> Constant | None
 
 def params_of(node: ir.Node, value: ir.Value) -> QuantParams | None:
     """Return the parameters of a QuantizeLinear or DequantizeLinear of `value`; None where they are not of our kind."""
-    scale, zero_point = constant_array(filled(node, 1)), filled(node, 2)
+    scale, zero_point = constant_array(input_at(node, 1)), input_at(node, 2)
     zeros = constant_array(zero_point)
     if scale is None or scale.dtype != np.float32 or (zero_point is not None and zeros is None):
         return None

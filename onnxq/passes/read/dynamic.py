@@ -19,25 +19,18 @@ import numpy as np
 import numpy.typing as npt
 
 from onnxq.graph.constants import constant_array, moved_tensor
-from onnxq.graph.walk import bodies, nodes
+from onnxq.graph.linear import QUANTIZE
+from onnxq.graph.walk import bodies, input_at, nodes
 from onnxq.graph.writer import Writer, drop_dead, replace
-from onnxq.ops import op_key
+from onnxq.ops import facts, op_key
+from onnxq.ops.quantized import QuantizedOperator, quantized_operator
 from onnxq.passes.read.lookups import Wanted
-from onnxq.passes.read.qoperator import QUANTIZE, filled, float_type, plain
+from onnxq.passes.read.qoperator import float_type, plain
+from onnxq.types.format import Format
 from onnxq.types.scheme import QuantType, Scheme
 
 if TYPE_CHECKING:
     import onnx_ir as ir
-
-_MS = "com.microsoft::"
-_FLOAT = {
-    "MatMulInteger": "MatMul",
-    "ConvInteger": "Conv",
-    f"{_MS}DynamicQuantizeMatMul": "MatMul",
-    f"{_MS}MatMulIntegerToFloat": "MatMul",
-    f"{_MS}DynamicQuantizeLSTM": "LSTM",
-}
-"""The float operator that each stands for."""
 
 _UINT8 = Scheme(dtype=QuantType.UINT8, symmetric=False)
 
@@ -73,7 +66,13 @@ class Expanded:
 
 def holds_dynamic(model: ir.Model) -> bool:
     """Tell whether there may be something to expand."""
-    return any(op_key(node) in _FLOAT for graph in bodies(model) for node in graph)
+    return any(_dynamic(node) is not None for graph in bodies(model) for node in graph)
+
+
+def _dynamic(node: ir.Node) -> QuantizedOperator | None:
+    """Return the entry of an operator that may quantize at run time, and which a float one represents; else None."""
+    operator = quantized_operator(node)
+    return operator if operator is not None and operator.float_op and Format.DYNAMIC in operator.formats else None
 
 
 def expand_dynamic(model: ir.Model, wanted: Wanted, *, contrib_linear: bool = False) -> Expanded:
@@ -84,10 +83,11 @@ def expand_dynamic(model: ir.Model, wanted: Wanted, *, contrib_linear: bool = Fa
     """
     found, writer = Expanded(), Writer(model, contrib_linear=contrib_linear)
     for name, node in list(nodes(model)):
-        op = _FLOAT.get(op_key(node))
-        if op is None or not wanted(name, op):
+        operator = _dynamic(node)
+        op = "" if operator is None else operator.float_op or ""
+        if operator is None or not wanted(name, op):
             continue
-        product = _product(node)
+        product = _product(node, operator)
         why = product if isinstance(product, str) else _expand(node, op, product, writer)
         if why is None and isinstance(product, _Product):
             found.nodes[name], found.activations[name] = op, product.activation
@@ -96,19 +96,20 @@ def expand_dynamic(model: ir.Model, wanted: Wanted, *, contrib_linear: bool = Fa
     return found
 
 
-def _product(node: ir.Node) -> _Product | str:
-    """Return what a product on codes stands for, or why that cannot be told; "" for one that is calibrated."""
-    if node.op_type == "DynamicQuantizeLSTM":
+def _product(node: ir.Node, operator: QuantizedOperator) -> _Product | str:
+    """Return the float product that one on codes represents, or why there is none; "" for one that is calibrated."""
+    if operator.float_op == "LSTM":
         return "its weights lie in a layout of onnxruntime's own"
-    given = [filled(node, slot) for slot in range(7)]
-    if node.op_type == "DynamicQuantizeMatMul":
-        x = None if given[0] is None else (given[0], _UINT8)
-        return _checked(x, given[1], constant_array(given[2]), given[3], node, bias=given[4])
-    if node.op_type == "MatMulIntegerToFloat":
-        if constant_array(given[2]) is not None:
+    first, second = ([input_at(node, slot) for slot in operator.slots(operand)] for operand in (0, 1))
+    if not operator.returns_sums:
+        bias = input_at(node, operator.float_bias)
+        if 0 not in operator.operands:  # quantizes its input itself
+            x = None if first[0] is None else (first[0], _UINT8)
+        elif constant_array(first[1]) is not None:
             return ""
-        x = _rounded(given[0], given[2], given[4])
-        return _checked(x, given[1], constant_array(given[3]), given[5], node, bias=given[6])
+        else:
+            x = _rounded(*first)
+        return _checked(x, second[0], constant_array(second[1]), second[2], node, bias=bias)
     end = _only_reader(node.outputs[0], "Cast")
     if end is None or end.outputs[0].dtype != float_type():
         return "its sums are read by other operators than Cast to float"
@@ -124,7 +125,7 @@ def _product(node: ir.Node) -> _Product | str:
                 scale = array if scale is None else scale * array
     if end is None or len(scales) != 1:
         return "its sums are not multiplied by the scale of its input and that of its weight"
-    return _checked(_rounded(filled(node, 0), scales[0], filled(node, 2)), filled(node, 1), scale, filled(node, 3), end)
+    return _checked(_rounded(first[0], scales[0], first[2]), second[0], scale, second[2], end)
 
 
 def _factors(node: ir.Node | None, before: ir.Node) -> list[ir.Value]:
@@ -155,9 +156,9 @@ def _rounded(
         return None
     if op_key(node) == "DynamicQuantizeLinear":
         return (x, _UINT8) if scale is node.outputs[1] and zero_point is node.outputs[2] else None
-    if op_key(node) not in QUANTIZE or filled(node, 1) is not scale or codes.dtype.name not in ("INT8", "UINT8"):
+    if op_key(node) not in QUANTIZE or input_at(node, 1) is not scale or codes.dtype.name not in ("INT8", "UINT8"):
         return None
-    own = filled(node, 2)
+    own = input_at(node, 2)
     zero = constant_array(own)
     if zero_point is not own and not (zero_point is None and zero is not None and not zero.any()):
         return None
@@ -190,7 +191,9 @@ def _expand(node: ir.Node, op: str, product: _Product, writer: Writer) -> str | 
     assert codes is not None
     assert isinstance(graph, ir.Graph)
     shape = tuple(codes.shape.numpy())
-    axis = 0 if op == "Conv" else len(shape) - 1
+    channel_axis = facts.get(op).channel_axis
+    assert channel_axis is not None
+    axis = channel_axis(node, len(shape))
     count = shape[axis]
     zeros = moved_tensor(product.zero_point)
     zero = np.zeros((), codes.dtype.numpy()) if zeros is None else zeros.numpy()

@@ -19,11 +19,12 @@ import numpy as np
 import numpy.typing as npt
 
 from onnxq.graph.constants import constant_array, moved_tensor
-from onnxq.graph.walk import bodies, nodes
+from onnxq.graph.walk import bodies, input_at, nodes
 from onnxq.graph.writer import Writer, drop_dead, replace
 from onnxq.numerics.packing import unpack
 from onnxq.ops import op_key
-from onnxq.passes.read.qoperator import filled, float_type, plain
+from onnxq.ops.quantized import QUANTIZED_OPERATORS, quantized_operator
+from onnxq.passes.read.qoperator import float_type, plain
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -36,7 +37,8 @@ class Wanted(Protocol):
         """Take path name, float operator and whether it has a constant weight."""
 
 
-_LOOKUP = "com.microsoft::GatherBlockQuantized"
+_OPERATOR = QUANTIZED_OPERATORS["GatherBlockQuantized"]
+_SLOTS = [slot for slot in _OPERATOR.slots(0) if slot is not None]
 _BITS = (2, 4, 8)
 _APART = ("Reshape", "BitwiseAnd", "BitShift", "Unsqueeze")
 
@@ -54,7 +56,7 @@ class _Table:
 
 def holds_lookups(model: ir.Model) -> bool:
     """Tell whether a model holds GatherBlockQuantized."""
-    return any(op_key(node) == _LOOKUP for graph in bodies(model) for node in graph)
+    return any(quantized_operator(node) is _OPERATOR for graph in bodies(model) for node in graph)
 
 
 def expand_lookups(model: ir.Model, wanted: Wanted) -> dict[str, str]:
@@ -62,12 +64,12 @@ def expand_lookups(model: ir.Model, wanted: Wanted) -> dict[str, str]:
     left = {}
     writer = Writer(model)
     for name, node in list(nodes(model)):
-        if op_key(node) == _LOOKUP and wanted(name, "Gather"):
+        if quantized_operator(node) is _OPERATOR and wanted(name, "Gather"):
             table = _table(node)
             if isinstance(table, str):
                 left[name] = table
             else:
-                stored = (node.inputs[0], node.inputs[2], filled(node, 3))
+                stored = [input_at(node, slot) for slot in _SLOTS]
                 _write(writer, table, stored, lookup=node, behind=node)
     return left
 
@@ -78,7 +80,7 @@ def join_lookups(model: ir.Model, wanted: Wanted) -> None:
     names = {node: name for name, node in nodes(model)}
     for graph in bodies(model):
         for node in list(graph):
-            codes = _lookup(filled(node, 0)) if op_key(node) == "DequantizeLinear" else None
+            codes = _lookup(input_at(node, 0)) if op_key(node) == "DequantizeLinear" else None
             if codes is not None and wanted(names[codes.node], "Gather"):
                 table = _joined(node, codes)
                 if table is not None:
@@ -91,14 +93,15 @@ def _table(node: ir.Node) -> _Table | str:
     """Return the table of a GatherBlockQuantized, or why operators of the standard do not look up in it."""
     import onnx_ir as ir
 
-    data, scale, zeros = (moved_tensor(filled(node, slot)) for slot in (0, 2, 3))
-    if data is None or scale is None or (zeros is None and filled(node, 3) is not None):
+    given = [input_at(node, slot) for slot in _SLOTS]
+    data, scale, zeros = map(moved_tensor, given)
+    if data is None or scale is None or (zeros is None and given[2] is not None):
         return "its codes, scales or zero points are computed"
     if scale.dtype != ir.DataType.FLOAT:
         return f"its scales are {scale.dtype.name.lower()}"
-    given = node.attributes.get_int
-    bits, block, rank = given("bits", 4), given("block_size", 128), len(data.shape)
-    if rank != 2 or given("gather_axis", 0) % rank or given("quantize_axis", 1) % rank != 1:
+    option = node.attributes.get_int
+    bits, block, rank = option("bits", 4), option("block_size", 128), len(data.shape)
+    if rank != 2 or option("gather_axis", 0) % rank or option("quantize_axis", 1) % rank != 1:
         return "it looks up something else than rows of a matrix, with blocks along the rows"
     codes, points, dtype = data.numpy(), None if zeros is None else zeros.numpy(), data.dtype
     if dtype == ir.DataType.UINT8 and bits in _BITS:
@@ -163,8 +166,8 @@ def _joined(node: ir.Node, codes: _Lookup) -> _Table | None:
     import onnx_ir as ir
 
     indices, block = codes.node.inputs[1], node.attributes.get_int("block_size", 0)
-    scale, zeros = (_lookup(filled(node, slot)) for slot in (1, 2))
-    if scale is None or (zeros is None and filled(node, 2) is not None) or indices is None or indices.shape is None:
+    scale, zeros = (_lookup(input_at(node, slot)) for slot in (1, 2))
+    if scale is None or (zeros is None and input_at(node, 2) is not None) or indices is None or indices.shape is None:
         return None
     if any(each is not None and (each.node.inputs[1] is not indices or each.bits) for each in (scale, zeros)):
         return None

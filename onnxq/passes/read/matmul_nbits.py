@@ -13,18 +13,18 @@ import numpy as np
 
 from onnxq.graph.constants import constant_array
 from onnxq.graph.marks import mark_accuracy
-from onnxq.graph.walk import bodies, nodes
+from onnxq.graph.walk import bodies, input_at, nodes
 from onnxq.graph.writer import Writer, replace
 from onnxq.numerics.packing import unpack
-from onnxq.ops import op_key
+from onnxq.ops.quantized import MATMUL_NBITS, QUANTIZED_OPERATORS, quantized_operator
 from onnxq.passes.read.lookups import Wanted
-from onnxq.passes.read.qoperator import filled, float_type, plain
+from onnxq.passes.read.qoperator import float_type, plain
 from onnxq.types.accuracy import ROUNDS
 
 if TYPE_CHECKING:
     import onnx_ir as ir
 
-_MATMUL_NBITS = "com.microsoft::MatMulNBits"
+_OPERATOR = QUANTIZED_OPERATORS[MATMUL_NBITS]
 
 
 def expand_blocks(model: ir.Model, wanted: Wanted) -> dict[str, str]:
@@ -32,7 +32,7 @@ def expand_blocks(model: ir.Model, wanted: Wanted) -> dict[str, str]:
     left = {}
     writer = Writer(model)
     for name, node in list(nodes(model)):
-        if op_key(node) == _MATMUL_NBITS and wanted(name, "MatMul"):
+        if quantized_operator(node) is _OPERATOR and wanted(name, "MatMul"):
             why = _expand(node, writer)
             if why is not None:
                 left[name] = why
@@ -50,7 +50,7 @@ def set_accuracy(model: ir.Model, level: int, wanted: Wanted) -> frozenset[str]:
 
     changed = set()
     for name, node in nodes(model):
-        if op_key(node) != _MATMUL_NBITS or not wanted(name, "MatMul"):
+        if quantized_operator(node) is not _OPERATOR or not wanted(name, "MatMul"):
             continue
         if node.attributes.get_int("accuracy_level", 0) != level:
             node.attributes["accuracy_level"] = ir.AttrInt64("accuracy_level", level)
@@ -59,7 +59,7 @@ def set_accuracy(model: ir.Model, level: int, wanted: Wanted) -> frozenset[str]:
 
 
 def _products(graph: ir.Graph) -> Iterator[ir.Node]:
-    return (node for node in graph if op_key(node) == _MATMUL_NBITS)
+    return (node for node in graph if quantized_operator(node) is _OPERATOR)
 
 
 def _expand(node: ir.Node, writer: Writer) -> str | None:
@@ -71,7 +71,7 @@ def _expand(node: ir.Node, writer: Writer) -> str | None:
     rows, columns, block, bits = (node.attributes.get_int(name, 0) for name in ("N", "K", "block_size", "bits"))
     bits = bits or 4
     packed, scale = (constant_array(value) for value in node.inputs[1:3])
-    zero_value, order, bias = (filled(node, slot) for slot in (3, 4, 5))
+    zero_value, order, bias = (input_at(node, slot) for slot in (3, 4, 5))
     zeros = constant_array(zero_value)
     if packed is None or scale is None or (zero_value is not None and zeros is None):
         return "its codes, scales or zero points are computed"

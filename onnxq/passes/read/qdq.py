@@ -15,11 +15,12 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from onnxq.graph.constants import constant_tensor
-from onnxq.graph.walk import bodies, nodes
+from onnxq.graph.linear import DEQUANTIZE, QUANTIZE
+from onnxq.graph.walk import bodies, input_at, nodes
 from onnxq.graph.writer import Writer, replace
 from onnxq.ops import OpFact, clamp_bounds, facts, op_key
-from onnxq.passes.read.constants import DEQUANTIZE, MOVES, Constant, constant, params_of
-from onnxq.passes.read.qoperator import QUANTIZE, filled, plain
+from onnxq.passes.read.constants import MOVES, Constant, constant, params_of
+from onnxq.passes.read.qoperator import plain
 from onnxq.types.scheme import PerTensor, QuantParams
 
 if TYPE_CHECKING:
@@ -156,7 +157,7 @@ class _Lifting:
 
     def _weight_group(self, node: ir.Node, fact: OpFact) -> Group | str | None:
         """Return the group of a product with a weight on codes, or of rows looked up in such a table."""
-        if fact.weight is None or (fact.macs is None and not fact.rearranges) or filled(node, fact.weight) is None:
+        if fact.weight is None or (fact.macs is None and not fact.rearranges) or input_at(node, fact.weight) is None:
             return None
         others = [
             value.producer() for slot, value in enumerate(node.inputs) if value is not None and slot != fact.weight
@@ -240,7 +241,7 @@ class _Lifting:
 def _computed_with(node: ir.Node, fact: OpFact) -> Iterator[int]:
     """Yield the slots that hold numbers to compute with."""
     slots = {*fact.activation_slots(node), *(slot for slot in (fact.weight, fact.bias) if slot is not None)}
-    return (slot for slot in sorted(slots) if filled(node, slot) is not None)
+    return (slot for slot in sorted(slots) if input_at(node, slot) is not None)
 
 
 def _pair(node: ir.Node) -> _Pair | None:

@@ -10,74 +10,20 @@ https://github.com/microsoft/onnxruntime/blob/main/docs/ContribOperators.md for 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
 from onnxq.graph.constants import constant_array, constant_tensor
-from onnxq.graph.walk import bodies
+from onnxq.graph.linear import QUANTIZE
+from onnxq.graph.walk import bodies, input_at
 from onnxq.graph.writer import Writer, replace
 from onnxq.ops import facts, op_key
+from onnxq.ops.quantized import BIAS, OperandSlots, QuantizedOperator, quantized_operator
+from onnxq.types.format import Format
 
 if TYPE_CHECKING:
     import onnx_ir as ir
-
-_MS = "com.microsoft::"
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Integer:
-    """How an integer operator is laid out.
-
-    Attributes:
-        op: the float operator. operands: where codes, scale and zero point of each of its inputs are.
-        output: where scale and zero point of its output are; None for a float output.
-        plain: inputs of the float operator that are no codes, by slot -> slot. bias: slot of int32 codes.
-        columns: axis of the second operand that a list of scales belongs to, from node and rank.
-        drop: attributes that say nothing in float, with the value that they must have to be dropped.
-        keep: attributes that the float operator takes.
-    """
-
-    op: str
-    operands: Mapping[int, tuple[int, int, int]]
-    output: tuple[int, int] | None
-    plain: Mapping[int, int] = field(default_factory=dict)
-    bias: int | None = None
-    columns: Callable[[ir.Node, int], int] | None = None
-    drop: Mapping[str, Callable[[Any], bool]] = field(default_factory=dict)
-
-
-_UNARY, _BINARY = {0: (0, 1, 2)}, {0: (0, 1, 2), 1: (3, 4, 5)}
-_NOT_LAST = {"channels_last": lambda value: not value}
-
-INTEGER: Mapping[str, Integer] = {
-    "QLinearConv": Integer(op="Conv", operands=_BINARY, output=(6, 7), bias=8, columns=lambda node, rank: 0),
-    "QLinearMatMul": Integer(op="MatMul", operands=_BINARY, output=(6, 7), columns=lambda node, rank: rank - 1),
-    f"{_MS}QGemm": Integer(
-        op="Gemm",
-        operands=_BINARY,
-        output=(7, 8),
-        bias=6,
-        columns=lambda node, rank: 0 if node.attributes.get_int("transB", 0) else 1,
-    ),
-    f"{_MS}MatMulIntegerToFloat": Integer(
-        op="MatMul", operands={0: (0, 2, 4), 1: (1, 3, 5)}, output=None, columns=lambda node, rank: rank - 1
-    ),
-    f"{_MS}QLinearAdd": Integer(op="Add", operands=_BINARY, output=(6, 7)),
-    f"{_MS}QLinearMul": Integer(op="Mul", operands=_BINARY, output=(6, 7)),
-    f"{_MS}QLinearSigmoid": Integer(op="Sigmoid", operands=_UNARY, output=(3, 4)),
-    f"{_MS}QLinearLeakyRelu": Integer(op="LeakyRelu", operands=_UNARY, output=(3, 4)),
-    f"{_MS}QLinearSoftmax": Integer(
-        op="Softmax", operands=_UNARY, output=(3, 4), drop={"opset": lambda value: value >= 13}
-    ),
-    f"{_MS}QLinearAveragePool": Integer(op="AveragePool", operands=_UNARY, output=(3, 4), drop=_NOT_LAST),
-    f"{_MS}QLinearGlobalAveragePool": Integer(op="GlobalAveragePool", operands=_UNARY, output=(3, 4), drop=_NOT_LAST),
-    f"{_MS}QLinearWhere": Integer(op="Where", operands={1: (1, 2, 3), 2: (4, 5, 6)}, output=(7, 8), plain={0: 0}),
-}
-QUANTIZE = ("QuantizeLinear", f"{_MS}QuantizeLinear")
-CONCAT = f"{_MS}QLinearConcat"
 
 Parameters: TypeAlias = tuple["ir.Value", "ir.Value | None"]
 
@@ -97,7 +43,13 @@ def expand(model: ir.Model, *, contrib_linear: bool = False) -> frozenset[str]:
 
 def holds_integer_operators(model: ir.Model) -> bool:
     """Tell whether there is something to expand."""
-    return any(op_key(node) in INTEGER or op_key(node) == CONCAT for graph in bodies(model) for node in graph)
+    return any(_calibrated(node) is not None for graph in bodies(model) for node in graph)
+
+
+def _calibrated(node: ir.Node) -> QuantizedOperator | None:
+    """Return the entry of an operator whose scales are inputs, and which a float operator represents; else None."""
+    operator = quantized_operator(node)
+    return operator if operator is not None and operator.float_op and Format.QOPERATOR in operator.formats else None
 
 
 class _Expansion:
@@ -114,44 +66,43 @@ class _Expansion:
         for node in list(self._graph):
             key = op_key(node)
             before: list[ir.Node] = []
-            form = _concat(node) if key == CONCAT else INTEGER.get(key)
-            if form is not None and self._replace(node, form, before):
+            operator = _calibrated(node)
+            if operator is not None and self._replace(node, operator, before):
                 names.add(node.name or "")
             elif key in QUANTIZE and len(node.inputs) > 1 and node.inputs[1] is not None:
-                self._params[node.outputs[0]] = node.inputs[1], filled(node, 2)
+                self._params[node.outputs[0]] = node.inputs[1], input_at(node, 2)
             elif key in facts and facts.get(key).rearranges and self._move(node):
                 names.add(node.name or "")
         return names
 
-    def _replace(self, node: ir.Node, form: Integer, before: list[ir.Node]) -> bool:
+    def _replace(self, node: ir.Node, operator: QuantizedOperator, before: list[ir.Node]) -> bool:
         """Write one integer operator as a float one; tell whether that could be done."""
+        assert operator.float_op is not None
         attributes = []
         for name, attribute in node.attributes.items():
-            if name not in form.drop:
+            if name not in operator.extra:
                 attributes.append(attribute)
-            elif not form.drop[name](attribute.value):
+            elif not operator.extra[name](attribute.value):
                 return False
-        if form.output is not None and filled(node, form.output[0]) is None and op_key(node) != f"{_MS}QGemm":
+        if operator.output is not None and input_at(node, operator.output[0]) is None and not operator.float_output:
             return False
-        known = [slot for codes, scale, _ in form.operands.values() for slot in (codes, scale)]
-        if any(filled(node, slot) is None for slot in known):
+        operands = operator.operands_of(node)
+        if any(input_at(node, slot) is None for slots in operands.values() for slot in slots[:2]):
             return False
-        inputs: dict[int, ir.Value | None] = {slot: filled(node, source) for slot, source in form.plain.items()}
-        for slot, (codes, scale, zero_point) in form.operands.items():
-            value = self._dequantized(
-                node, form, slot, (filled(node, codes), filled(node, scale), filled(node, zero_point)), before
-            )
+        inputs: dict[int, ir.Value | None] = {index: input_at(node, slot) for index, slot in operator.floats.items()}
+        for index, slots in operands.items():
+            value = self._dequantized(node, operator, index, slots, before)
             if value is None:
                 return False
-            inputs[slot] = value
-        if form.bias is not None and filled(node, form.bias) is not None:
-            bias = self._bias(node, form, before)
+            inputs[index] = value
+        if input_at(node, operator.bias) is not None:
+            bias = self._bias(node, operator, before)
             if bias is None:
                 return False
-            inputs[2] = bias
+            inputs[BIAS] = bias
         old = node.outputs[0]
         result = self._writer.node(
-            form.op,
+            operator.float_op,
             [inputs.get(slot) for slot in range(max(inputs) + 1)],
             f"{plain(old.name)}",
             attributes=attributes,
@@ -161,14 +112,13 @@ class _Expansion:
         )
         before.append(result)
         value = result.outputs[0]
-        if op_key(node) == f"{_MS}MatMulIntegerToFloat" and filled(node, 6) is not None:
+        addend = input_at(node, operator.float_bias)
+        if addend is not None:
             before.append(
-                self._writer.node(
-                    "Add", [value, node.inputs[6]], f"{old.name}/sum", dtype=float_type(), shape=old.shape
-                )
+                self._writer.node("Add", [value, addend], f"{old.name}/sum", dtype=float_type(), shape=old.shape)
             )
             value = before[-1].outputs[0]
-        self._finish(node, [value], None if form.output is None else _pair(node, form.output), before)
+        self._finish(node, [value], None if operator.output is None else _pair(node, operator.output), before)
         return True
 
     def _move(self, node: ir.Node) -> bool:
@@ -215,16 +165,16 @@ class _Expansion:
     def _dequantized(
         self,
         node: ir.Node,
-        form: Integer,
-        slot: int,
-        given: tuple[ir.Value | None, ir.Value | None, ir.Value | None],
+        operator: QuantizedOperator,
+        operand: int,
+        slots: OperandSlots,
         before: list[ir.Node],
     ) -> ir.Value | None:
-        codes, scale, zero_point = given
+        codes, scale, zero_point = (input_at(node, slot) for slot in slots)
         assert codes is not None
         assert scale is not None
-        rank = None if codes.shape is None else len(codes.shape)
-        axis = None if slot != 1 or form.columns is None or rank is None else form.columns(node, rank)
+        channel_axis = facts.get(operator.float_op or "").channel_axis if operand in operator.weights else None
+        axis = None if channel_axis is None or codes.shape is None else channel_axis(node, len(codes.shape))
         made = self._dequantize(codes, scale, zero_point, axis)
         if made is None:
             return None
@@ -279,14 +229,14 @@ class _Expansion:
             self._scalars[value] = self._writer.constant(value.graph, f"{value.name}/reshaped", array.reshape(shape))
         return self._scalars[value]
 
-    def _bias(self, node: ir.Node, form: Integer, before: list[ir.Node]) -> ir.Value | None:
+    def _bias(self, node: ir.Node, operator: QuantizedOperator, before: list[ir.Node]) -> ir.Value | None:
         """Dequantize int32 codes whose scale is the product of both operands' scales."""
-        assert form.bias is not None
-        codes = node.inputs[form.bias]
-        scales = [constant_array(node.inputs[form.operands[slot][1]]) for slot in (0, 1)]
+        codes = input_at(node, operator.bias)
+        scales = [constant_array(input_at(node, slots.scale)) for slots in operator.operands.values()]
         if codes is None or scales[0] is None or scales[1] is None or codes.shape is None:
             return None
-        product = np.asarray(scales[0].reshape(()) * scales[1] * _alpha(node), np.float32)
+        alpha = np.float32(node.attributes.get_float("alpha", 1.0))
+        product = np.asarray(scales[0].reshape(()) * scales[1] * alpha, np.float32)
         product = product.reshape(()) if product.size == 1 else product.reshape(-1)
         if len(codes.shape) > 1 and product.ndim:
             return None
@@ -305,24 +255,9 @@ class _Expansion:
         return before[-1].outputs[0]
 
 
-def _alpha(node: ir.Node) -> np.float32:
-    return np.float32(node.attributes.get_float("alpha", 1.0) if node.op_type == "QGemm" else 1.0)
-
-
-def _concat(node: ir.Node) -> Integer:
-    count = (len(node.inputs) - 2) // 3
-    operands = {slot: (2 + 3 * slot, 3 + 3 * slot, 4 + 3 * slot) for slot in range(count)}
-    return Integer(op="Concat", operands=operands, output=(0, 1))
-
-
 def _pair(node: ir.Node, slots: tuple[int, int]) -> Parameters | None:
-    scale = filled(node, slots[0])
-    return None if scale is None else (scale, filled(node, slots[1]))
-
-
-def filled(node: ir.Node, slot: int) -> ir.Value | None:
-    """Return an input of a node, None where it is left out."""
-    return node.inputs[slot] if slot < len(node.inputs) else None
+    scale = input_at(node, slots[0])
+    return None if scale is None else (scale, input_at(node, slots[1]))
 
 
 def plain(name: str | None) -> str:

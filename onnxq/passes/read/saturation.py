@@ -8,14 +8,16 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from onnxq.graph.constants import moved_tensor
+from onnxq.graph.linear import DEQUANTIZE
 from onnxq.graph.names import name_of
 from onnxq.graph.tensors import drop_pages
-from onnxq.graph.walk import nodes
+from onnxq.graph.walk import input_at, nodes
 from onnxq.numerics.pair_safe import breaks
 from onnxq.ops import op_key
-from onnxq.passes.read.constants import DEQUANTIZE, Constant, constant
+from onnxq.ops.quantized import quantized_operator
+from onnxq.passes.read.constants import Constant, constant
 from onnxq.targets import Target
-from onnxq.targets.pair_sums import IntegerProduct, integer_operator, product_of
+from onnxq.targets.pair_sums import PRODUCTS, IntegerProduct, product_of
 from onnxq.types.format import Format
 from onnxq.types.scheme import QuantType
 
@@ -25,7 +27,6 @@ if TYPE_CHECKING:
     import onnx_ir as ir
 
 _EIGHT_BITS = {"INT8": QuantType.INT8, "UINT8": QuantType.UINT8}
-_GROUPS = ("Conv", "MatMul", "Gemm")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -77,20 +78,23 @@ def may_saturate(node: ir.Node, target: Target, constants: Mapping[str, ir.Value
 
 def _products(node: ir.Node) -> Iterator[tuple[IntegerProduct, str, Callable[[], npt.NDArray[np.generic] | None]]]:
     """Yield a node's products of codes by weights, with name of the weight and what reads its codes, if any."""
-    key, operator = op_key(node), integer_operator(node)
-    if operator is not None:
-        given = (node.inputs[slot] for slot in operator.activation if slot < len(node.inputs))
-        running = next((kind for value in given if (kind := _type_of(value)) is not None), None)
-        running = running if operator.activation else QuantType.UINT8
-        for slot in operator.weights:
+    key, operator = op_key(node), quantized_operator(node)
+    if operator is not None and operator.weights and Format.WEIGHT_ONLY not in operator.formats:
+        running: QuantType | None = QuantType.UINT8  # where the operator quantizes its input itself
+        if 0 in operator.operands:
+            slots = operator.operands[0]
+            # Optimized graphs do not type all values.
+            given = (input_at(node, slot) for slot in (slots.zero_point, slots.codes))
+            running = next((kind for value in given if (kind := _type_of(value)) is not None), None)
+        fmt = Format.DYNAMIC if Format.DYNAMIC in operator.formats else Format.QOPERATOR
+        for slot in operator.weight_slots:
             value, kind = node.inputs[slot], _type_of(node.inputs[slot])
             if value is None or value.shape is None or running is None or kind is None or len(value.shape) < 2:
                 continue
-            product = replace(
-                product_of(node, slot, fmt=operator.fmt, activations=running, weights=kind), op=operator.op
-            )
+            product = product_of(node, slot, fmt=fmt, activations=running, weights=kind)
+            product = replace(product, op=operator.float_op or "MatMul")
             yield product, name_of(value), partial(_stored, value, product)
-    elif key in _GROUPS:
+    elif key in PRODUCTS and key != "LSTM":
         before = None if node.inputs[0] is None else node.inputs[0].producer()
         running = _type_of(before.inputs[0]) if before is not None and op_key(before) in DEQUANTIZE else None
         held = constant(node.inputs[1]) if running is not None else None

@@ -11,7 +11,7 @@ from onnxq.graph.marks import marked_accuracy
 from onnxq.graph.names import name_of
 from onnxq.graph.walk import nodes
 from onnxq.ops import facts, op_key
-from onnxq.passes.emit.kernels import KERNELS
+from onnxq.ops.quantized import MATMUL_NBITS, QUANTIZED_OPERATORS
 from onnxq.passes.read.constants import Constant
 from onnxq.passes.read.qdq import Group, Imported
 from onnxq.stages.convert.pair_safe import ChosenAgain, chosen_again, warning_about
@@ -136,7 +136,7 @@ class _Maker:
             inputs=dict(sorted(inputs.items())),
             outputs=outputs,
             kernel=kernel,
-            accuracy_level=self._level(node) if kernel == "MatMulNBits" else None,
+            accuracy_level=self._level(node) if kernel == MATMUL_NBITS else None,
             detours=() if around is None else around.detours,
         )
 
@@ -232,11 +232,8 @@ class _Maker:
             (end.scale != params[0].scale).any() or (end.zero_point != params[0].zero_point).any() for end in ends
         ):
             return "it moves codes, and its output came with other parameters than its input"
-        kernel = KERNELS.get(row.kernel)
-        if kernel is not None and any(
-            name not in kernel.attributes and not (name in kernel.left_out and kernel.left_out[name](node))
-            for name in node.attributes
-        ):
+        kernel = QUANTIZED_OPERATORS.get(row.kernel)
+        if kernel is not None and kernel.lacking(node) is not None:
             return "its kernel lacks one of its attributes"
         return None
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import re
 from typing import TYPE_CHECKING
 
+from onnxq.graph.linear import DEQUANTIZE, QUANTIZE
 from onnxq.graph.marks import is_unpacking
 from onnxq.ops import op_key
+from onnxq.ops.quantized import works_on_codes
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -14,23 +15,15 @@ if TYPE_CHECKING:
 ALREADY, IMPORTED = "already-quantized", "imported"
 """Codes of the reasons: kept as it came; written in another format, with the parameters that it came with."""
 
-_QUANTIZED = re.compile(
-    r"(DynamicQuantize|Quantize|Dequantize)Linear|(MatMul|Conv)Integer|QLinear\w+"
-    r"|com\.microsoft::((DynamicQuantize|Quantize|Dequantize)\w+|QLinear\w+|QGemm|QAttention|QMoE|QEmbed\w+"
-    r"|MatMulInteger\w*|MatMulNBits|MatMulBnb4|GatherBlockQuantized|QOrdered\w+)"
-)
-_DEQUANTIZE = ("DequantizeLinear", "com.microsoft::DequantizeLinear")
-_QUANTIZE = ("QuantizeLinear", "com.microsoft::QuantizeLinear")
-
 
 def is_quantized(node: ir.Node) -> str | None:
     """Return why a node counts as quantized already, None if it does not: it works on codes itself."""
     if is_unpacking(node):
         return "unpacks a constant that is stored in fewer bits already"
-    if _QUANTIZED.fullmatch(op_key(node)):
+    if works_on_codes(node):
         return "works on codes already"
     uses = [use for output in node.outputs for use in output.uses()]
-    if uses and all(op_key(use.node) in _DEQUANTIZE and use.idx > 0 for use in uses):
+    if uses and all(op_key(use.node) in DEQUANTIZE and use.idx > 0 for use in uses):
         return "picks the scales of codes that are dequantized behind it"
     return None
 
@@ -44,9 +37,9 @@ def is_between(node: ir.Node, *, weight: int | None = None) -> str | None:
     slots = range(len(node.inputs)) if weight is None else (weight,)
     for value in (node.inputs[slot] for slot in slots if slot < len(node.inputs)):
         producer = None if value is None else value.producer()
-        if value is not None and producer is not None and op_key(producer) in _DEQUANTIZE:
+        if value is not None and producer is not None and op_key(producer) in DEQUANTIZE:
             return f"its input '{value.name}' is dequantized already: nothing is quantized twice"
     readers = [use.node for output in node.outputs for use in output.uses()]
-    if weight is None and readers and all(op_key(reader) in _QUANTIZE for reader in readers):
+    if weight is None and readers and all(op_key(reader) in QUANTIZE for reader in readers):
         return "its output is quantized already: nothing is quantized twice"
     return None

@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING
 
 from onnxq.graph.constants import constant_tensor
 from onnxq.graph.tensors import drop_pages
+from onnxq.ops.quantized import quantized_operator
 from onnxq.targets.faults import Fault, Instead, WriteRequest, faults
 from onnxq.targets.faults._nodes import dequantizes, producer
-from onnxq.targets.pair_sums import integer_operator
+from onnxq.types.format import Format
 from onnxq.types.scheme import QuantType
 
 if TYPE_CHECKING:
@@ -34,9 +35,9 @@ def _found(node: ir.Node, _: int) -> bool:
 
 def _weights(node: ir.Node) -> Iterator[ir.Value | None]:
     """Yield the codes of the weights that a node multiplies."""
-    operator = integer_operator(node)
-    if operator is not None and operator.op in _OPERATORS:
-        yield from (node.inputs[slot] for slot in operator.weights if slot < len(node.inputs))
+    operator = quantized_operator(node)
+    if operator is not None and operator.float_op != "LSTM" and Format.WEIGHT_ONLY not in operator.formats:
+        yield from (node.inputs[slot] for slot in operator.weight_slots if slot < len(node.inputs))
     elif node.op_type in _OPERATORS and not node.domain and dequantizes(producer(node, 0)):
         weight = producer(node, 1)
         yield weight.inputs[0] if weight is not None and dequantizes(weight) else None

@@ -10,8 +10,9 @@ import onnxq
 import pytest
 from onnx.reference import ReferenceEvaluator
 from onnxq.errors import PassError
+from onnxq.graph.linear import CONTRIB
 from onnxq.graph.text import model_from_text
-from onnxq.passes.emit.kernels import CONTRIB, KERNELS
+from onnxq.ops.quantized import QUANTIZED_OPERATORS
 from onnxq.runtime.mapping import runs_as
 from onnxq.runtime.readback import optimized_graph
 from onnxq.runtime.session import run_model
@@ -140,8 +141,8 @@ def test_every_kernel_of_a_target_has_a_form():
     for name in targets.names():
         for row in targets.get(name).rows:
             if Format.QOPERATOR in row.formats:
-                assert row.kernel in KERNELS or row.kernel == row.op, row
-                assert not row.float_kernel or KERNELS[row.float_kernel].float_output, row
+                assert row.kernel in QUANTIZED_OPERATORS or row.kernel == row.op, row
+                assert not row.float_kernel or QUANTIZED_OPERATORS[row.float_kernel].float_output, row
 
 
 def test_what_is_read_in_float_is_dequantized_once():
