@@ -12,7 +12,9 @@ from typing import TYPE_CHECKING
 
 from onnxq.data.source import Source
 from onnxq.evaluate.served.departures import Departure, departures, largest
+from onnxq.graph.linear import CONTRIB
 from onnxq.graph.walk import bodies
+from onnxq.ops.quantized import MATMUL_NBITS
 from onnxq.passes.read.saturation import may_saturate
 from onnxq.runtime.readback import op_name
 from onnxq.runtime.saturation import adds_pairs
@@ -25,8 +27,7 @@ if TYPE_CHECKING:
 
 UNKNOWN = "the runtime's kernels compute something else than the graph says; cause unknown"
 _AVX2 = "cpu-avx2"
-_MS = "com.microsoft::"
-_PRODUCT = f"{_MS}MatMulNBits"
+_PRODUCT = f"{CONTRIB}::{MATMUL_NBITS}"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -173,5 +174,5 @@ CAUSES: tuple[Cause, ...] = (
             else f"--accuracy-level {EXACT} leaves it as it is"
         ),
     ),
-    _by_fault("softmax", "softmax-rounding", _has(f"{_MS}QLinearSoftmax")),
+    _by_fault("softmax", "softmax-rounding", _has(f"{CONTRIB}::QLinearSoftmax")),
 )

@@ -11,6 +11,7 @@ from onnxq.errors import RecipeError
 from onnxq.graph.fingerprint import fingerprint
 from onnxq.graph.names import name_of
 from onnxq.ops import known_operators
+from onnxq.ops.quantized import MATMUL_NBITS
 from onnxq.stages.plan.candidates import Candidate, Kept, examine
 from onnxq.stages.plan.clamped import with_outputs_for_clamps
 from onnxq.stages.plan.copies import with_codes_of_products
@@ -34,8 +35,6 @@ from onnxq.types.statistics import Statistics, TensorStatistics
 
 if TYPE_CHECKING:
     import onnx_ir as ir
-
-_WITH_ACCURACY = "MatMulNBits"
 
 
 def observed_tensors(model: ir.Model, recipe: Recipe, target: Target) -> frozenset[str]:
@@ -184,7 +183,7 @@ def _decide(entry: Candidate | Kept, placement: Placement, tensors: Tensors, tar
     apart = tensors.in_float(inputs.values())
     if apart is not None:
         code, text = FEATURES, text + share_in_float(entry, apart)
-    level = entry.written.accuracy_level if kernel == _WITH_ACCURACY else None
+    level = entry.written.accuracy_level if kernel == MATMUL_NBITS else None
     if level not in (None, ROUNDS):
         text = f"{text}, its inputs not rounded (accuracy level {level})"
     return Decision(
@@ -213,11 +212,11 @@ def _with_wish(decision: Decision, wish: Wish | None) -> Decision:
 
 def _without_effect(decisions: Sequence[Decision], recipe: Recipe) -> tuple[str, ...]:
     """Return warnings where an accuracy level is asked for that no node has a use for."""
-    has_one = any(_WITH_ACCURACY in (decision.kernel, decision.op.rpartition("::")[2]) for decision in decisions)
+    has_one = any(MATMUL_NBITS in (decision.kernel, decision.op.rpartition("::")[2]) for decision in decisions)
     lacking = [("", recipe.accuracy_level)] if not has_one else []
     for index, rule in enumerate(recipe.rules):
         meant = (each.kernel for each in decisions if rule.match.covers(each.op, each.node))
-        if not rule.optional and not rule.found and _WITH_ACCURACY not in meant:
+        if not rule.optional and not rule.found and MATMUL_NBITS not in meant:
             lacking.append((f" of rule {index}", rule.accuracy_level))
     return tuple(
         f"`accuracy_level: {level}`{whose} has no effect: no node {'of it ' if whose else ''}runs as MatMulNBits "

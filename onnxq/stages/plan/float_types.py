@@ -11,9 +11,11 @@ import numpy as np
 from onnxq.errors import RecipeError
 from onnxq.graph.constants import moved_tensor
 from onnxq.graph.float_slots import float_slots
+from onnxq.graph.linear import CONTRIB
 from onnxq.graph.walk import nodes, scopes
 from onnxq.numerics.half import misfit
 from onnxq.ops import facts, op_key
+from onnxq.ops.quantized import MATMUL_NBITS
 from onnxq.targets import Target
 from onnxq.types.float_type import FloatType
 from onnxq.types.format import Format
@@ -102,9 +104,9 @@ class _Chooser:
             return None
         op = op_key(node)
         if decision.action is Action.QUANTIZE:
-            if decision.format is not Format.WEIGHT_ONLY or decision.kernel != "MatMulNBits":
+            if decision.format is not Format.WEIGHT_ONLY or decision.kernel != MATMUL_NBITS:
                 return _keep("quantized", "runs on codes, and their scales are float32")
-            op = f"com.microsoft::{decision.kernel}"
+            op = f"{CONTRIB}::{decision.kernel}"
         listed = self.target.floats.get(self.wanted, frozenset())
         if listed and node.op_type in _NEEDS_FLOAT32 and not node.domain:
             return _keep("precision", f"what {op} sums up or computes on the way does not fit {self.wanted}")

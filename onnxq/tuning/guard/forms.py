@@ -7,13 +7,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from onnxq.ops.quantized import MATMUL_NBITS
 from onnxq.types.accuracy import EXACT, ROUNDS
 from onnxq.types.format import Format
 from onnxq.types.plan import Decision, Plan, Role
 from onnxq.types.recipe import Match, Rule
 from onnxq.types.scheme import QuantType, Scheme
 
-_PRODUCT = "MatMulNBits"
 _WITH_PRODUCTS = frozenset({"MatMul", "Gemm"})
 
 
@@ -60,7 +60,7 @@ def _forms(decision: Decision, plan: Plan, *, portable: bool) -> Iterator[Form]:
         return
     op = decision.op
     if decision.format is Format.WEIGHT_ONLY:
-        if decision.kernel == _PRODUCT and decision.accuracy_level == ROUNDS:
+        if decision.kernel == MATMUL_NBITS and decision.accuracy_level == ROUNDS:
             yield Form(name=f"accuracy level {EXACT}", says={"accuracy_level": EXACT})
         if not weight.symmetric:
             yield Form(name="symmetric weights", says={"weights": {"symmetric": True}})
