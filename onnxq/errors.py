@@ -27,8 +27,11 @@ class OnnxqError(Exception):
     exit_code: ClassVar[int] = 3
 
 
-class RecipeError(OnnxqError):
-    """The request itself is wrong: an unknown name, an option out of range, options that contradict."""
+class RecipeError(OnnxqError, ValueError):
+    """The request itself is wrong: an unknown name, an option out of range, options that contradict.
+
+    A ValueError, so that pydantic adds the place where a data type refuses its values.
+    """
 
     exit_code: ClassVar[int] = 2
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from onnxq.types.plain import Real
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Equalization:
@@ -22,5 +24,5 @@ class Equalization:
     nodes: tuple[str, ...]
     taken: bool
     text: str
-    before: float = 0.0
-    after: float = 0.0
+    before: Real = 0.0
+    after: Real = 0.0

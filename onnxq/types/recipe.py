@@ -16,6 +16,7 @@ from onnxq.types.amount import Amount, parse_amount
 from onnxq.types.costs import Costs
 from onnxq.types.float_type import FloatType
 from onnxq.types.format import Format
+from onnxq.types.plain import explain
 from onnxq.types.scheme import (
     Granularity,
     PerBlock,
@@ -383,14 +384,9 @@ def _explain(entry: Any, data: object) -> str:
         keys = [part for part in entry["loc"][:-1] if isinstance(part, str) and part in _BY_KEY]
         known = (_BY_KEY[keys[-1]] if keys else Recipe).model_fields
         return f"recipe: unknown key '{where}'{nearest(str(entry['loc'][-1]), known)}"
-    message, shown = entry["msg"].removeprefix("Value error, "), entry["input"]
-    if entry["type"] in ("enum", "literal_error") and isinstance(shown, str):
-        expected = [word.strip("'") for word in re.split(r", | or ", entry["ctx"]["expected"])]
-        message = f"unknown value '{shown}'{nearest(shown, expected)}"
-    elif entry["type"] == "model_type":
-        message = f"expected a mapping or its short form as text, found {shown!r}"
-    elif entry["type"] != "value_error":
-        message = f"{message[:1].lower()}{message[1:]}, found {shown!r}"
+    message = explain(entry)
+    if entry["type"] == "model_type":
+        message = f"expected a mapping or its short form as text, found {entry['input']!r}"
     return f"recipe: {where}: {message}" if where else f"recipe: {message}"
 
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
+
+from pydantic import Field
 
 from onnxq.errors import RecipeError
 
@@ -166,7 +168,7 @@ class Scheme:
 
     dtype: QuantType
     symmetric: bool
-    granularity: Granularity = PerTensor()
+    granularity: Annotated[Granularity, Field(discriminator="kind")] = PerTensor()
     rounding: Rounding = Rounding.NEAREST_EVEN
     narrow: bool = True
     scale_type: ScaleType = ScaleType.FLOAT32

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from onnxq.types.plain import Real
 from onnxq.types.sensitivity import worst_of
 
 
@@ -23,13 +24,13 @@ class Tried:
 
     ways: tuple[int, ...]
     bytes: int
-    outputs: Mapping[str, float]
-    metric: float | None = None
+    outputs: Mapping[str, Real]
+    metric: Real | None = None
     latency_ms: float | None = None
-    speedup: float | None = None
-    noise: float | None = None
+    speedup: Real | None = None
+    noise: Real | None = None
     shortfall: str | None = None
-    excess: float = 0.0
+    excess: Real = 0.0
 
     @property
     def sqnr(self) -> float:

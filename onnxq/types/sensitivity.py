@@ -6,6 +6,8 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from onnxq.types.plain import Real
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Effect:
@@ -20,8 +22,8 @@ class Effect:
     nodes: tuple[str, ...]
     ops: tuple[str, ...]
     way: str
-    outputs: Mapping[str, float]
-    metric: float | None = None
+    outputs: Mapping[str, Real]
+    metric: Real | None = None
     saved: int = 0
 
     @property
@@ -43,8 +45,8 @@ class TensorEffect:
     role: str
     scheme: str
     nodes: tuple[str, ...]
-    outputs: Mapping[str, float]
-    metric: float | None = None
+    outputs: Mapping[str, Real]
+    metric: Real | None = None
 
     @property
     def sqnr(self) -> float:
