@@ -19,7 +19,7 @@ from onnxq.graph.storage import data_files, files_read_by, has_data_files, to_pr
 if TYPE_CHECKING:
     import onnx_ir as ir
 
-__all__ = ["Companion", "Written", "check_writable", "has_data_files", "save", "to_proto", "write_bytes"]
+__all__ = ["Companion", "SavedModel", "check_writable", "has_data_files", "save", "to_proto", "write_bytes"]
 
 
 def check_writable(path: Path, force: bool, companions: Iterable[Path] = ()) -> None:
@@ -45,14 +45,14 @@ def check_writable(path: Path, force: bool, companions: Iterable[Path] = ()) -> 
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Written:
+class SavedModel:
     """What a saved model came to: bytes on disk, external data included, and the sha256 of the model's own file."""
 
     size: int
     sha256: str
 
 
-Companion = bytes | Callable[[Written], bytes]
+Companion = bytes | Callable[[SavedModel], bytes]
 """Content of a file that belongs to a model, or a function that makes it once the model's own file is known."""
 
 
@@ -110,10 +110,10 @@ def write_bytes(path: Path, content: bytes) -> None:
         raise ModelError(f"'{path}' could not be written: {_advice(error)}; nothing was changed") from error
 
 
-def _measure(files: Mapping[Path, Path], path: Path) -> Written:
+def _measure(files: Mapping[Path, Path], path: Path) -> SavedModel:
     with files[path].open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
-    return Written(size=sum(temporary.stat().st_size for temporary in files.values()), sha256=digest)
+    return SavedModel(size=sum(temporary.stat().st_size for temporary in files.values()), sha256=digest)
 
 
 def _write_bytes(file: IO[bytes], *, content: bytes) -> None:

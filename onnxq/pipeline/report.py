@@ -11,7 +11,7 @@ from onnxq.diagnose import holds_codes, planned
 from onnxq.errors import VerificationError
 from onnxq.files.load import file_bytes
 from onnxq.files.report import report_to_json
-from onnxq.files.save import Written, save
+from onnxq.files.save import SavedModel, save
 from onnxq.graph.tensors import stored_bytes
 from onnxq.pipeline.job import Job
 from onnxq.pipeline.why_empty import about_empty, gains_nothing, why_empty
@@ -139,7 +139,7 @@ def save_with_report(model: ir.Model, output: Path, report: Report, *, force: bo
     """
     saved = replace(report, output=str(output))
 
-    def finished(written: Written) -> bytes:
+    def finished(written: SavedModel) -> bytes:
         nonlocal saved
         hashes = {**report.hashes, "output": written.sha256}
         saved = replace(saved, quantized_bytes=written.size, hashes=hashes)

@@ -47,7 +47,7 @@ class Race:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Step:
+class GuardStep:
     """Nodes that a guard put back in float or gave another form, or tried to.
 
     Attributes:
@@ -74,4 +74,4 @@ class Guarding:
     message: str
     seconds: float
     races: tuple[Race, ...] = ()
-    steps: tuple[Step, ...] = ()
+    steps: tuple[GuardStep, ...] = ()

@@ -86,9 +86,8 @@ def from_plain(cls: type[T], data: Any, *, what: str, error: type[OnnxqError]) -
     try:
         entries: tuple[T] = _reader(typing.cast(Hashable, cls)).validate_json(json.dumps([data]))
     except ValidationError as wrong:
-        first = min(
-            wrong.errors(), key=lambda entry: entry["type"] != _UNKNOWN
-        )  # misspelt keys: why others are missing
+        # A misspelt key explains why another is missing.
+        first = min(wrong.errors(), key=lambda entry: entry["type"] != _UNKNOWN)
         raise error(f"{what}: {_explain(cls, first)}") from None
     return entries[0]
 

@@ -39,7 +39,7 @@ class Tried:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Alone:
+class IsolatedChoice:
     """A unit that alone goes a way: its noise over the signal of the worst output, in power; bytes and time it saves.
 
     The time, in shares of the float model's, is what profiles of whole models say.
@@ -70,7 +70,7 @@ class Searching:
     prefer: str
     ways: tuple[str, ...]
     units: tuple[tuple[str, ...], ...]
-    alone: tuple[Alone, ...]
+    alone: tuple[IsolatedChoice, ...]
     tried: tuple[Tried, ...]
     chosen: int | None
     nearest: int | None

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Protocol
 from onnxq.graph.walk import nodes
 from onnxq.tuning.draft import Draft, Make, keep
 from onnxq.tuning.regions import Group, units
-from onnxq.types.guarding import Step
+from onnxq.types.guarding import GuardStep
 from onnxq.types.recipe import with_rules
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ class ErrorGuard:
     prepared: ir.Model
     make: Make
     quality: Quality
-    steps: list[Step] = field(default_factory=list)
+    steps: list[GuardStep] = field(default_factory=list)
 
     def improve(self, draft: Draft) -> Draft:
         """Return the draft with its worst nodes in float, as many as it takes: 1, 2, 4 ..., then the least that do."""
@@ -64,7 +64,7 @@ class ErrorGuard:
             else:
                 failing = count
         nodes = tuple(node for group in worst[:passing] for node in group.nodes)
-        self.steps.append(Step(why="error", nodes=nodes, text=problem))
+        self.steps.append(GuardStep(why="error", nodes=nodes, text=problem))
         return best
 
     def _with_float(self, draft: Draft, groups: Sequence[Group], problem: str) -> Draft:

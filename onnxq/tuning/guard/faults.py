@@ -18,7 +18,7 @@ from onnxq.evaluate.served import Departure, Gap, cause_of, largest, ran_at, why
 from onnxq.tuning.draft import Draft, Make
 from onnxq.tuning.guard.forms import Form, forms_of, rule_for
 from onnxq.types.format import Format
-from onnxq.types.guarding import Step
+from onnxq.types.guarding import GuardStep
 from onnxq.types.plan import Action, Decision, Plan, Role
 from onnxq.types.recipe import with_rules
 
@@ -82,7 +82,7 @@ class FaultGuard:
     fidelity: Fidelity
     prefer: str = "speed"
     faster: Callable[[ir.Model, ir.Model], bool] | None = None
-    steps: list[Step] = field(default_factory=list)
+    steps: list[GuardStep] = field(default_factory=list)
     clock: Callable[[], float] = perf_counter
     tries: int = 0
 
@@ -145,7 +145,7 @@ class FaultGuard:
         after = chosen.gap
         where = "" if after.output == gap.output else f"at worst output '{after.output}' with "
         text = f"{_because(gap, suspects.cause)}; {chosen.form.name}: {where}{after}"
-        self.steps.append(Step(why=CODE, nodes=nodes, text=text))
+        self.steps.append(GuardStep(why=CODE, nodes=nodes, text=text))
         return _retold(chosen.draft, _because(gap, suspects.cause), text)
 
     def _choose(self, draft: Draft, gap: Gap, suspects: _Suspects, until: float) -> _Try | None:
@@ -167,7 +167,7 @@ class FaultGuard:
                 first = tried
             elif self.faster is not None and self.faster(tried.draft.model, first.draft.model):
                 text = f"{first.form.name} is served right as well, and slower than float"
-                self.steps.append(Step(why=CODE, nodes=suspects.nodes, text=text, taken=False))
+                self.steps.append(GuardStep(why=CODE, nodes=suspects.nodes, text=text, taken=False))
                 first = tried
         return first
 
@@ -206,7 +206,7 @@ class FaultGuard:
         cause = suspects[0].cause if suspects else "no quantized node departs from the graph alone"
         what = "no time was left" if late else "no other form of its nodes is served better and worth its price"
         text = f"{_because(gap, cause)}; {what}"
-        self.steps.append(Step(why=CODE, nodes=nodes, text=text, taken=False))
+        self.steps.append(GuardStep(why=CODE, nodes=nodes, text=text, taken=False))
 
 
 def _because(gap: Gap, cause: str) -> str:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Protocol
 from onnxq.errors import CalibrationError
 from onnxq.tuning.draft import Draft, Make, keep
 from onnxq.tuning.regions import Group, regions, units
-from onnxq.types.guarding import Race, Step
+from onnxq.types.guarding import Race, GuardStep
 from onnxq.types.recipe import Rule, with_rules
 
 if TYPE_CHECKING:
@@ -93,7 +93,7 @@ class SpeedGuard:
     measure: Measure
     threads: tuple[int, ...]
     good: Callable[[ir.Model], bool] = lambda model: True
-    steps: list[Step] = field(default_factory=list)
+    steps: list[GuardStep] = field(default_factory=list)
     clock: Callable[[], float] = perf_counter
 
     def races(self, model: ir.Model) -> tuple[Race, ...]:
@@ -180,12 +180,12 @@ class SpeedGuard:
         look = self.measure.race([draft.model, made.model], self.threads[0], _LOOK)
         gain = look.ratio(0, 1)
         if gain < 1 - look.noise:
-            self.steps.append(Step(why="slower", nodes=nodes, text=f"{text}; float: {gain:.3g}x", taken=False))
+            self.steps.append(GuardStep(why="slower", nodes=nodes, text=f"{text}; float: {gain:.3g}x", taken=False))
             return None
         taken, gain = self._faster(made.model, draft.model)
         if taken and not self.good(made.model):
             taken, text = False, f"{text}; not good enough"
-        self.steps.append(Step(why="slower", nodes=nodes, text=f"{text}; float: {gain:.3g}x", taken=taken))
+        self.steps.append(GuardStep(why="slower", nodes=nodes, text=f"{text}; float: {gain:.3g}x", taken=taken))
         return (made, gain) if taken else None
 
     def _suspects(self, draft: Draft) -> tuple[list[_Suspect], list[_Suspect]]:

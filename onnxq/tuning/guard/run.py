@@ -12,7 +12,7 @@ from onnxq.tuning.draft import Draft, Make, keep, refine
 from onnxq.tuning.guard.accuracy import ErrorGuard, Quality
 from onnxq.tuning.guard.faults import FaultGuard, Fidelity
 from onnxq.tuning.guard.latency import Measure, SpeedGuard
-from onnxq.types.guarding import Guarding, Race, Step, Verdict
+from onnxq.types.guarding import Guarding, Race, GuardStep, Verdict
 from onnxq.types.recipe import Rule
 
 if TYPE_CHECKING:
@@ -50,12 +50,12 @@ def guard(
         ModelError: the runtime cannot load or run a model. RecipeError: the user's metric fails.
     """
     began = perf_counter()
-    steps: list[Step] = []
+    steps: list[GuardStep] = []
 
     def as_planned(tried: Draft) -> Sequence[Rule]:
         found = unfused(tried.model, tried.plan, threads=threads[0])
         if found:
-            steps.append(Step(why="unfused", nodes=tuple(found), text="the runtime leaves them in float"))
+            steps.append(GuardStep(why="unfused", nodes=tuple(found), text="the runtime leaves them in float"))
         return keep(found, "unfused", {node: f"planned for integers, but runs as {ran}" for node, ran in found.items()})
 
     if read_back:

@@ -32,7 +32,7 @@ from onnxq.tuning.search.units import Unit, common_units
 from onnxq.types.plan import Plan
 from onnxq.types.recipe import Recipe, with_rules
 from onnxq.types.report import MetricResult
-from onnxq.types.searching import Alone, Searching, Tried
+from onnxq.types.searching import IsolatedChoice, Searching, Tried
 from onnxq.types.sensitivity import Effect
 
 if TYPE_CHECKING:
@@ -146,13 +146,13 @@ class Search:
         because = f"the search leaves it in float, for the sake of the budget ({self.limits.budget})"
         return with_rules(self._base, (*rules, *keep(left, "error", because)))
 
-    def _alone(self, before: _Times | None, forms: Sequence[_Times | None]) -> list[Alone]:
+    def _alone(self, before: _Times | None, forms: Sequence[_Times | None]) -> list[IsolatedChoice]:
         """Measure every unit alone, each way that it can go."""
         pairs = [
             (unit, way) for unit, part in enumerate(self.units) for way in range(len(self.ways)) if part.by_way[way]
         ]
         whole = self._whole = 0.0 if before is None else sum(before.by_node.values())
-        found: list[Alone] = []
+        found: list[IsolatedChoice] = []
         with step(self.progress, len(pairs), "layers alone"):
             for unit, way in pairs:
                 effect = self._effect(unit, way)
@@ -163,7 +163,7 @@ class Search:
                         spent = [sum(times.by_node.get(node, 0.0) for node in merged) for times in (before, now)]
                         faster = (spent[0] - spent[1]) / whole
                     noise = 10 ** (-effect.sqnr / 10) if effect.sqnr < math.inf else 0.0
-                    found.append(Alone(unit=unit, way=way, noise=noise, saved=effect.saved, faster=faster))
+                    found.append(IsolatedChoice(unit=unit, way=way, noise=noise, saved=effect.saved, faster=faster))
                 self.progress.advance(1)
         return found
 
@@ -186,7 +186,7 @@ class Search:
         threads = self.recipe.serving[0]
         return self.notebook.recall(f"times {name}", _Times, lambda: _Times(by_node=measure.times(model, threads)))
 
-    def _look(self, alone: Sequence[Alone]) -> None:
+    def _look(self, alone: Sequence[IsolatedChoice]) -> None:
         """Make and judge models, until tries are over or nothing is left that could be better."""
         options = [[Option(way=FLOAT, cost=0.0, noise=0.0)] for _ in self.units]
         for each in alone:
@@ -307,7 +307,7 @@ class Search:
             found, shortfall=budget.shortfall(found.outputs, metric), excess=budget.excess(found.outputs, metric)
         )
 
-    def _gain(self, each: Alone) -> float:
+    def _gain(self, each: IsolatedChoice) -> float:
         """Return what a unit gains by a way: what is preferred, and a little for the other."""
         size = each.saved / max(total_bytes(self.original), 1)
         if self.recipe.prefer == "size" or each.faster is None:
