@@ -206,7 +206,7 @@ def simulate(
     assert job.prepared is not None
     prepared = job.prepared.model
     found = None
-    if made is None or made.goes_by_statistics:
+    if made is None or made.uses_statistics:
         found = job.statistics(statistics)
         made = made or job.planned(found)
     chosen = None if found is None else job.chosen(made, found)

@@ -2,7 +2,7 @@
 
 Exit codes: 0 done (where quantizing gains nothing, with the float model), 1 nothing was written since the result is
 worse than allowed or nothing can be quantized, 2 usage or recipe, 3 model or data, 70 a fault of onnxq itself, 130
-interrupted, 141 the reader of the output went away. What was asked for goes to stdout, everything else to stderr.
+interrupted, 141 the reader of the output went away. Results go to stdout, everything else to stderr.
 """
 
 from __future__ import annotations

@@ -56,8 +56,8 @@ def make_app(name: str | None = None) -> typer.Typer:
     return app
 
 
-def _show_version(asked: bool) -> None:
-    if asked:
+def _show_version(wanted: bool) -> None:
+    if wanted:
         typer.echo(f"onnxq {__version__}")
         raise typer.Exit
 

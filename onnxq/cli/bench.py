@@ -40,12 +40,12 @@ def command(
     quiet: Quiet = False,
 ) -> None:
     """Run models in turns on the same inputs: latency, throughput, memory, size, loading, and output difference."""
-    from onnxq.api import benchmark
+    from onnxq import api
     from onnxq.cli.progress import terminal_progress
     from onnxq.cli.show_benchmark import show_benchmark
     from onnxq.cli.terminal import answer
 
-    found = benchmark(
+    benchmark = api.benchmark(
         models,
         data=data,
         ep=[name.strip() for name in ep.split(",")],
@@ -56,4 +56,4 @@ def command(
         picture=picture,
         progress=terminal_progress(quiet=quiet),
     )
-    answer(found, lambda: show_benchmark(found), as_json=as_json, quiet=quiet, picture=picture)
+    answer(benchmark, lambda: show_benchmark(benchmark), as_json=as_json, quiet=quiet, picture=picture)

@@ -50,7 +50,7 @@ def command(
 
     output = output or model.with_name(f"{model.name.removesuffix('.onnx')}.stats.npz")
     with engine(processes=processes, dask=dask) as executor:
-        found = calibrate(
+        statistics = calibrate(
             model,
             output,
             **options,
@@ -62,12 +62,12 @@ def command(
         )
     facts = {
         "output": str(output),
-        "samples": found.samples,
-        "tensors": len(found.tensors),
-        "synthetic": found.synthetic,
-        "fingerprint": found.fingerprint,
+        "samples": statistics.samples,
+        "tensors": len(statistics.tensors),
+        "synthetic": statistics.synthetic,
+        "fingerprint": statistics.fingerprint,
     }
     if as_json:
         show_json(facts)
     elif not quiet:
-        show(f"{found.samples} samples, {len(found.tensors)} tensors -> {output}")
+        show(f"{statistics.samples} samples, {len(statistics.tensors)} tensors -> {output}")

@@ -31,13 +31,13 @@ def command(
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    """Tell the error of every output and matching tensor, worst first, optimizer off and as served."""
-    from onnxq.api import compare
+    """Show the error of every output and matching tensor, worst first, optimizer off and as served."""
+    from onnxq import api
     from onnxq.cli.progress import terminal_progress
     from onnxq.cli.show_benchmark import show_comparison
     from onnxq.cli.terminal import answer
 
-    found = compare(
+    comparison = api.compare(
         model,
         quantized,
         data=data,
@@ -47,4 +47,4 @@ def command(
         picture=picture,
         progress=terminal_progress(quiet=quiet),
     )
-    answer(found, lambda: show_comparison(found, worst), as_json=as_json, quiet=quiet, picture=picture)
+    answer(comparison, lambda: show_comparison(comparison, worst), as_json=as_json, quiet=quiet, picture=picture)

@@ -12,19 +12,19 @@ All = Annotated[bool, typer.Option("--all", help="Name every operator and every 
 
 
 def command(model: Model, options: dict[str, Any], show_all: All = False, as_json: Json = False) -> None:
-    """Tell how much of a model runs on integers, what does not and why, and what could go wrong.
+    """Show how much of a model runs on integers, what does not and why, and what could go wrong.
 
     For any model, quantized or not; nothing is written. With calibration data, ranges of activations are looked at too.
     """
-    from onnxq.api import doctor
+    from onnxq import api
     from onnxq.cli.progress import terminal_progress
     from onnxq.cli.show_diagnosis import show_diagnosis
     from onnxq.cli.terminal import show_json, warn
     from onnxq.types.plain import plain
 
-    found = doctor(model, **options, progress=terminal_progress())
-    warn(found.warnings)
+    diagnosis = api.doctor(model, **options, progress=terminal_progress())
+    warn(diagnosis.warnings)
     if as_json:
-        show_json(plain(found))
+        show_json(plain(diagnosis))
     else:
-        show_diagnosis(found, everything=show_all)
+        show_diagnosis(diagnosis, everything=show_all)

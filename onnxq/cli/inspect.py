@@ -12,15 +12,15 @@ Target = Annotated[str, typer.Option(metavar="NAME", help="Where it would be ser
 
 
 def command(model: Model, target: Target = "cpu", as_json: Json = False) -> None:
-    """Tell what is in a model and which of its nodes could be quantized; nothing is run or written."""
-    from onnxq.api import inspect
+    """Show what is in a model and which of its nodes could be quantized; nothing is run or written."""
+    from onnxq import api
     from onnxq.cli.show_inspection import show_inspection
     from onnxq.cli.terminal import show_json, warn
     from onnxq.types.plain import plain
 
-    found = inspect(model, target=target)
-    warn(found.warnings)
+    inspection = api.inspect(model, target=target)
+    warn(inspection.warnings)
     if as_json:
-        show_json(plain(found))
+        show_json(plain(inspection))
     else:
-        show_inspection(found)
+        show_inspection(inspection)

@@ -25,7 +25,7 @@ Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress and no t
 
 
 def parse_size(text: str | None) -> int | None:
-    """Return the bytes that `2GB`, `500MiB` or `1000000` stand for; raises RecipeError for anything else."""
+    """Return the bytes of `2GB`, `500MiB` or `1000000`; raises RecipeError for anything else."""
     from pydantic import ByteSize, TypeAdapter, ValidationError
 
     from onnxq.errors import RecipeError
@@ -35,7 +35,7 @@ def parse_size(text: str | None) -> int | None:
     try:
         return int(TypeAdapter(ByteSize).validate_python(text))
     except ValidationError:
-        raise RecipeError(f"'{text}' is no size; write it like 2GB, 500MB or 1000000") from None
+        raise RecipeError(f"'{text}' is not a size; write it like 2GB, 500MB or 1000000") from None
 
 
 def parse_numbers(text: str, option: str, *, least: int) -> tuple[int, ...]:
@@ -52,10 +52,10 @@ def parse_shape(words: list[str]) -> dict[str, int]:
     """Return what `seq=128` and `height=32,width=64` say; raises RecipeError for anything else."""
     from onnxq.errors import RecipeError
 
-    found = {}
+    extents = {}
     for word in (part for text in words for part in text.split(",")):
         name, equals, extent = word.partition("=")
         if not (name and equals and extent.isdecimal() and int(extent) > 0):
             raise RecipeError(f"--shape {word}: write it as AXIS=N, such as sequence=128")
-        found[name] = int(extent)
-    return found
+        extents[name] = int(extent)
+    return extents

@@ -11,7 +11,7 @@ from onnxq.cli.terminal import console
 
 
 def terminal_progress(*, quiet: bool = False) -> Bar | None:
-    """Return what draws progress, None where nobody looks: stderr is no terminal, or `quiet`."""
+    """Return what draws progress, None where nobody looks: stderr is not a terminal, or `quiet`."""
     return None if quiet or not sys.stderr.isatty() else Bar()
 
 

@@ -50,7 +50,7 @@ Front = Annotated[
     typer.Option(
         "--picture",
         metavar="FILE",
-        help="Draw every model that a search met: .png, .svg or .pdf; overwritten. Needs the extra `plot`.",
+        help="Draw every model that the search tried: .png, .svg or .pdf; overwritten. Needs the extra `plot`.",
         rich_help_panel=JUDGED,
     ),
 ]
@@ -116,7 +116,7 @@ def command(
         raise
     except VerificationError as error:
         if error.report is not None:
-            _show(error.report, as_json=as_json, quiet=quiet, refused=True)  # tells by how much, and where it was lost
+            _show(error.report, as_json=as_json, quiet=quiet, refused=True)  # shows by how much, and where
         raise
     _show(report, as_json=as_json, quiet=quiet)
 

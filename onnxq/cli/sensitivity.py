@@ -29,13 +29,13 @@ def command(
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    """Tell what each layer does to the outputs when it alone is quantized, as served, and each tensor; worst first."""
-    from onnxq.api import sensitivity
+    """Show what each layer does to the outputs when it alone is quantized, as served, and each tensor; worst first."""
+    from onnxq import api
     from onnxq.cli.progress import terminal_progress
     from onnxq.cli.show_sensitivity import show_sensitivity
     from onnxq.cli.terminal import answer
 
-    found = sensitivity(
+    sensitivity = api.sensitivity(
         model,
         **options,
         statistics=statistics,
@@ -44,4 +44,4 @@ def command(
         picture=picture,
         progress=terminal_progress(quiet=quiet),
     )
-    answer(found, lambda: show_sensitivity(found, worst), as_json=as_json, quiet=quiet, picture=picture)
+    answer(sensitivity, lambda: show_sensitivity(sensitivity, worst), as_json=as_json, quiet=quiet, picture=picture)

@@ -20,45 +20,45 @@ _TITLES = {
 }
 
 
-def show_diagnosis(found: Diagnosis, *, everything: bool) -> None:
+def show_diagnosis(diagnosis: Diagnosis, *, everything: bool) -> None:
     """Print coverage, reasons and hazards."""
-    if not found.operators:
+    if not diagnosis.operators:
         show("no operator holds or multiplies weights: there is nothing to quantize")
     else:
-        show(f"operators that hold or multiply weights ({found.format}, target {found.target}):", "")
-        show(table(["", "nodes>", "weights>", "", "operations>", ""], list(_coverage(found))))
-        reasons = list(_reasons(found))
+        show(f"operators that hold or multiply weights ({diagnosis.format}, target {diagnosis.target}):", "")
+        show(table(["", "nodes>", "weights>", "", "operations>", ""], list(_coverage(diagnosis))))
+        reasons = list(_reasons(diagnosis))
         if reasons:
             show("", table(["in float because", "nodes>", "weights>", "operations>", "what to do"], reasons))
         if everything:
             rows = [
                 (entry.node, entry.op, _TITLES[entry.state], "" if entry.reason is None else entry.reason.text)
-                for entry in found.operators
+                for entry in diagnosis.operators
             ]
             show("", table(["node", "operator", "", "why"], rows))
     show("")
-    for hazard in found.hazards:
+    for hazard in diagnosis.hazards:
         _show_hazard(hazard, everything=everything)
-    if not found.hazards:
+    if not diagnosis.hazards:
         show("no hazards found")
-    if not found.observed:
+    if not diagnosis.observed:
         show("", Text("ranges of activations were not looked at: give --calibration", style="dim"))
 
 
-def _coverage(found: Diagnosis) -> list[tuple[str, int, str, str, str, str]]:
-    weights = sum(entry.weight_bytes for entry in found.operators)
-    macs = sum(entry.macs for entry in found.operators)
+def _coverage(diagnosis: Diagnosis) -> list[tuple[str, int, str, str, str, str]]:
+    weights = sum(entry.weight_bytes for entry in diagnosis.operators)
+    macs = sum(entry.macs for entry in diagnosis.operators)
     rows = []
     for state, title in _TITLES.items():
-        part = [entry for entry in found.operators if entry.state is state]
+        part = [entry for entry in diagnosis.operators if entry.state is state]
         held, done = sum(entry.weight_bytes for entry in part), sum(entry.macs for entry in part)
         rows.append((title, len(part), decimal(held), _share(held, weights), _count(done), _share(done, macs)))
     return rows
 
 
-def _reasons(found: Diagnosis) -> list[tuple[str, int, str, str, str]]:
+def _reasons(diagnosis: Diagnosis) -> list[tuple[str, int, str, str, str]]:
     grouped: dict[str, list[Covered]] = {}
-    for entry in found.operators:
+    for entry in diagnosis.operators:
         if entry.reason is not None:
             grouped.setdefault(entry.reason.code, []).append(entry)
     return [
@@ -67,7 +67,7 @@ def _reasons(found: Diagnosis) -> list[tuple[str, int, str, str, str]]:
             len(part),
             decimal(sum(entry.weight_bytes for entry in part)),
             _count(sum(entry.macs for entry in part)),
-            found.advice[code],
+            diagnosis.advice[code],
         )
         for code, part in sorted(grouped.items(), key=lambda pair: -sum(entry.weight_bytes for entry in pair[1]))
     ]

@@ -11,27 +11,31 @@ from onnxq.cli.terminal import show
 from onnxq.types.inspection import Inspection, Tensor
 
 
-def show_inspection(found: Inspection) -> None:
+def show_inspection(inspection: Inspection) -> None:
     """Print what is in a model."""
-    show(_facts(found), "", table(["operator", "nodes>"], found.operators.items()))
-    rows = [(dtype, count, f"{elements:,}", decimal(size)) for dtype, (count, elements, size) in found.weights.items()]
+    show(_facts(inspection), "", table(["operator", "nodes>"], inspection.operators.items()))
+    rows = [
+        (dtype, count, f"{elements:,}", decimal(size)) for dtype, (count, elements, size) in inspection.weights.items()
+    ]
     show("", table(["weights of type", "tensors>", "elements>", "size>"], rows))
-    able = sum(found.candidates.values())
-    show("", f"{able} of the {found.nodes} nodes of the prepared model could run on integers on target {found.target}")
-    if found.candidates:
-        show("", table(["could run on integers", "nodes>"], found.candidates.items()))
-    if found.kept:
-        show("", table(["stays in float because", "nodes>"], found.kept.items()))
+    able, nodes = sum(inspection.candidates.values()), inspection.nodes
+    show("", f"{able} of the {nodes} nodes of the prepared model could run on integers on target {inspection.target}")
+    if inspection.candidates:
+        show("", table(["could run on integers", "nodes>"], inspection.candidates.items()))
+    if inspection.kept:
+        show("", table(["stays in float because", "nodes>"], inspection.kept.items()))
 
 
-def _facts(found: Inspection) -> Table:
+def _facts(inspection: Inspection) -> Table:
     facts = Table.grid(padding=(0, 2))
     facts.add_column(style="bold", no_wrap=True)
     facts.add_column(overflow="fold")
-    facts.add_row("producer", found.producer or "not told")
-    facts.add_row("IR version", str(found.ir_version))
-    facts.add_row("opset", ", ".join(f"{domain or 'ai.onnx'} {version}" for domain, version in found.opsets.items()))
-    for word, tensors in (("input", found.inputs), ("output", found.outputs)):
+    facts.add_row("producer", inspection.producer or "unknown")
+    facts.add_row("IR version", str(inspection.ir_version))
+    facts.add_row(
+        "opset", ", ".join(f"{domain or 'ai.onnx'} {version}" for domain, version in inspection.opsets.items())
+    )
+    for word, tensors in (("input", inspection.inputs), ("output", inspection.outputs)):
         for tensor in tensors:
             facts.add_row(word, _tensor(tensor))
     return facts

@@ -15,6 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from onnxq.api import report_path
+from onnxq.cli.table import count, decibels, threads
 from onnxq.stages.plan.already_quantized import ALREADY, IMPORTED
 from onnxq.types.equalization import Equalization
 from onnxq.types.guarding import Guarding, Verdict
@@ -38,17 +39,17 @@ def report_parts(report: Report, *, refused: bool = False) -> Iterator[Renderabl
     """
     changed = any(entry.action is Action.QUANTIZE for entry in report.plan.decisions)
     yield _title(report, "not written" if refused else _result(report.plan.decisions))
-    told = changed or not refused  # figures of what was made and not written; none of what was not made
-    if told:
+    has_figures = changed or not refused  # of a model that was made, written or not
+    if has_figures:
         yield _outcome(report)
     verification = report.verification
     if verification is None:
         yield _note("not verified: the models were not run")
     if verification is not None and verification.outputs:
-        title = f"Outputs, quantized against float, {_count(verification.samples, 'sample')}"
+        title = f"Outputs, quantized against float, {count(verification.samples, 'sample')}"
         yield _section(title, _outputs(verification.outputs))
     yield _section("Nodes", _nodes(report.plan.decisions))
-    if told and report.coverage is not None and report.coverage.weight_bytes:
+    if has_figures and report.coverage is not None and report.coverage.weight_bytes:
         yield Padding(_coverage(report.coverage), (0, 0, 0, 2))
     if report.plan.equalizations:
         yield _section("Equalized before", _equalized(report.plan.equalizations))
@@ -79,11 +80,11 @@ def _result(decisions: Iterable[Decision]) -> str:
 def _title(report: Report, what: str) -> Text:
     source = Path(report.source).name if report.source else "the model"
     text = Text.assemble((source, _HEAD), f" {what}: {report.plan.format} for target {report.plan.target}")
-    seen = report.calibration
-    if seen.get("synthetic"):
+    calibration = report.calibration
+    if calibration.get("synthetic"):
         text.append("\ncalibrated on made-up inputs", style="yellow")
-    elif seen:
-        text.append(f"\ncalibrated on {seen.get('samples')} samples ({seen.get('source')})", style=_DIM)
+    elif calibration:
+        text.append(f"\ncalibrated on {calibration.get('samples')} samples ({calibration.get('source')})", style=_DIM)
     if report.verification is not None and report.verification.data:
         text.append(f"\ncompared on {report.verification.data}", style=_DIM)
     return text
@@ -116,9 +117,8 @@ def _metric(metric: MetricResult) -> tuple[str, str, str, Text]:
 
 
 def _latency(latency: Latency) -> tuple[str, str, str, Text]:
-    threads = "all cores" if latency.threads == 0 else _count(latency.threads, "thread")
     batch = "" if latency.batch is None else f", batch {latency.batch}"
-    name = f"latency, {threads}{batch}"
+    name = f"latency, {threads(latency.threads)}{batch}"
     return name, _ms(latency.float_ms), _ms(latency.quantized_ms), _ratio(latency.speedup, "faster", "slower")
 
 
@@ -177,16 +177,16 @@ def _coverage(coverage: Coverage) -> Text:
 
 
 def _equalized(entries: Iterable[Equalization]) -> RenderableType:
-    """Count by method what was done; `onnxq plan` tells of each tensor."""
+    """Count by method what was done; `onnxq plan` lists each tensor."""
     table = _figures()
     methods: dict[str, list[Equalization]] = {}
     for entry in entries:
         methods.setdefault(entry.method, []).append(entry)
-    for method, found in methods.items():
-        taken = [entry for entry in found if entry.taken]
-        table.add_row(f"{len(taken)} of {len(found)}", method)
+    for method, places in methods.items():
+        taken = [entry for entry in places if entry.taken]
+        table.add_row(f"{len(taken)} of {len(places)}", method)
         examples = [f"e.g. {entry.text}" for entry in taken[:1]]
-        examples += [f"not e.g. {entry.tensor}: {entry.text}" for entry in found if not entry.taken][:1]
+        examples += [f"not e.g. {entry.tensor}: {entry.text}" for entry in places if not entry.taken][:1]
         table.add_row("", Text("; ".join(examples), _DIM))
     return table
 
@@ -196,7 +196,7 @@ def _guard(guard: Guarding) -> RenderableType:
     for step in guard.steps:
         if step.taken:
             what = step.why if step.why == "kernel-fault" else f"back in float, {step.why}"
-            table.add_row(Text(_count(len(step.nodes), "node")), f"{what}: {step.text}")
+            table.add_row(Text(count(len(step.nodes), "node")), f"{what}: {step.text}")
     message = Text(guard.message, _GOOD if guard.verdict is Verdict.KEPT else "yellow")
     return Group(message, table) if table.rows else message
 
@@ -212,8 +212,8 @@ def _search(search: Searching) -> RenderableType:
         speed = "-" if row.speedup is None else f"{row.speedup:.2f}x"
         score = "" if row.metric is None else f"{row.metric:.5g}"
         table.add_row(mark, decimal(row.bytes), speed, _db(row.sqnr), score)
-    found = search.chosen is not None
-    return Group(Text(f"{search.message}; it took {search.seconds:.0f} s", _GOOD if found else "yellow"), table)
+    style = "yellow" if search.chosen is None else _GOOD
+    return Group(Text(f"{search.message}; it took {search.seconds:.0f} s", style), table)
 
 
 def _why(group: list[Decision], *, explain: bool) -> RenderableType:
@@ -238,18 +238,18 @@ def _kernels(kernels: Kernels, decisions: Iterable[Decision]) -> RenderableType:
         return operators
     planned = {decision.node: decision.kernel for decision in decisions}
     table = _grid(left=2, right=0)
-    for node, found in list(kernels.unfused.items())[:_WORST]:
-        table.add_row(node, f"{found.rpartition('::')[2]}, planned {planned.get(node)}")
-    count = len(kernels.unfused)
-    text = f"{_count(count, 'node')} not as planned" + (f", {_WORST} of them:" if count > _WORST else ":")
+    for node, operator in list(kernels.unfused.items())[:_WORST]:
+        table.add_row(node, f"{operator.rpartition('::')[2]}, planned {planned.get(node)}")
+    unfused = len(kernels.unfused)
+    text = f"{count(unfused, 'node')} not as planned" + (f", {_WORST} of them:" if unfused > _WORST else ":")
     return Group(operators, Text(text, "yellow"), table)
 
 
 def _short(ops: Mapping[str, int]) -> Counter[str]:
     """Counts by operator without its domain: the runtime has two QLinearConv that differ in layout only."""
     counts: Counter[str] = Counter()
-    for op, count in ops.items():
-        counts[op.rpartition("::")[2]] += count
+    for op, number in ops.items():
+        counts[op.rpartition("::")[2]] += number
     return counts
 
 
@@ -264,19 +264,11 @@ def _spent(seconds: Mapping[str, float]) -> str:
 
 
 def _db(value: float) -> Text:
-    if math.isnan(value):
-        return Text("-")
-    if math.isinf(value):
-        return Text("exact", _GOOD) if value > 0 else Text("broken", _BAD)
-    return Text(f"{value:.1f} dB")
+    return Text(decibels(value), (_GOOD if value > 0 else _BAD) if math.isinf(value) else "")
 
 
 def _ms(value: float) -> str:
     return f"{value:.3g} ms" if value < 1000 else f"{value / 1000:.3g} s"
-
-
-def _count(number: int, what: str) -> str:
-    return f"{number} {what}" if number == 1 else f"{number} {what}s"
 
 
 def _grid(*, left: int, right: int) -> Table:
@@ -289,7 +281,7 @@ def _grid(*, left: int, right: int) -> Table:
 
 
 def _figures() -> Table:
-    """Return a grid of rows that begin with a figure and tell what it is."""
+    """Return a grid of rows that begin with a figure, and say what it is."""
     table = Table.grid(padding=(0, 2))
     table.add_column(justify="right", no_wrap=True)
     table.add_column(overflow="fold")

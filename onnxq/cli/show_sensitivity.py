@@ -2,32 +2,32 @@
 
 from __future__ import annotations
 
-import math
-
 from rich.filesize import decimal
 
-from onnxq.cli.table import table
+from onnxq.cli.table import decibels, table
 from onnxq.cli.terminal import show
 from onnxq.types.sensitivity import Effect, Sensitivity, TensorEffect
 
 
-def show_sensitivity(found: Sensitivity, worst: int) -> None:
+def show_sensitivity(sensitivity: Sensitivity, worst: int) -> None:
     """Print the worst layers, and the worst tensors, each quantized alone."""
-    score = [] if found.metric is None else [f"{found.metric}>"]
-    shown = f", the worst {worst}" if len(found.units) > worst else ""
-    rows = [(_named(each), ", ".join(each.ops), *_figures(each, found), _bytes(each.saved)) for each in found.units]
-    whole = found.whole
-    every = (f"all {len(found.units)} together", "", *_figures(whole, found), _bytes(whole.saved))
-    columns = ["layer", "operators", "worst output>", *score, "saves>"]
-    title = f"{len(found.units)} layers, each quantized alone{shown}; {found.samples} samples of {found.data}"
-    show(table(columns, [*rows[:worst], every], title=title))
-    if found.tensors:
-        shown = f", the worst {worst}" if len(found.tensors) > worst else ""
-        cells = [(each.tensor, each.role, each.scheme, *_figures(each, found)) for each in found.tensors[:worst]]
-        title = f"{len(found.tensors)} tensors, each rounded alone{shown}"
+    units, tensors, whole = sensitivity.units, sensitivity.tensors, sensitivity.whole
+    score = [] if sensitivity.metric is None else [f"{sensitivity.metric}>"]
+    rows = [
+        (_named(unit), ", ".join(unit.ops), *_figures(unit, sensitivity), _bytes(unit.saved)) for unit in units[:worst]
+    ]
+    rows.append((f"all {len(units)} together", "", *_figures(whole, sensitivity), _bytes(whole.saved)))
+    shown = f", the worst {worst}" if len(units) > worst else ""
+    data = f"{sensitivity.samples} samples of {sensitivity.data}"
+    title = f"{len(units)} layers, each quantized alone{shown}; {data}"
+    show(table(["layer", "operators", "worst output>", *score, "saves>"], rows, title=title))
+    if tensors:
+        shown = f", the worst {worst}" if len(tensors) > worst else ""
+        cells = [(entry.tensor, entry.role, entry.scheme, *_figures(entry, sensitivity)) for entry in tensors[:worst]]
+        title = f"{len(tensors)} tensors, each rounded alone{shown}"
         show("", table(["tensor", "role", "scheme", "worst output>", *score], cells, title=title))
-    if found.float_metric is not None:
-        show("", f"{found.metric} of the float model: {found.float_metric:.5g}")
+    if sensitivity.float_metric is not None:
+        show("", f"{sensitivity.metric} of the float model: {sensitivity.float_metric:.5g}")
 
 
 def _named(effect: Effect) -> str:
@@ -35,17 +35,11 @@ def _named(effect: Effect) -> str:
     return f"{effect.nodes[0]}{more}"
 
 
-def _figures(effect: Effect | TensorEffect, found: Sensitivity) -> tuple[str, ...]:
-    if found.metric is None:
-        return (_db(effect.sqnr),)
-    return _db(effect.sqnr), "-" if effect.metric is None else f"{effect.metric:.5g}"
+def _figures(effect: Effect | TensorEffect, sensitivity: Sensitivity) -> tuple[str, ...]:
+    if sensitivity.metric is None:
+        return (decibels(effect.sqnr),)
+    return decibels(effect.sqnr), "-" if effect.metric is None else f"{effect.metric:.5g}"
 
 
 def _bytes(saved: int) -> str:
     return decimal(saved) if saved >= 0 else f"-{decimal(-saved)}"
-
-
-def _db(value: float) -> str:
-    if math.isinf(value):
-        return "exact" if value > 0 else "broken"
-    return f"{value:.1f} dB"

@@ -24,7 +24,7 @@ Probe = Annotated[
     bool,
     typer.Option(
         "--probe",
-        help="Prove the rows of TARGET (cpu) anew on the installed onnxruntime, and try its known faults; exit code 1 "
+        help="Prove the rows of TARGET (cpu) again on the installed onnxruntime, and try its known faults; exit code 1 "
         "if a row changed.",
     ),
 ]
@@ -32,7 +32,7 @@ Probe = Annotated[
 
 Measure = Annotated[
     bool,
-    typer.Option("--measure", help="Time the kernels of this machine and keep what is found; plans then go by it."),
+    typer.Option("--measure", help="Time the kernels of this machine and keep the times; plans then use them."),
 ]
 
 
@@ -64,17 +64,17 @@ def _measure(name: str, *, as_json: bool) -> None:
     from onnxq.proofs.measure import measure
     from onnxq.types.plain import plain
 
-    found = measure(name)
-    path = save_costs(found)
-    complain(f"{found.costs.source}; kept in '{path}', and used by plans for target {found.target}", title="measured")
+    costs = measure(name)
+    path = save_costs(costs)
+    complain(f"{costs.costs.source}; kept in '{path}', and used by plans for target {costs.target}", title="measured")
     if as_json:
-        show_json(plain(found))
+        show_json(plain(costs))
         return
-    forms = list(dict.fromkeys(entry.form for entry in found.kernels))
-    times = {(entry.op, entry.shape, entry.form): entry.microseconds for entry in found.kernels}
+    forms = list(dict.fromkeys(entry.form for entry in costs.kernels))
+    times = {(entry.op, entry.shape, entry.form): entry.microseconds for entry in costs.kernels}
     rows = [
         (op, shape, *(f"{times[op, shape, form]:g}" if (op, shape, form) in times else "" for form in forms))
-        for op, shape in dict.fromkeys((entry.op, entry.shape) for entry in found.kernels)
+        for op, shape in dict.fromkeys((entry.op, entry.shape) for entry in costs.kernels)
     ]
     show(table(["operator", "shape", *(f"{form}, us>" for form in forms)], rows))
 
@@ -104,8 +104,10 @@ def _prove(name: str, *, as_json: bool) -> None:
             names = ", ".join(sorted({name for entry in avoided for name in entry.faults}))
             show(f"{len(avoided)} of them only where plans go around faults: {names}")
         if proof.faults:
-            seen = [(entry.fault, "present" if entry.present else "not seen", entry.summary) for entry in proof.faults]
-            show("", table(["fault of onnxruntime", "here", "what it is"], seen))
+            faults = [
+                (entry.fault, "present" if entry.present else "not seen", entry.summary) for entry in proof.faults
+            ]
+            show("", table(["fault of onnxruntime", "here", "what it is"], faults))
     if proof.changed:
         sys.exit(1)
 

@@ -1,4 +1,4 @@
-"""Where text goes: what was asked for to stdout, everything else to stderr."""
+"""Where text goes: results to stdout, everything else to stderr."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def show(*parts: RenderableType) -> None:
 
 
 def is_narrow() -> bool:
-    """Tell whether stdout is a terminal too narrow for tables of long names."""
+    """Return whether stdout is a terminal too narrow for tables of long names."""
     return sys.stdout.isatty() and console(sys.stdout).width < _NARROW
 
 
@@ -79,22 +79,25 @@ def show_json(data: Any) -> None:
     show_text(json.dumps(data, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
 
 
-def answer(found: Any, show_found: Callable[[], None], *, as_json: bool, quiet: bool, picture: Path | None) -> None:
-    """Print what a measuring command found, and its warnings.
+def answer(result: Any, show_result: Callable[[], None], *, as_json: bool, quiet: bool, picture: Path | None) -> None:
+    """Print the result of a measuring command, and its warnings.
 
     Args:
-        found: a data type with `warnings`. show_found: prints it for people.
-        as_json: print it as JSON instead. quiet: print the warnings only. picture: file that it was drawn in.
+        result: a data type with `warnings`.
+        show_result: prints it for people.
+        as_json: print it as JSON instead.
+        quiet: print the warnings only.
+        picture: file that it was drawn in.
     """
     from onnxq.types.plain import plain
 
     if as_json:
-        show_json(plain(found))
+        show_json(plain(result))
     elif not quiet:
-        show_found()
+        show_result()
         if picture is not None:
             show("", f"drawn in {picture}")
-    warn(found.warnings)
+    warn(result.warnings)
 
 
 def complain(message: str, *, title: str = "error") -> None:

@@ -88,7 +88,7 @@ def _each_once(model: ir.Model) -> Iterator[tuple[str, ir.TensorProtocol]]:
 
 
 def _check_names(graph: ir.Graph, what: str) -> None:
-    """Check that names are text: protobuf hands out bytes where they are no UTF-8."""
+    """Check that names are text: protobuf hands out bytes where they are not UTF-8."""
     for node in graph:
         values = [value.name for value in (*node.inputs, *node.outputs) if value is not None]
         for name in (node.op_type, node.domain, node.name, *node.attributes, *values):

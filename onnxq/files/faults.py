@@ -19,17 +19,18 @@ def fault_file(onnxruntime: str) -> Path:
 def load_findings(onnxruntime: str) -> dict[str, bool]:
     """Return what was found before, by the digest of the cases that showed it; {} where nothing can be read."""
     try:
-        found = json.loads(fault_file(onnxruntime).read_text(encoding="utf-8"))
+        findings = json.loads(fault_file(onnxruntime).read_text(encoding="utf-8"))
     except (OSError, ValueError):  # it is only kept to save milliseconds
         return {}
-    return {key: value for key, value in found.items() if isinstance(value, bool)} if isinstance(found, dict) else {}
+    entries = findings.items() if isinstance(findings, dict) else ()
+    return {key: value for key, value in entries if isinstance(value, bool)}
 
 
-def save_findings(onnxruntime: str, found: dict[str, bool]) -> None:
+def save_findings(onnxruntime: str, findings: dict[str, bool]) -> None:
     """Keep what was found; where nothing can be written it is found out again next time."""
 
     def fill(file: IO[bytes]) -> None:
-        file.write(json.dumps(found, indent=1, sort_keys=True).encode())
+        file.write(json.dumps(findings, indent=1, sort_keys=True).encode())
 
     path = fault_file(onnxruntime)
     with contextlib.suppress(OSError), Batch() as batch:

@@ -38,7 +38,7 @@ def load(source: str | Path | onnx.ModelProto | ir.Model) -> ir.Model:
         source: path of an ONNX file (protobuf; text forms by their suffix), or a model in memory.
 
     Raises:
-        ModelError: the file is missing, unreadable, truncated or no ONNX; external data is missing, too short or
+        ModelError: the file is missing, unreadable, truncated or not ONNX; external data is missing, too short or
             outside the model's folder; the graph is broken (a node reads what nothing makes).
     """
     import onnx
@@ -101,10 +101,10 @@ def _read(path: Path) -> onnx.ModelProto:
     except OSError as error:
         raise ModelError(f"model '{path}' cannot be read: {_cause(error)}; check its permissions") from None
     except Exception:  # each format's parser has its own errors
-        raise ModelError(f"'{path}' is no ONNX model, or it is damaged; export or download it again") from None
+        raise ModelError(f"'{path}' is not an ONNX model, or it is damaged; export or download it again") from None
     if not proto.ir_version or not proto.opset_import or not proto.HasField("graph"):
         missing = "a graph" if not proto.HasField("graph") else "an opset" if proto.ir_version else "an IR version"
-        raise ModelError(f"'{path}' is no ONNX model, or it is truncated: it has not {missing}; get it again")
+        raise ModelError(f"'{path}' is not an ONNX model, or it is truncated: it has not {missing}; get it again")
     return proto
 
 
@@ -148,8 +148,8 @@ def _normalize(model: ir.Model, what: str) -> None:
     first keeps it.
     """
     for scope in scopes(model):
-        made = (value for node in scope for value in node.outputs)
-        for value in (*scope.inputs, *scope.outputs, *made):
+        results = (value for node in scope for value in node.outputs)
+        for value in (*scope.inputs, *scope.outputs, *results):
             _open_extents(value)
         _tell_nodes_apart(scope)
     for graph in (model.graph, *(function.graph for function in model.functions.values())):

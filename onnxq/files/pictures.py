@@ -32,25 +32,25 @@ def check_picture(picture: str | Path | None) -> Path | None:
     path = Path(picture)
     kind = path.suffix.removeprefix(".").lower()
     if kind not in _KINDS:
-        raise ModelError(f"'{path}' is no picture; name it .png, .svg or .pdf")
+        raise ModelError(f"'{path}' is not a picture; name it .png, .svg or .pdf")
     if not path.parent.is_dir():
         raise ModelError(f"picture folder '{path.parent}' does not exist; create it first")
     figure_of(1, 1)
     return path
 
 
-def write_picture(path: Path | None, picture_of: Callable[[T, Path], bytes], found: T) -> None:
+def write_picture(path: Path | None, picture_of: Callable[[T, Path], bytes], data: T) -> None:
     """Draw what was found in a file of this name, if there is one."""
     if path is not None:
-        write_bytes(path, picture_of(found, path))
+        write_bytes(path, picture_of(data, path))
 
 
-def benchmark_picture(found: Benchmark, path: Path) -> bytes:
+def benchmark_picture(benchmark: Benchmark, path: Path) -> bytes:
     """Return the picture of a benchmark: latency against error, one point a model, one panel a setting."""
-    settings = list(dict.fromkeys(row.setting for row in found.rows))
+    settings = list(dict.fromkeys(row.setting for row in benchmark.rows))
     figure, axes = figure_of(len(settings), 3.6)
     for panel, setting in zip(axes, settings, strict=True):
-        rows = [row for row in found.rows if row.setting == setting]
+        rows = [row for row in benchmark.rows if row.setting == setting]
         first, others = rows[0], rows[1:]
         panel.axvline(first.median_ms, color=FLOAT, linestyle="--", linewidth=1)
         panel.annotate(
@@ -80,9 +80,9 @@ def benchmark_picture(found: Benchmark, path: Path) -> bytes:
     return drawn(figure, path)
 
 
-def comparison_picture(found: Comparison, path: Path) -> bytes:
+def comparison_picture(comparison: Comparison, path: Path) -> bytes:
     """Return the picture of a comparison: the values of the worst tensors in both models, counted."""
-    shown = [entry for entry in found.tensors if entry.spread is not None]
+    shown = [entry for entry in comparison.tensors if entry.spread is not None]
     figure, axes = figure_of(max(len(shown), 1), 3.2)
     for panel, entry in zip(axes, shown, strict=False):
         spread = entry.spread
@@ -125,13 +125,13 @@ _LONGEST = 46
 _BEYOND = "#c2410c"
 
 
-def sensitivity_picture(found: Sensitivity, path: Path) -> bytes:
+def sensitivity_picture(sensitivity: Sensitivity, path: Path) -> bytes:
     """Return the picture of sensitivities: dB of the worst output for each layer and each tensor alone, worst first."""
     charts: list[tuple[str, list[tuple[str, float, str]]]] = [
-        ("layers, each quantized alone", [(_named(each), each.sqnr, QUANTIZED) for each in found.units[:_ROWS]])
+        ("layers, each quantized alone", [(_named(each), each.sqnr, QUANTIZED) for each in sensitivity.units[:_ROWS]])
     ]
-    if found.tensors:
-        rows = [(_short(each.tensor), each.sqnr, _COLORS.get(each.role, FLOAT)) for each in found.tensors[:_ROWS]]
+    if sensitivity.tensors:
+        rows = [(_short(each.tensor), each.sqnr, _COLORS.get(each.role, FLOAT)) for each in sensitivity.tensors[:_ROWS]]
         charts.append(("tensors, each rounded alone", rows))
     most = max(len(rows) for _, rows in charts)
     figure, axes = figure_of(len(charts), 1.2 + 0.2 * max(most, 4))
@@ -141,14 +141,14 @@ def sensitivity_picture(found: Sensitivity, path: Path) -> bytes:
         panel.barh(places, heights, color=[color for _, _, color in rows], height=0.7)
         panel.set_yticks(places, [name for name, _, _ in rows], fontsize=7)
         panel.invert_yaxis()
-        whole = found.whole.sqnr
+        whole = sensitivity.whole.sqnr
         if math.isfinite(whole):
             panel.axvline(whole, color=FLOAT, linestyle="--", linewidth=1)
         panel.set_title(f"{title} (dashed: all together, {whole:.1f} dB)", fontsize=10)
         panel.set_xlabel("worst output against the float model, dB: the lower, the more sensitive")
         panel.grid(axis="x", alpha=0.3)
         panel.margins(y=0.01)
-    if found.tensors:
+    if sensitivity.tensors:
         from matplotlib.patches import Patch
 
         axes[-1].legend(
@@ -157,28 +157,28 @@ def sensitivity_picture(found: Sensitivity, path: Path) -> bytes:
     return drawn(figure, path)
 
 
-def search_picture(found: Searching, path: Path) -> bytes:
+def search_picture(search: Searching, path: Path) -> bytes:
     """Return the picture of a search: error against time, and against size, of every model that it met."""
-    timed = [row for row in found.tried if row.speedup is not None]
+    timed = [row for row in search.tried if row.speedup is not None]
     figure, axes = figure_of(2 if timed else 1, 3.8)
-    sizes = [row.bytes / 1e6 for row in found.tried]
-    _front(axes[0], found, list(zip(found.tried, sizes, strict=True)), found.float_bytes / 1e6, "size, MB")
+    sizes = [row.bytes / 1e6 for row in search.tried]
+    _front(axes[0], search, list(zip(search.tried, sizes, strict=True)), search.float_bytes / 1e6, "size, MB")
     if timed:
         shares = [1 / row.speedup for row in timed if row.speedup is not None]
-        _front(axes[1], found, list(zip(timed, shares, strict=True)), 1.0, "time, of the float model's")
+        _front(axes[1], search, list(zip(timed, shares, strict=True)), 1.0, "time, of the float model's")
     key = "dashed: float; blue: within the limits; ring: taken; line: none comes closer at the cost"
-    axes[0].set_title(f"{len(found.tried)} models; wanted: {found.budget}\n({key})", fontsize=10)
+    axes[0].set_title(f"{len(search.tried)} models; wanted: {search.budget}\n({key})", fontsize=10)
     return drawn(figure, path)
 
 
-def _front(panel: Any, found: Searching, points: Sequence[tuple[Tried, float]], whole: float, label: str) -> None:
+def _front(panel: Any, search: Searching, points: Sequence[tuple[Tried, float]], whole: float, label: str) -> None:
     """Draw models by cost and error: within the budget, beyond it, the one that was taken, and those none beats."""
     rows, costs = [row for row, _ in points], [cost for _, cost in points]
-    scored = found.metric is not None and all(row.metric is not None for row in rows)
+    scored = search.metric is not None and all(row.metric is not None for row in rows)
     values = [row.metric if scored else min(max(row.sqnr, _LEAST), EXACT) for row in rows]
     heights = [0.0 if value is None else value for value in values]
-    if scored and found.float_metric is not None:
-        panel.axhline(found.float_metric, color=FLOAT, linestyle=":", linewidth=1)
+    if scored and search.float_metric is not None:
+        panel.axhline(search.float_metric, color=FLOAT, linestyle=":", linewidth=1)
     best = sorted(
         index
         for index, row in enumerate(rows)
@@ -189,11 +189,11 @@ def _front(panel: Any, found: Searching, points: Sequence[tuple[Tried, float]], 
     for index, row in enumerate(rows):
         within = row.shortfall is None
         panel.scatter([costs[index]], [heights[index]], color=QUANTIZED if within else _BEYOND, s=22, zorder=3)
-        if found.chosen is not None and row is found.tried[found.chosen]:
+        if search.chosen is not None and row is search.tried[search.chosen]:
             panel.scatter([costs[index]], [heights[index]], facecolors="none", edgecolors="black", s=90, zorder=4)
     panel.axvline(whole, color=FLOAT, linestyle="--", linewidth=1)
     panel.set_xlabel(label)
-    panel.set_ylabel(found.metric if scored else "worst output, dB")
+    panel.set_ylabel(search.metric if scored else "worst output, dB")
     panel.set_xlim(left=0)
     panel.margins(y=0.15)
     panel.grid(alpha=0.3)

@@ -30,9 +30,9 @@ def plan_from_json(text: str) -> Plan:
     try:
         data = json.loads(text)
     except json.JSONDecodeError as error:
-        raise PlanError(f"this is no plan: {error}; {_HINT}") from error
+        raise PlanError(f"this is not a plan: {error}; {_HINT}") from error
     if not isinstance(data, dict):
-        raise PlanError(f"this is no plan: it should be a JSON object; {_HINT}")
+        raise PlanError(f"this is not a plan: it should be a JSON object; {_HINT}")
     version = data.pop("version", None)
     if version != VERSION:
         raise PlanError(f"a plan of version {version!r} cannot be read, only of version {VERSION}; plan again")

@@ -15,7 +15,7 @@ from onnxq.types.recipe import Recipe
 def read_recipe(path: Path) -> dict[str, Any]:
     """Return what a YAML or JSON file says, unchecked: `Recipe.parse` checks it. A report is read for its recipe.
 
-    A name without folder and suffix that is no file stands for a built-in recipe.
+    A name without folder and suffix that is not a file is that of a built-in recipe.
 
     Raises:
         RecipeError: the file cannot be read, or is neither YAML nor JSON (JSON is YAML); names the line.
@@ -29,7 +29,7 @@ def read_recipe(path: Path) -> dict[str, Any]:
     except OSError as error:
         raise RecipeError(f"recipe '{path}' cannot be read: {error.strerror}; check the file") from None
     except UnicodeDecodeError:
-        raise RecipeError(f"recipe '{path}' is no text; give a YAML or JSON file") from None
+        raise RecipeError(f"recipe '{path}' is not text; give a YAML or JSON file") from None
     return parse_recipe_text(text, path)
 
 
@@ -40,7 +40,7 @@ def parse_recipe_text(text: str, where: object) -> dict[str, Any]:
     try:
         data = yaml.safe_load(text)
     except yaml.YAMLError as error:
-        raise RecipeError(f"recipe '{where}' is no YAML or JSON: {_fault(error)}; correct it there") from None
+        raise RecipeError(f"recipe '{where}' is neither YAML nor JSON: {_fault(error)}; correct it there") from None
     if isinstance(data, dict) and isinstance(data.get("recipe"), dict):
         data = data["recipe"]
     if data is None:
@@ -60,8 +60,8 @@ def dump_recipe(recipe: Recipe) -> str:
 def _fault(error: Exception) -> str:
     """Return what a parser found and where, on one line."""
     mark = getattr(error, "problem_mark", None)
-    found = " ".join(str(getattr(error, "problem", None) or error).split())
-    return found if mark is None else f"line {mark.line + 1}, column {mark.column + 1}: {found}"
+    problem = " ".join(str(getattr(error, "problem", None) or error).split())
+    return problem if mark is None else f"line {mark.line + 1}, column {mark.column + 1}: {problem}"
 
 
 def _neighbour(path: Path) -> str:

@@ -88,8 +88,8 @@ def save(
             write_model(model, path, batch, streamed=streamed)
             files = batch.written
             for name, content in companions.items():
-                made = content if isinstance(content, bytes) else content(_measure(files, path))
-                batch.write(name, partial(_write_bytes, content=made))
+                data = content if isinstance(content, bytes) else content(_measure(files, path))
+                batch.write(name, partial(_write_bytes, content=data))
             batch.commit()
     except OSError as error:
         raise ModelError(f"'{path}' could not be saved: {_advice(error)}; nothing was changed") from error

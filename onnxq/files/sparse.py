@@ -60,7 +60,7 @@ def _has_sparse(graph: onnx.GraphProto | onnx.FunctionProto) -> bool:
 
 
 def _dense(sparse: onnx.SparseTensorProto, what: str) -> onnx.TensorProto:
-    """Return the tensor that `sparse` stands for (ONNX IR: values, and their indices in row-major order or by axis)."""
+    """Return the tensor that `sparse` represents (ONNX IR: values, and their indices in row-major order or by axis)."""
     import numpy as np
     import onnx
 

@@ -1,7 +1,7 @@
 """Accuracy levels of onnxruntime's MatMulNBits: what it does with what it multiplies.
 
 Numbers: https://github.com/microsoft/onnxruntime/blob/main/docs/ContribOperators.md, `accuracy_level` of MatMulNBits.
-Level 0, which stands for no level, leaves the choice to the runtime.
+Level 0, which means no level, leaves the choice to the runtime.
 """
 
 from __future__ import annotations

@@ -26,7 +26,7 @@ def parse_amount(value: object) -> object:
     try:
         number = float(share[1] if share else value)
     except ValueError:
-        raise ValueError(f"'{value}' is no amount; write 0.005, or 0.5% for a share of the float model's") from None
+        raise ValueError(f"'{value}' is not an amount; write 0.005, or 0.5% for a share of the float model's") from None
     if not math.isfinite(number) or number < 0:
         raise ValueError(f"an amount is a number of at least 0, not {value}")
     return f"{number:g}%" if share else number

@@ -18,7 +18,7 @@ class Costs:
         run_time_quantize: finding range and codes of an activation at run time, each element.
         run_time_output, run_time_node: of a product whose activation is quantized at run time: each output element, and
             once.
-        operators: operator without weights -> each output element in float and on codes.
+        operators: operator without weights -> each output element in float and quantized.
     """
 
     source: str
@@ -48,7 +48,7 @@ class CostTable:
     """What `onnxq targets --measure` keeps.
 
     Attributes:
-        target, processor, onnxruntime: what it holds for; other ones are measured anew.
+        target, processor, onnxruntime: what it holds for; others are measured again.
         costs: what plans go by. kernels: what they were drawn from, for people.
     """
 

@@ -1,4 +1,4 @@
-"""Diagnosis: how much of a model runs on codes, what does not and why, and what could go wrong."""
+"""Diagnosis: how much of a model is quantized, what does not and why, and what could go wrong."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from onnxq.types.plan import Reason
 class State(StrEnum):
     """Where an operator that holds or multiplies weights stands.
 
-    QUANTIZED: on codes already. POSSIBLE: in float, and the target has a kernel for it. FLOAT: in float, for a reason.
+    QUANTIZED: already. POSSIBLE: in float, and the target has a kernel for it. FLOAT: in float, for a reason.
     """
 
     QUANTIZED = "quantized"

@@ -11,7 +11,7 @@ class Format(StrEnum):
     QDQ: the float operator between DequantizeLinear and QuantizeLinear; parameters from calibration.
     QOPERATOR: the integer operator itself (QLinearConv ...); parameters from calibration.
     DYNAMIC: integer operator; weights quantized now, activations at run time.
-    WEIGHT_ONLY: weights on codes, the arithmetic in float.
+    WEIGHT_ONLY: weights quantized, the arithmetic in float.
     AUTO: one of the above, chosen from the model; stands in recipes, never in plans.
     """
 

@@ -128,13 +128,13 @@ class TensorPlan:
         params: scale and zero point of activations. None for weights and biases: those follow from their data
             (`method`), and for a bias from `scale_from`; and None for activations that are quantized at run time.
         method: weight method that turns data into codes, with its options ("rtn", "mse:importance=true").
-        features_from: tensors whose statistics the method goes by: the values that the weight multiplies, of all its
+        features_from: tensors whose statistics the method uses: the values that the weight multiplies, of all its
             readers. feature_axis: the weight's axis that their features lie along.
         pairs: what the codes of a weight must keep to after the method; None for nothing.
         scale_from: for a bias, the plan keys (activation, weight) whose scales' product is its scale.
         shares: plan key of the tensor whose parameters this one took over, None if its own.
         in_float: features of an activation, along its last axis, that stay in float, and those of the weights that
-            multiply it, along `feature_axis`; codes stand for zeros there. None for none.
+            multiply it, along `feature_axis`; codes represent zeros there. None for none.
         reason: where the parameters come from, in words.
     """
 
@@ -186,6 +186,6 @@ class Plan:
     equalizations: tuple[Equalization, ...] = ()
 
     @property
-    def goes_by_statistics(self) -> bool:
+    def uses_statistics(self) -> bool:
         """Whether weight methods need the statistics, and not just the plan made from them."""
         return any(tensor.features_from for tensor in self.tensors.values())

@@ -140,7 +140,7 @@ class Report:
             again without a guard. guard: what that did, None if there was none. warnings: of every stage, in order.
         versions: of everything that shaped the result. hashes: sha256 of source, output and calibration data.
         seconds: time taken by each stage. passes: what each pass changed and took.
-        search: every model that a search met, None if there was none.
+        search: every model that the search tried, None if there was none.
         calibration: samples seen, tensors observed, synthetic or not. coverage: by bytes and by operations.
         model: the quantized model, of the same kind as the input; not part of the JSON.
     """

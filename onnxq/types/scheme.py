@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 class QuantType(StrEnum):
     """A type to quantize to, by its ONNX name in lower case.
 
-    INT3 is no ONNX type: its codes -4..3 are stored as int4. The floating-point types have no zero point; FLOAT16
+    INT3 is not an ONNX type: its codes -4..3 are stored as int4. The floating-point types have no zero point; FLOAT16
     and BFLOAT16 have no scale either (it is 1).
     """
 
@@ -93,7 +93,7 @@ class PerTensor:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PerChannel:
-    """One scale for each index of `axis`; None stands for the operator's own output-channel axis."""
+    """One scale for each index of `axis`; None means the operator's own output-channel axis."""
 
     kind: Literal["per-channel"] = "per-channel"
     axis: int | None = None

@@ -1,4 +1,4 @@
-"""Searching: every model that a search met, and which it took; a part of the report."""
+"""Searching: every model that the search tried, and which it took; a part of the report."""
 
 from __future__ import annotations
 

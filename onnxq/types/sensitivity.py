@@ -34,7 +34,7 @@ class Effect:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TensorEffect:
-    """A float model in which one tensor alone is rounded to what its codes stand for.
+    """A float model in which one tensor alone is rounded to the values of its codes.
 
     Attributes:
         tensor: its name in the plan. role: activation or weight. scheme: in words. nodes: those that read or make it.

@@ -17,7 +17,7 @@ _GRANULARITIES = ("per-tensor", "per-channel", "per-token", "per-block(32)")
 
 
 def scalar(text: str) -> Scalar:
-    """Return the value that `text` stands for: true, false, a whole number, a decimal number, or a word."""
+    """Return the value that `text` says: true, false, a whole number, a decimal number, or a word."""
     if text in ("true", "false"):
         return text == "true"
     for kind in (int, float):
@@ -39,7 +39,7 @@ def method(text: str) -> dict[str, object]:
     for part in filter(None, (part.strip() for part in rest.split(","))):
         key, equals, value = part.partition("=")
         if not (key and equals and value):
-            raise ValueError(f"'{part}' is no option; write `{name}:option=value,...`")
+            raise ValueError(f"'{part}' is not an option; write `{name}:option=value,...`")
         options[key.strip()] = scalar(value.strip())
     return {"name": name.strip(), "options": options}
 
@@ -47,7 +47,7 @@ def method(text: str) -> dict[str, object]:
 def scheme(text: str) -> dict[str, object]:
     """Read the parts of a scheme, in any order: `uint8,asymmetric,per-channel`; other parts as `narrow=false`.
 
-    What follows `method=name:option=value` as `option=value`, and is no part of a scheme, is one more of its options.
+    What follows `method=name:option=value` as `option=value`, and is not part of a scheme, is one more of its options.
 
     Raises:
         ValueError: a word that is no part of a scheme, with the nearest that is, or a part given twice.

@@ -90,7 +90,7 @@ class TensorStatistics:
     Mean and mean square follow from the histogram (`onnxq.numerics.density`), to a part in some thousands.
 
     Attributes:
-        histogram: counts of the finite values that are no mask sentinels; None while there are none, or where
+        histogram: counts of the finite values that are not mask sentinels; None while there are none, or where
             extremes alone were asked for.
         minimum, maximum: their exact extremes; 0.0 while there are none.
         count: how many they are.

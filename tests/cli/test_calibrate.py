@@ -59,7 +59,7 @@ def test_an_existing_file_is_kept_without_force(folder):
 def test_sizes():
     assert parse_size("2GB") == 2_000_000_000
     assert parse_size("1000") == 1000
-    with pytest.raises(RecipeError, match="'2x' is no size"):
+    with pytest.raises(RecipeError, match="'2x' is not a size"):
         parse_size("2x")
 
 

@@ -200,7 +200,7 @@ class TestBadFiles:
     @pytest.mark.parametrize("content", [b"no model at all", bytes(1000), b"\xff" * 100, os.urandom(0) + b"\x08\x08"])
     def test_other_content(self, tmp_path, content):
         (tmp_path / "m.onnx").write_bytes(content)
-        assert "is no ONNX model" in refusal(tmp_path / "m.onnx")
+        assert "is not an ONNX model" in refusal(tmp_path / "m.onnx")
 
     @pytest.mark.parametrize(
         ("content", "advice"),

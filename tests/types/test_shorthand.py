@@ -61,7 +61,7 @@ def test_option_values_keep_their_kind() -> None:
         ({"activations": "int8,uint8"}, "'uint8' gives the dtype a second time"),
         ({"weights": "method=rtn,sweeps=3"}, "unknown key 'weights.sweeps'"),
         ({"weights": "int8,metod=rtn"}, "unknown key 'weights.metod'; did you mean 'method'"),
-        ({"calibrator": "percentile:99.9"}, "'99.9' is no option; write `percentile:option=value,...`"),
+        ({"calibrator": "percentile:99.9"}, "'99.9' is not an option; write `percentile:option=value,...`"),
         ({"activations": 3}, "activations: expected a mapping or its short form as text, found 3"),
         ({"placement": "fast"}, "placement: unknown value 'fast'; did you mean 'fastest'"),
         ({"samples": "ten"}, "samples: .* found 'ten'"),

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Protocol
 from onnxq.errors import CalibrationError
 from onnxq.tuning.draft import Draft, Make, keep
 from onnxq.tuning.regions import Group, regions, units
-from onnxq.types.guarding import Race, GuardStep
+from onnxq.types.guarding import GuardStep, Race
 from onnxq.types.recipe import Rule, with_rules
 
 if TYPE_CHECKING:

@@ -12,7 +12,7 @@ from onnxq.tuning.draft import Draft, Make, keep, refine
 from onnxq.tuning.guard.accuracy import ErrorGuard, Quality
 from onnxq.tuning.guard.faults import FaultGuard, Fidelity
 from onnxq.tuning.guard.latency import Measure, SpeedGuard
-from onnxq.types.guarding import Guarding, Race, GuardStep, Verdict
+from onnxq.types.guarding import Guarding, GuardStep, Race, Verdict
 from onnxq.types.recipe import Rule
 
 if TYPE_CHECKING:

@@ -166,10 +166,10 @@ def test_weighing_errors_makes_the_output_better():
     assert weighed.sqnr(optimize=True) > plain.sqnr(optimize=True) + 1
 
 
-def test_a_plan_that_goes_by_statistics_is_not_carried_out_without():
+def test_a_plan_that_uses_statistics_is_not_carried_out_without():
     model = model_from_text(text("y = MatMul (x, w)", "float[6,40] x", "float[6,48] y", "float[40,48] w"))
     plan = plan_for(model, {"x": _values(6, 40)}, format="weight-only", weights={"method": "spy"})
-    assert plan.goes_by_statistics
+    assert plan.uses_statistics
     for carry_out in (rewrite, simulate):
         with pytest.raises(Exception, match="statistics of 'x' that are not given") as caught:
             carry_out(model, plan)
