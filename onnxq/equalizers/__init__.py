@@ -1,4 +1,4 @@
-"""Equalizers: what makes a model easier to quantize without changing what it computes; numbers in, numbers out.
+"""Equalizers: methods that make a model easier to quantize without changing what it computes.
 
 An equalizer is a frozen dataclass whose fields are its options, registered by name, one file each:
 
@@ -10,9 +10,9 @@ An equalizer is a frozen dataclass whose fields are its options, registered by n
 
         def __call__(self, inputs: LinearInputs) -> Scales | str: ...
 
-`place` says what it is called with and what it returns; where a scale then goes in the graph is not its business
-(`onnxq.stages.equalize`). Text in place of a result says why nothing is to be done. `rank` is its place in the order
-that makes sense: what follows must not undo what came before.
+`place` says what it is called with and what it returns; `onnxq.stages.equalize` finds where a scale goes in the graph.
+Text in place of a result says why nothing is to be done. `rank` gives its place in the order: a later equalizer must
+not undo an earlier one.
 """
 
 from __future__ import annotations
@@ -35,11 +35,11 @@ Floats = npt.NDArray[np.float64]
 
 
 class Place(StrEnum):
-    """What an equalizer looks at.
+    """The numbers that an equalizer reads.
 
     INPUTS: the features of a tensor and the weights that they are multiplied with (`LinearInputs` -> `Scales`).
     RANGES: the channels between two layers, by the ranges of the weights on both sides (-> scales).
-    LOWEST: the channels between two layers with a Relu, by their lowest values (-> what to take off).
+    LOWEST: the channels between two layers with a Relu, by their lowest values (-> what to subtract).
     STREAM: the residual stream of a transformer (its width -> an orthogonal matrix).
     """
 
@@ -50,11 +50,13 @@ class Place(StrEnum):
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
-class Linear:
+class LinearWeight:
     """A weight of a linear layer.
 
     Attributes:
-        weight: float32. axis: the one that meets the features. scheme: how it will be quantized.
+        weight: float32.
+        axis: the one along which it multiplies the features.
+        scheme: how it will be quantized.
     """
 
     weight: npt.NDArray[np.float32]
@@ -68,17 +70,19 @@ class Linear:
         return features.reshape(shape)
 
     def per_feature(self, values: npt.NDArray[Any]) -> Floats:
-        """Return the sums of values of the weight's shape over all but the features' axis."""
+        """Return the sums of values of the weight's shape over all axes except the features'."""
         others = tuple(axis for axis in range(self.weight.ndim) if axis != self.axis % self.weight.ndim)
         return np.asarray(values.sum(axis=others, dtype=np.float64))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class LinearInputs:
-    """Features x that linear layers multiply, as calibration saw them, and the layers' weights.
+    """Features x that linear layers multiply, as observed in calibration, and the layers' weights.
 
     Attributes:
-        minimum, maximum: extremes of each feature. squares: E[x^2] of each. All float64, (features,).
+        minimum: lowest value of each feature, float64, (features,).
+        maximum: highest value of each feature, float64, (features,).
+        squares: E[x^2] of each feature, float64, (features,).
         activations: how the features will be quantized, None where they stay in float.
         layers: the weights; all of them read the same features.
     """
@@ -87,16 +91,18 @@ class LinearInputs:
     maximum: Floats
     squares: Floats
     activations: Scheme | None
-    layers: tuple[Linear, ...]
+    layers: tuple[LinearWeight, ...]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class Scales:
-    """Features are to be divided by `scale`, and the weights that meet them multiplied with it.
+    """Features are to be divided by `scale`, and the weights that multiply them are to be multiplied by it.
 
     Attributes:
-        scale: float64, (features,), finite and above 0. text: how it was found, in words.
-        before, after: expected squared error of the layers' outputs, relative to their mean square.
+        scale: float64, (features,), finite and above 0.
+        text: how it was chosen, in words.
+        before: expected squared error of the layers' outputs without it, relative to their mean square.
+        after: the same with it.
     """
 
     scale: Floats
@@ -106,7 +112,7 @@ class Scales:
 
 
 class Equalizer(Protocol):
-    """Finds what makes the numbers at one place easier to quantize; what it is called with, its `place` says."""
+    """Makes the numbers at one place easier to quantize; `place` says what it is called with."""
 
     place: ClassVar[Place]
     rank: ClassVar[int]
@@ -127,7 +133,8 @@ class RangeEqualizer(Equalizer, Protocol):
         """Return what to divide each channel by, float64, (channels,), finite and above 0.
 
         Args:
-            first: largest magnitude of the weights that compute each channel. second: of those that it meets.
+            first: largest magnitude of the weights that compute each channel.
+            second: largest magnitude of the weights that multiply it.
         """
         ...
 
@@ -136,10 +143,10 @@ class LowestEqualizer(Equalizer, Protocol):
     """One of Place.LOWEST."""
 
     def __call__(self, lowest: Floats) -> Floats:
-        """Return what to take off each channel, float64, (channels,), 0 or more.
+        """Return what to subtract from each channel, float64, (channels,), 0 or more.
 
         Args:
-            lowest: the lowest value of each channel that was seen in front of the Relu.
+            lowest: the lowest observed value of each channel in front of the Relu.
         """
         ...
 
@@ -148,7 +155,7 @@ class StreamEqualizer(Equalizer, Protocol):
     """One of Place.STREAM."""
 
     def __call__(self, width: int) -> Floats:
-        """Return the orthogonal matrix to turn the stream by, float64, (width, width)."""
+        """Return the orthogonal matrix to rotate the stream by, float64, (width, width)."""
         ...
 
 
@@ -168,14 +175,14 @@ def make_equalizers(choices: Sequence[EqualizerChoice]) -> tuple[Equalizer, ...]
     """Return the equalizers of a recipe, in its order.
 
     Raises:
-        RecipeError: as for `make_equalizer`; or an order in which one would undo what another did.
+        RecipeError: as for `make_equalizer`; or an order in which one would undo another.
     """
-    found = tuple(make_equalizer(choice) for choice in choices)
-    for number, (first, second) in enumerate(itertools.pairwise(found)):
+    result = tuple(make_equalizer(choice) for choice in choices)
+    for number, (first, second) in enumerate(itertools.pairwise(result)):
         one, two = choices[number].name, choices[number + 1].name
         if first.rank == second.rank:
             twice = "is there twice" if one == two else f"does what '{two}' does"
             raise RecipeError(f"equalize: '{one}' {twice}; take one of them")
         if first.rank > second.rank:
-            raise RecipeError(f"equalize: '{two}' must come before '{one}', or it would undo what that has found")
-    return found
+            raise RecipeError(f"equalize: '{two}' must come before '{one}', or it would undo it")
+    return result

@@ -14,7 +14,7 @@ from onnxq.numerics.blocks import from_groups, spread, to_groups
 
 # Scales that differ by more than this from feature to feature would leave float32's comfortable range.
 _WIDEST = 2.0**12
-# Scales are of so few bits that the order in which sums of squares were added up never shows in them.
+# Scales are of so few bits that the order in which squares were added never shows in them.
 _BITS = 12
 
 
@@ -37,7 +37,7 @@ def signal(inputs: LinearInputs) -> float:
 
 
 def activation_error(inputs: LinearInputs, scale: Floats) -> float:
-    """Return the sum over all outputs of the squared error that rounding the features leaves; 0 if they are not."""
+    """Return the sum over all outputs of the squared error of rounding the features; 0 where they stay float."""
     if inputs.activations is None:
         return 0.0
     low, high = float((inputs.minimum / scale).min()), float((inputs.maximum / scale).max())

@@ -1,4 +1,4 @@
-"""AWQ: weights that meet large features get finer codes."""
+"""AWQ: weights that multiply large features get finer codes."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from onnxq.errors import RecipeError
 @equalizers.register("awq")
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ActivationAware:
-    """Divide feature j by s_j = sqrt(E[x_j^2])^alpha and multiply the weights that it meets, before they are quantized.
+    """Divide feature j by s_j = sqrt(E[x_j^2])^alpha and multiply its weights by it, before they are quantized.
 
     Lin et al. 2023, arXiv 2306.00978, section 3.2, who take the mean magnitude for the root of the mean square. Of
-    `steps` values of alpha from 0 to 1, the one is taken that leaves the least error of the layers' outputs,
+    `steps` values of alpha from 0 to 1, the one is chosen that leaves the least error of the layers' outputs,
 
         sum_j  E[x_j^2] / s_j^2  sum_n (Q(s_j w_jn) - s_j w_jn)^2,
 

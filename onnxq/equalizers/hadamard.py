@@ -1,4 +1,4 @@
-"""Hadamard: the residual stream is turned so that no feature stands out."""
+"""Hadamard: the residual stream is rotated so that no feature is an outlier."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from onnxq.equalizers import Floats, Place, equalizers
 @equalizers.register("hadamard")
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Hadamard:
-    """Turn the residual stream by an orthogonal matrix: each feature becomes a sum of all, with random signs.
+    """Rotate the residual stream by an orthogonal matrix: each feature becomes a sum of all, with random signs.
 
-    What is large in one feature is spread over all (Ashkboos et al. 2024, QuaRot, arXiv 2404.00456, section 4.1; Liu
+    An outlier in one feature is spread over all (Ashkboos et al. 2024, QuaRot, arXiv 2404.00456, section 4.1; Liu
     et al. 2024, SpinQuant, arXiv 2405.16406, learn the matrix). RMSNorm without its gamma commutes with it, since
-    lengths stay; the weights on both sides take the matrix, so it costs nothing at run time but where the stream begins
-    and ends, if others read the embedding too.
+    lengths stay; the weights on both sides take the matrix, so it costs nothing at run time except where the stream
+    begins and ends, if others read the embedding too.
 
     The matrix is a Hadamard matrix for the part of the width that is a power of two, Kronecker a discrete cosine
     transform for the rest (576 = 64 x 9).

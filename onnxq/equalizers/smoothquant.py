@@ -17,12 +17,12 @@ from onnxq.errors import RecipeError
 class SmoothQuant:
     """Divide feature j by s_j = max|x_j|^alpha / max|w_j|^(1 - alpha) (Xiao et al. 2022, arXiv 2211.10438, eq. 4).
 
-    `alpha=auto` tries 21 values from 0 to 1, and takes the one with the least expected error of the layers' outputs,
+    `alpha=auto` tries 21 values from 0 to 1, and chooses the one with the least expected error of the layers' outputs,
 
         sum_l  d^2 / 12 |W_l|^2  +  sum_j E[x_j^2] / s_j^2  sum_n d_jn^2 / 12,
 
     d being the step between codes of the activations, d_jn that of the weights, both as they would be with s: rounding
-    errors are taken as uniform and uncorrelated. Where that is no less than without, by `gain`, nothing is done.
+    errors are taken as uniform and uncorrelated. Where that does not lower the error by `gain`, nothing is done.
 
     Attributes:
         alpha: how much moves into the weights: 0 evens out the weights, 1 the activations.

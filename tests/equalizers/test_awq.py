@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from onnxq.equalizers import Linear, LinearInputs, Scales, make_equalizer
+from onnxq.equalizers import LinearInputs, LinearWeight, Scales, make_equalizer
 from onnxq.errors import RecipeError
 from onnxq.numerics.affine import dequantize, params_from_range, quantize, weight_range
 from onnxq.types.recipe import Recipe
@@ -19,7 +19,7 @@ def _inputs(x, weight):
         maximum=x.max(axis=0),
         squares=np.square(x).mean(axis=0),
         activations=None,
-        layers=(Linear(weight=weight, axis=0, scheme=SCHEME),),
+        layers=(LinearWeight(weight=weight, axis=0, scheme=SCHEME),),
     )
 
 

@@ -4,7 +4,7 @@ import itertools
 
 import numpy as np
 import pytest
-from onnxq.equalizers import Linear, LinearInputs, Place, Scales, equalizers, make_equalizer
+from onnxq.equalizers import LinearInputs, LinearWeight, Place, Scales, equalizers, make_equalizer
 from onnxq.types.recipe import EqualizerChoice
 from onnxq.types.scheme import PerBlock, PerChannel, PerTensor, QuantType, Scheme
 
@@ -24,7 +24,7 @@ def _features(grain, seed=0):
         maximum=2 * spread,
         squares=spread**2 / 3,
         activations=CODES,
-        layers=tuple(Linear(weight=weight, axis=1, scheme=scheme) for weight in weights),
+        layers=tuple(LinearWeight(weight=weight, axis=1, scheme=scheme) for weight in weights),
     )
 
 

@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from onnxq.equalizers import Linear, LinearInputs, Scales, make_equalizer, make_equalizers
+from onnxq.equalizers import LinearInputs, LinearWeight, Scales, make_equalizer, make_equalizers
 from onnxq.errors import RecipeError
 from onnxq.types.recipe import Recipe
 from onnxq.types.scheme import PerChannel, QuantType, Scheme
@@ -15,7 +15,7 @@ def _inputs(x, *weights):
         maximum=np.maximum(x.max(axis=0), 0).astype(np.float64),
         squares=np.square(x, dtype=np.float64).mean(axis=0),
         activations=CODES,
-        layers=tuple(Linear(weight=weight, axis=0, scheme=WEIGHTS) for weight in weights),
+        layers=tuple(LinearWeight(weight=weight, axis=0, scheme=WEIGHTS) for weight in weights),
     )
 
 

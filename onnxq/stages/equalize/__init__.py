@@ -1,7 +1,7 @@
 """equalize: Model, data, recipe -> a Model that computes the same and is easier to quantize.
 
-It stands between prepare and calibrate: what it needs to know it observes itself, equalizer by equalizer, and the
-statistics that a plan goes by are those of the model that it leaves. The decisions are `Equalization` entries and the
+It runs between prepare and calibrate: it observes what it needs itself, equalizer by equalizer, and the statistics
+that a plan uses are those of the equalized model. The decisions are `Equalization` entries and the
 numbers that go with them; the passes of `onnxq.passes.equalize` carry them out.
 """
 
@@ -29,7 +29,7 @@ from onnxq.stages.calibrate import calibrate
 from onnxq.stages.equalize.absorb import absorb, absorbing
 from onnxq.stages.equalize.linear import scale_inputs, sites
 from onnxq.stages.equalize.pairs import level_ranges
-from onnxq.stages.equalize.stream import turn_streams
+from onnxq.stages.equalize.stream import rotate_streams
 from onnxq.targets import Target
 from onnxq.types.equalization import Equalization
 from onnxq.types.recipe import EqualizerChoice, Recipe
@@ -43,10 +43,12 @@ __all__ = ["Equalized", "equalize"]
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class Equalized:
-    """What came of the stage.
+    """The result of the stage.
 
     Attributes:
-        model: a copy of the one given. entries: what was done and what not, in order. records: of the passes.
+        model: a changed copy of the model.
+        entries: what was done and what not, in order.
+        records: of the passes.
     """
 
     model: ir.Model
@@ -60,8 +62,11 @@ def equalize(
     """Carry out the equalizers of a recipe, in its order.
 
     Args:
-        model: prepared. recipe, target: what will be quantized, and where it runs. source: calibration data, read once
-            for each equalizer that goes by it. progress: told what is going on.
+        model: prepared.
+        recipe: what will be quantized.
+        target: where it will run.
+        source: calibration data, read once for each equalizer that uses it.
+        progress: receives what is going on.
 
     Raises:
         RecipeError: an order that makes no sense, or a method that is not for what the recipe quantizes.
@@ -69,8 +74,8 @@ def equalize(
     """
     result = Equalized(model=model)
     for choice, equalizer in zip(recipe.equalize, make_equalizers(recipe.equalize), strict=True):
-        job = _Step(result.model, recipe, target, source, progress, choice)
-        result = _STEPS[equalizer.place](job, equalizer, result)
+        step = _Step(result.model, recipe, target, source, progress, choice)
+        result = _STEPS[equalizer.place](step, equalizer, result)
     return result
 
 
@@ -84,23 +89,25 @@ class _Step:
     choice: EqualizerChoice
 
     def observe(self, axes: Mapping[str, int]) -> dict[str, ChannelStatistics | None]:
-        """Return what was seen of each index of the axes given, by tensor."""
+        """Return the statistics of each index of the given axes, by tensor."""
         if not axes:
             return {}
         if not self.source.repeatable:
             message = "equalizing reads the calibration data more than once"
             raise CalibrationError(f"{message}; give a list, a file or a function that returns an iterator")
-        seen = calibrate(self.model, axes, self.source, channel_axes=axes, histograms=False, progress=self.progress)
-        return {name: each.channels for name, each in seen.tensors.items()}
+        statistics = calibrate(
+            self.model, axes, self.source, channel_axes=axes, histograms=False, progress=self.progress
+        )
+        return {name: each.channels for name, each in statistics.tensors.items()}
 
 
 def _inputs(step: _Step, equalizer: Equalizer, before: Equalized) -> Equalized:
     weight_only = bool(getattr(equalizer, "weight_only", False))
-    found = sites(step.model, step.recipe, step.target, weight_only=weight_only, method=step.choice.name)
-    channels = step.observe({site.value.name: -1 for site in found if not site.why and site.value.name})
+    places = sites(step.model, step.recipe, step.target, weight_only=weight_only, method=step.choice.name)
+    channels = step.observe({site.value.name: -1 for site in places if not site.why and site.value.name})
     scaled = scale_inputs(
         cast(InputEqualizer, equalizer),
-        found,
+        places,
         channels,
         method=str(step.choice),
         insert=bool(getattr(equalizer, "insert", True)),
@@ -114,14 +121,14 @@ def _ranges(step: _Step, equalizer: Equalizer, before: Equalized) -> Equalized:
 
 
 def _lowest(step: _Step, equalizer: Equalizer, before: Equalized) -> Equalized:
-    found = absorbing(step.model)
-    channels = step.observe({each.tensor: each.axis for each in found if not each.why})
-    changes, entries = absorb(found, channels, cast(LowestEqualizer, equalizer), method=str(step.choice))
+    relus = absorbing(step.model)
+    channels = step.observe({each.tensor: each.axis for each in relus if not each.why})
+    changes, entries = absorb(relus, channels, cast(LowestEqualizer, equalizer), method=str(step.choice))
     return _carried_out(step, changes, entries, before)
 
 
 def _stream(step: _Step, equalizer: Equalizer, before: Equalized) -> Equalized:
-    changes, entries = turn_streams(step.model, cast(StreamEqualizer, equalizer), method=str(step.choice))
+    changes, entries = rotate_streams(step.model, cast(StreamEqualizer, equalizer), method=str(step.choice))
     return _carried_out(step, changes, entries, before)
 
 

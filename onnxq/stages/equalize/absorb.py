@@ -27,13 +27,17 @@ _LAYERS = frozenset({"Conv", "Gemm", "MatMul"})
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
-class Absorbing:
+class AbsorbingRelu:
     """A Relu between two layers with biases.
 
     Attributes:
-        name: of the second layer. tensor: what the Relu reads. axis: of its channels. first, second: names of the
-            biases. weight: of the second layer, as matrix [channels, outputs]. why: what forbids it, "" if
-            nothing does.
+        name: of the second layer.
+        tensor: the input of the Relu.
+        axis: of its channels.
+        first: name of the first layer's bias.
+        second: name of the second layer's bias.
+        weight: of the second layer, as matrix [channels, outputs].
+        why: what forbids absorbing the bias; empty if nothing.
     """
 
     name: str
@@ -45,20 +49,20 @@ class Absorbing:
     why: str = ""
 
 
-def absorbing(model: ir.Model) -> tuple[Absorbing, ...]:
-    """Return every layer of the main graph behind a Relu, and whether its bias could take what the Relu never cuts."""
-    found = []
+def absorbing(model: ir.Model) -> tuple[AbsorbingRelu, ...]:
+    """Return every layer of the main graph behind a Relu, and whether its bias can absorb what the Relu never cuts."""
+    relus = []
     for name, node in top_level(model):
         source = node.inputs[0] if node.inputs else None
         relu = None if source is None else source.producer()
         if node.op_type in _LAYERS and not node.domain and relu is not None and relu.op_type == "Relu":
-            found.append(_absorbing(name, node, relu))
-    return tuple(found)
+            relus.append(_absorbing(name, node, relu))
+    return tuple(relus)
 
 
-def _absorbing(name: str, node: ir.Node, relu: ir.Node) -> Absorbing:
-    def refused(why: str) -> Absorbing:
-        return Absorbing(name=name, tensor=tensor, why=why)
+def _absorbing(name: str, node: ir.Node, relu: ir.Node) -> AbsorbingRelu:
+    def refused(why: str) -> AbsorbingRelu:
+        return AbsorbingRelu(name=name, tensor=tensor, why=why)
 
     value, source = relu.outputs[0], relu.inputs[0]
     tensor = name_of(source)
@@ -72,31 +76,32 @@ def _absorbing(name: str, node: ir.Node, relu: ir.Node) -> Absorbing:
         if any(pads) or node.attributes.get_string("auto_pad", "NOTSET") not in ("NOTSET", "VALID"):
             return refused(f"'{name}' pads its input with zeros, which would have to be below zero then")
         if node.attributes.get_int("group", 1) != 1:
-            return refused(f"the weight of '{name}' lies group by group")
-    held = constant_array(node.inputs[1])
-    if held is None or held.ndim < 2 or (node.op_type != "Conv" and held.ndim != 2):
-        return refused(f"the weight of '{name}' is no constant matrix")
+            return refused(f"the weight of '{name}' is split into groups")
+    weight = constant_array(node.inputs[1])
+    if weight is None or weight.ndim < 2 or (node.op_type != "Conv" and weight.ndim != 2):
+        return refused(f"the weight of '{name}' is not a constant matrix")
     first, second = _bias_of(source.producer(), relu), _bias_of(node, None)
     if first is None or second is None:
         return refused(f"{'the layer before' if first is None else repr(name)} has no bias of its own")
-    turned = node.op_type == "Conv" or bool(node.attributes.get_int("transB", 0))
-    matrix = held.astype(np.float64)
+    transposed = node.op_type == "Conv" or bool(node.attributes.get_int("transB", 0))
+    matrix = weight.astype(np.float64)
     matrix = matrix.reshape(*matrix.shape[:2], -1).sum(axis=2) if node.op_type == "Conv" else matrix
-    return Absorbing(
+    return AbsorbingRelu(
         name=name,
         tensor=tensor,
         axis=1 if node.op_type == "Conv" else -1,
         first=first,
         second=second,
-        weight=matrix.T if turned else matrix,
+        weight=matrix.T if transposed else matrix,
     )
 
 
 def _bias_of(node: ir.Node | None, reader: ir.Node | None) -> str | None:
-    """Return the bias that a layer, or the Add behind its product, adds; None where there is none of its own.
+    """Return the name of the bias that a layer, or the Add behind its product, adds; None if it has none of its own.
 
     Args:
-        node: the layer, or that Add. reader: the only node that may read the sum; None: any.
+        node: the layer, or that Add.
+        reader: the only node that may read the sum; None for any.
     """
     if node is None or node.domain:
         return None
@@ -109,7 +114,7 @@ def _bias_of(node: ir.Node | None, reader: ir.Node | None) -> str | None:
     if reader is not None and (result.is_graph_output() or any(each is not reader for each in result.consumers())):
         return None
     if node.op_type == "Gemm" and any(node.attributes.get_float(name, 1.0) != 1.0 for name in ("alpha", "beta")):
-        return None  # preparation leaves none of these, but a pipeline of one's own may
+        return None  # preparation removes these, a custom pipeline may not
     if node.op_type in ("Conv", "Gemm"):
         slots = [2] if len(node.inputs) > 2 and node.inputs[2] is not None else []
     elif node.op_type == "Add":
@@ -126,20 +131,20 @@ def _bias_of(node: ir.Node | None, reader: ir.Node | None) -> str | None:
 
 
 def absorb(
-    found: tuple[Absorbing, ...],
+    relus: tuple[AbsorbingRelu, ...],
     channels: Mapping[str, ChannelStatistics | None],
     equalizer: LowestEqualizer,
     *,
     method: str,
 ) -> tuple[Rescaling, list[Equalization]]:
-    """Let an equalizer say what to take off in front of each Relu, and put it into the bias behind."""
+    """Let an equalizer choose what to subtract in front of each Relu, and add it to the bias behind."""
     addends: dict[str, Floats] = {}
     entries = []
-    for each in found:
-        seen = channels.get(each.tensor)
+    for each in relus:
+        observed = channels.get(each.tensor)
         shift = None
-        if not each.why and seen is not None and each.weight is not None and seen.count.all():
-            shift = equalizer(seen.minimum)
+        if not each.why and observed is not None and each.weight is not None and observed.count.all():
+            shift = equalizer(observed.minimum)
         taken = shift is not None and bool(shift.any())
         text = each.why or "no channel stays above 0"
         if taken and shift is not None and each.weight is not None:

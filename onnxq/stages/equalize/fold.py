@@ -32,7 +32,7 @@ _SHAPES = frozenset({"Flatten", "Reshape", "Squeeze", "Unsqueeze"})
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class Folded:
-    """Constants to multiply, by name, each with what broadcasts to it; and the node that takes the scale in words."""
+    """Constants to multiply, by name, each with a factor that broadcasts to it; and the node that takes the scale."""
 
     factors: dict[str, Floats]
     into: str
@@ -42,10 +42,11 @@ Answer: TypeAlias = Folded | str
 
 
 def fold(value: ir.Value, factor: Floats, readers: Collection[ir.Node]) -> Answer:
-    """Return what makes `value` come out multiplied with `factor`, or in words why nothing does.
+    """Return the constants to scale so that `value` is multiplied by `factor`, or in words why there are none.
 
     Args:
-        value: a tensor of the main graph. factor: above 0, of as many axes as `value`, 1 where it is all the same.
+        value: a tensor of the main graph.
+        factor: above 0, of as many axes as `value`; of extent 1 where it is constant.
         readers: the nodes that expect the scaled tensor; nothing else may read it.
     """
     if value.is_graph_output():
@@ -80,7 +81,7 @@ def _matmul(node: ir.Node, factor: Floats) -> Answer:
     rank = len(second.shape)
     if second.is_initializer():
         if rank != 2 or factor.shape[-1] != factor.size:
-            return f"the scale is no scale of the columns of '{second.name}'"
+            return f"the scale does not lie along the columns of '{second.name}'"
         return _constants(node, {1: factor.reshape(1, -1)})
     extra = factor.ndim - rank
     cut: Floats | None = factor.reshape(factor.shape[extra:]) if extra >= 0 and _ones(factor.shape[:extra]) else None
@@ -91,17 +92,17 @@ def _matmul(node: ir.Node, factor: Floats) -> Answer:
 
 def _gemm(node: ir.Node, factor: Floats) -> Answer:
     if factor.shape[-1] != factor.size:
-        return f"the scale is no scale of the columns of '{node.name}'"
-    turned = node.attributes.get_int("transB", 0)
-    factors = {1: factor.reshape(-1, 1) if turned else factor.reshape(1, -1)}
+        return f"the scale does not lie along the columns of '{node.name}'"
+    transposed = node.attributes.get_int("transB", 0)
+    factors = {1: factor.reshape(-1, 1) if transposed else factor.reshape(1, -1)}
     return _constants(node, factors | ({2: factor.ravel()} if _filled(node, 2) else {}))
 
 
 def _conv(node: ir.Node, factor: Floats) -> Answer:
     if factor.ndim < 3 or factor.shape[1] != factor.size:
-        return f"the scale is no scale of the channels of '{node.name}'"
+        return f"the scale does not lie along the channels of '{node.name}'"
     if node.op_type == "ConvTranspose" and node.attributes.get_int("group", 1) != 1:
-        return f"the weight of '{node.name}' lies group by group"
+        return f"the weight of '{node.name}' is split into groups"
     shape = [1] * factor.ndim
     shape[1 if node.op_type == "ConvTranspose" else 0] = -1
     return _constants(node, {1: factor.reshape(shape)} | ({2: factor.ravel()} if _filled(node, 2) else {}))
@@ -118,7 +119,7 @@ def _window(node: ir.Node, factor: Floats) -> Answer:
 
 
 def _mul(node: ir.Node, factor: Floats) -> Answer:
-    """A product takes the scale on one side: a constant of the channels, or else what computes the other side."""
+    """Scale one side of a product: a constant of the channels, or else what computes the other side."""
     constants = [slot for slot in (0, 1) if _is_initializer(node, slot)]
     if node.op_type == "Div":
         constants = []
@@ -151,7 +152,7 @@ def _transpose(node: ir.Node, factor: Floats) -> Answer:
 
 
 def _reshape(node: ir.Node, factor: Floats) -> Answer:
-    """Rows stay rows: where trailing axes of both forms hold the same number of elements, those lie alike."""
+    """Follow a reshape: where trailing axes of both shapes hold equally many elements, those are in the same order."""
     source, result = node.inputs[0], node.outputs[0]
     assert result.shape is not None
     if source is None or source.shape is None:
@@ -159,23 +160,23 @@ def _reshape(node: ir.Node, factor: Floats) -> Answer:
     first = next((axis for axis, extent in enumerate(factor.shape) if extent != 1), factor.ndim)
     behind = [extent for extent in result.shape[first:] if isinstance(extent, int)]
     if len(behind) != factor.ndim - first:
-        return f"the extents that '{node.name}' gives are not known"
+        return f"the extents that '{node.name}' returns are not known"
     wanted = math.prod(behind)
     spread = np.broadcast_to(factor.reshape(factor.shape[first:]), behind)
-    held: list[int] = []
+    extents: list[int] = []
     for extent in reversed(source.shape):
-        if math.prod(held) == wanted and (wanted > 1 or held):
+        if math.prod(extents) == wanted and (wanted > 1 or extents):
             break
         if not isinstance(extent, int):
             return f"the extents that '{node.name}' reads are not known"
-        held.insert(0, extent)
-    if math.prod(held) != wanted:
+        extents.insert(0, extent)
+    if math.prod(extents) != wanted:
         return f"'{node.name}' joins the scaled axis with others"
-    turned = spread.reshape(held)
-    for axis in range(len(held)):  # back to 1 where it is all the same
-        first_of_axis = turned.take([0], axis=axis)
-        turned = first_of_axis if (turned == first_of_axis).all() else turned
-    return _upstream(node, 0, turned.reshape([1] * (len(source.shape) - len(held)) + list(turned.shape)))
+    reshaped = spread.reshape(extents)
+    for axis in range(len(extents)):  # back to extent 1 where it is constant
+        first_of_axis = reshaped.take([0], axis=axis)
+        reshaped = first_of_axis if (reshaped == first_of_axis).all() else reshaped
+    return _upstream(node, 0, reshaped.reshape([1] * (len(source.shape) - len(extents)) + list(reshaped.shape)))
 
 
 def _upstream(node: ir.Node, slot: int, factor: Floats) -> Answer:
@@ -186,7 +187,7 @@ def _upstream(node: ir.Node, slot: int, factor: Floats) -> Answer:
 
 
 def _constants(node: ir.Node, factors: dict[int, Floats]) -> Answer:
-    found = {}
+    scaled = {}
     for slot, factor in factors.items():
         value = node.inputs[slot]
         why = own_constant(value, [node])
@@ -194,14 +195,14 @@ def _constants(node: ir.Node, factors: dict[int, Floats]) -> Answer:
             return why or f"'{node.name}' lacks an input"
         if np.broadcast_shapes(tuple(value.shape.numpy()), factor.shape) != tuple(value.shape.numpy()):
             return f"'{value.name}' is one number for several channels"
-        found[value.name or ""] = factor
-    return Folded(factors=found, into=f"{node.op_type} '{node.name}'")
+        scaled[value.name or ""] = factor
+    return Folded(factors=scaled, into=f"{node.op_type} '{node.name}'")
 
 
 def own_constant(value: ir.Value | None, readers: Collection[ir.Node]) -> str | None:
-    """Return in words why a value is no constant that belongs to some nodes alone; None if it is."""
+    """Return in words why a value is not a constant that only some nodes read; None if it is one."""
     if value is None or not value.is_initializer() or value.is_graph_input() or value.const_value is None:
-        return f"'{'' if value is None else value.name}' is no constant"
+        return f"'{'' if value is None else value.name}' is not a constant"
     other = next((node for node in value.consumers() if node not in readers), None)
     if other is not None or value.is_graph_output():
         return f"'{value.name}' is read by '{'the caller' if other is None else other.name or other.op_type}' too"

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from onnxq.equalizers import InputEqualizer, Linear, LinearInputs, Scales
+from onnxq.equalizers import InputEqualizer, LinearInputs, LinearWeight, Scales
 from onnxq.errors import RecipeError
 from onnxq.passes.equalize.rescale import Inserted, Rescaling
 from onnxq.stages.equalize.fold import Folded, fold, own_constant
@@ -30,8 +30,9 @@ class Site:
     """A tensor and the linear layers that are to be quantized and read it.
 
     Attributes:
-        value: the tensor; its features lie along the last axis. layers: them. why: what forbids any scale, "" if
-            nothing does.
+        value: the tensor; its features lie along the last axis.
+        layers: the layers.
+        why: what forbids any scale; empty if nothing.
     """
 
     value: ir.Value
@@ -46,16 +47,19 @@ class Site:
 
 @dataclass(kw_only=True, slots=True)
 class Scaled:
-    """What came of an equalizer of inputs at all sites."""
+    """The result of an equalizer of inputs at all sites."""
 
     rescaling: Rescaling
     entries: list[Equalization] = field(default_factory=list)
 
 
 def sites(model: ir.Model, recipe: Recipe, target: Target, *, weight_only: bool, method: str) -> tuple[Site, ...]:
-    """Return where scales may go: layers of the main graph with weights that are theirs and will be on codes.
+    """Return where scales may go: layers of the main graph whose weights are their own and will be quantized.
 
     Args:
+        model: prepared.
+        recipe: what will be quantized.
+        target: where it will run.
         weight_only: look at layers whose inputs stay in float, or at those whose inputs are quantized too.
         method: for messages.
 
@@ -81,9 +85,9 @@ def _why_not(layers: list[Candidate]) -> str:
     for layer in layers:
         weight = layer.node.inputs[1]
         if weight is None or weight.shape is None or len(weight.shape) != 2:
-            return f"the weight of '{layer.name}' is no matrix"
+            return f"the weight of '{layer.name}' is not a matrix"
         if layer.node.attributes.get_int("transA", 0):
-            return f"'{layer.name}' turns its input"
+            return f"'{layer.name}' transposes its input"
         why = own_constant(weight, [each.node for each in layers])
         if why is not None:
             return why
@@ -92,7 +96,7 @@ def _why_not(layers: list[Candidate]) -> str:
 
 def scale_inputs(
     equalizer: InputEqualizer,
-    found: tuple[Site, ...],
+    places: tuple[Site, ...],
     channels: Mapping[str, ChannelStatistics | None],
     *,
     method: str,
@@ -101,19 +105,22 @@ def scale_inputs(
     """Let an equalizer decide on each site, and find a place for its scales.
 
     Args:
-        equalizer: of inputs. found: the sites. channels: what was observed, by tensor. method: for the record.
+        equalizer: of inputs.
+        places: the sites.
+        channels: statistics of the features, by tensor.
+        method: for the record.
         insert: allow a Mul where nothing upstream takes the scale.
     """
     factors: dict[str, np.ndarray] = {}
     inserted: list[Inserted] = []
     result = Scaled(rescaling=Rescaling(factors=factors, inserted=inserted))
-    for site in found:
+    for site in places:
         name = site.value.name or ""
-        seen = channels.get(name)
-        why = site.why or ("no data ever reached it" if seen is None or not seen.count.any() else "")
+        observed = channels.get(name)
+        why = site.why or ("no data ever reached it" if observed is None or not observed.count.any() else "")
         answer: Scales | str = why
-        if not why and seen is not None:
-            answer = equalizer(_inputs(site, seen))
+        if not why and observed is not None:
+            answer = equalizer(_inputs(site, observed))
         if isinstance(answer, str):
             result.entries.append(Equalization(method=method, tensor=name, nodes=site.nodes, taken=False, text=answer))
             continue
@@ -145,33 +152,33 @@ def scale_inputs(
 
 
 def _merge(factors: dict[str, np.ndarray], more: Mapping[str, np.ndarray]) -> None:
-    """A constant may take one scale for its rows and another one for its columns."""
+    """Combine factors: a constant may take one scale for its rows and another one for its columns."""
     for name, factor in more.items():
         factors[name] = factors[name] * factor if name in factors else factor
 
 
 def _weights(site: Site, scale: np.ndarray) -> dict[str, np.ndarray]:
-    found = {}
+    factors = {}
     for layer in site.layers:
         weight = layer.node.inputs[1]
         assert weight is not None
-        found[weight.name or ""] = scale.reshape((1, -1) if _axis(layer) else (-1, 1))
-    return found
+        factors[weight.name or ""] = scale.reshape((1, -1) if _axis(layer) else (-1, 1))
+    return factors
 
 
-def _inputs(site: Site, seen: ChannelStatistics) -> LinearInputs:
+def _inputs(site: Site, observed: ChannelStatistics) -> LinearInputs:
     first = site.layers[0].wish
     return LinearInputs(
-        minimum=np.minimum(seen.minimum, 0.0),
-        maximum=np.maximum(seen.maximum, 0.0),
-        squares=seen.sum_squares / np.maximum(seen.count, 1),
+        minimum=np.minimum(observed.minimum, 0.0),
+        maximum=np.maximum(observed.maximum, 0.0),
+        squares=observed.sum_squares / np.maximum(observed.count, 1),
         activations=None if first.format is Format.WEIGHT_ONLY else _row(first.activations),
         layers=tuple(_linear(layer) for layer in _once(site.layers)),
     )
 
 
 def _row(scheme: Scheme) -> Scheme:
-    """Take the scale of all rows for those that each row finds for itself: their spread over features is the same."""
+    """Return one scale for all rows in place of one for each: their spread over features is the same."""
     return replace(scheme, granularity=PerTensor()) if isinstance(scheme.granularity, PerToken) else scheme
 
 
@@ -188,9 +195,9 @@ def _axis(layer: Candidate) -> int:
     return layer.fact.reduction_axis(layer.node, 2)
 
 
-def _linear(layer: Candidate) -> Linear:
+def _linear(layer: Candidate) -> LinearWeight:
     weight = layer.node.inputs[1]
     assert weight is not None
     assert weight.const_value is not None
     scheme = with_axis(layer.wish.weights, layer.node, layer.fact, 2)
-    return Linear(weight=weight.const_value.numpy(), axis=_axis(layer), scheme=scheme)
+    return LinearWeight(weight=weight.const_value.numpy(), axis=_axis(layer), scheme=scheme)

@@ -32,10 +32,14 @@ class LayerPair:
     """Channels that one layer computes and the next one reads, with nothing but scale-keeping operators between.
 
     Attributes:
-        name: of the second layer. tensor: its input. channels: how many.
+        name: of the second layer.
+        tensor: its input.
+        channels: how many.
         first: weights that compute the channels, by name, and for each element of their factor's shape the channel.
-        others: further constants that take the same scale (biases). weight: name of the second layer's weight.
-        second: for each element of its input axis the channel. into: the first layer in words.
+        others: further constants that take the same scale (biases).
+        weight: name of the second layer's weight.
+        second: for each element of its input axis the channel.
+        into: the first layer in words.
     """
 
     name: str
@@ -58,7 +62,7 @@ class LayerPair:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class UnpairedLayer:
-    """A layer with none before it that scales could pass between, and why."""
+    """A layer without a layer before it that could take its scales, and why."""
 
     name: str
     tensor: str
@@ -83,19 +87,19 @@ def _pair(name: str, node: ir.Node) -> LayerPair | UnpairedLayer:
     second = _reading(node, channels)
     if second is None:
         return UnpairedLayer(
-            name=name, tensor=tensor, why=f"the weight of '{name}' lies group by group, or is no matrix"
+            name=name, tensor=tensor, why=f"the weight of '{name}' is split into groups, or is not a matrix"
         )
     shape = [1] * len(value.shape)
     shape[axis] = -1
-    # Numbers in place of scales: where they come out, there the channels are.
-    found = fold(value, np.arange(1.0, channels + 1).reshape(shape), [node])
-    if not isinstance(found, Folded):
-        return UnpairedLayer(name=name, tensor=tensor, why=found)
-    places = {each: factor.round().astype(np.intp) - 1 for each, factor in found.factors.items()}
-    held = _initializers(node)
-    weights = {each: place for each, place in places.items() if len(held[each].shape or ()) > 1}
+    # Channel numbers in place of scales show where each channel is computed.
+    folded = fold(value, np.arange(1.0, channels + 1).reshape(shape), [node])
+    if not isinstance(folded, Folded):
+        return UnpairedLayer(name=name, tensor=tensor, why=folded)
+    places = {each: factor.round().astype(np.intp) - 1 for each, factor in folded.factors.items()}
+    initializers = _initializers(node)
+    weights = {each: place for each, place in places.items() if len(initializers[each].shape or ()) > 1}
     if not weights:
-        return UnpairedLayer(name=name, tensor=tensor, why=f"no weights compute its input, but {found.into}")
+        return UnpairedLayer(name=name, tensor=tensor, why=f"no weights compute its input, but {folded.into}")
     return LayerPair(
         name=name,
         tensor=tensor,
@@ -104,7 +108,7 @@ def _pair(name: str, node: ir.Node) -> LayerPair | UnpairedLayer:
         others={each: place for each, place in places.items() if each not in weights},
         weight=weight.name or "",
         second=second,
-        into=found.into,
+        into=folded.into,
     )
 
 
@@ -117,7 +121,7 @@ def _initializers(node: ir.Node) -> Mapping[str, ir.Value]:
 
 
 def _reading(node: ir.Node, channels: int) -> Places | None:
-    """Return for each element of the weight's input axis the channel that it meets; None where it is not so simple."""
+    """Return for each element of the weight's input axis the channel that it multiplies; None if not so simple."""
     weight = node.inputs[1]
     if weight is None or weight.shape is None or not weight.shape.is_static():
         return None
@@ -131,17 +135,17 @@ def _reading(node: ir.Node, channels: int) -> Places | None:
         if group == channels and shape[1] == 1:
             return np.repeat(every, shape[0] // channels).reshape(-1, 1, *behind)
         return None
-    turned_input: int = node.attributes.get_int("transA", 0)
-    turned: int = node.attributes.get_int("transB", 0)
-    if len(shape) != 2 or turned_input:
+    transposed_input: int = node.attributes.get_int("transA", 0)
+    transposed: int = node.attributes.get_int("transB", 0)
+    if len(shape) != 2 or transposed_input:
         return None
-    return every.reshape([1, -1] if turned else [-1, 1])
+    return every.reshape([1, -1] if transposed else [-1, 1])
 
 
 def level_ranges(model: ir.Model, equalizer: RangeEqualizer, *, method: str) -> tuple[Rescaling, list[Equalization]]:
-    """Scale the channels of all pairs in turn, again and again, until nothing moves any more."""
-    found = pairs(model)
-    able = [pair for pair in found if isinstance(pair, LayerPair)]
+    """Scale the channels of all pairs in turn, repeatedly, until the scales stop changing."""
+    layers = pairs(model)
+    able = [pair for pair in layers if isinstance(pair, LayerPair)]
     arrays: dict[str, Floats] = {}
     for each in dict.fromkeys(name for pair in able for name in (*pair.first, pair.weight)):
         tensor = model.graph.initializers[each].const_value
@@ -167,14 +171,14 @@ def level_ranges(model: ir.Model, equalizer: RangeEqualizer, *, method: str) -> 
             factors[each] = factors.get(each, 1.0) / pair.on_first(scale, each)
         factors[pair.weight] = factors.get(pair.weight, 1.0) * pair.on_second(scale)
     scales = {pair.name: scale for pair, scale in zip(able, total, strict=True)}
-    return Rescaling(factors=factors), [_entry(pair, method, scales.get(pair.name)) for pair in found]
+    return Rescaling(factors=factors), [_entry(pair, method, scales.get(pair.name)) for pair in layers]
 
 
 def _peaks(array: Floats, place: Places, pair: LayerPair) -> Floats:
     """Return the largest value of each channel."""
-    found = np.zeros(pair.channels)
-    np.maximum.at(found, np.broadcast_to(place, array.shape).ravel(), array.ravel())
-    return found
+    peaks = np.zeros(pair.channels)
+    np.maximum.at(peaks, np.broadcast_to(place, array.shape).ravel(), array.ravel())
+    return peaks
 
 
 def _entry(pair: LayerPair | UnpairedLayer, method: str, scale: Floats | None) -> Equalization:

@@ -70,7 +70,7 @@ def test_a_decoder_computes_the_same_with_its_stream_turned(decoder, data, passe
     (entry,) = entries
     assert entry.taken
     norms, writers, products = taken
-    assert f"{norms} norms and {writers} constants that write to it took the turn; {products} products" in entry.text
+    assert f"{norms} norms and {writers} constants that write to it were rotated; {products} products" in entry.text
     for feeds in data[:2]:
         for optimize in (False, True):
             expected = run_model(before, feeds, optimize=False)["logits"]
