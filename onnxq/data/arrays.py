@@ -25,7 +25,11 @@ class StoredArray:
 
     Attributes:
         key: its name in an .npz, "" for an .npy.
-        shape, dtype: as stored.
+        shape: as stored.
+        dtype: as stored.
+        place: file and array, for messages.
+        stream: where its values begin.
+        fortran: whether the first axis is the fastest.
     """
 
     key: str
@@ -36,7 +40,7 @@ class StoredArray:
     fortran: bool
 
     def read(self) -> npt.NDArray[Any]:
-        """Return the whole array; only before any `next_rows`."""
+        """Return the whole array; only before any `rows`."""
         flat = self._take(int(np.prod(self.shape, dtype=np.int64)))
         return flat.reshape(self.shape[::-1]).T if self.fortran else flat.reshape(self.shape)
 
@@ -96,7 +100,7 @@ def file_digest(digest: Any, path: Path) -> None:
 
 
 def files_digest(paths: list[Path]) -> str:
-    """Return the sha256, as hex digits, of the names and bytes of some files; of the bytes alone if it is one file."""
+    """Return the sha256, as hex digits, of the names and bytes of some files; of the bytes alone for one file."""
     digest = hashlib.sha256()
     for path in paths:
         if len(paths) > 1:
@@ -119,4 +123,4 @@ def _header(key: str, stream: IO[bytes], place: str) -> StoredArray:
 
 
 def _damaged(place: str, why: object) -> CalibrationError:
-    return CalibrationError(f"cannot read {place}: {why}; the file is damaged or no .npz/.npy, save it again")
+    return CalibrationError(f"cannot read {place}: {why}; the file is damaged or not an .npz or .npy; save it again")

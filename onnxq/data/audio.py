@@ -25,7 +25,7 @@ class WaveOptions:
     Attributes:
         frame: values of a sample; 0 for the model's fixed length, or else the whole file.
         hop: distance of frames; 0 for `frame`, so that they neither overlap nor leave out anything.
-        rate: sampling rate that files must have, in Hz; 0 for any. Files are never resampled.
+        rate: required sampling rate of the files, in Hz; 0 for any. Files are never resampled.
     """
 
     frame: int = 0

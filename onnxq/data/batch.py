@@ -1,4 +1,4 @@
-"""One batch, checked against the model's signature before it is used: a message can then say what is wrong with it."""
+"""One batch, checked against the model's signature before it is used, so that messages can say what is wrong."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from onnxq.errors import CalibrationError, nearest
 
 Array: TypeAlias = npt.NDArray[Any]
 LABELS = "labels"
-"""Key of an .npz that holds what is expected of the samples, where the model has no input of that name."""
+"""Key of an .npz that holds the expected results, where the model has no input of that name."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Batch:
-    """What one run of the model is fed with.
+    """The inputs of one run of the model.
 
     Attributes:
         feeds: an array for every input, of its dtype.
         where: which batch of which source, for messages.
         samples: how many samples it holds; 1 where the model has no batch axis.
-        labels: what is expected of them, (samples, ...); None if the data does not say.
+        labels: their expected results, (samples, ...); None if the data has none.
     """
 
     feeds: dict[str, Array]
@@ -41,7 +41,7 @@ class Batch:
 
 
 class Checker:
-    """Checks batches against a signature, and collects what was converted on the way, each thing once."""
+    """Checks batches against a signature, and collects a warning for each kind of conversion."""
 
     def __init__(self, signature: Signature) -> None:
         self._signature = signature
@@ -115,7 +115,7 @@ def _check_shape(shape: tuple[int, ...], spec: InputSpec, place: str, *, free_ba
         hint = "add the batch axis: array[None]" if len(shape) == len(dims) - 1 else "reshape the data"
         raise CalibrationError(f"{place} has {len(shape)} axes {list(shape)}, the model takes {spec}; {hint}")
     for axis, (extent, dim) in enumerate(zip(shape, dims, strict=True)):
-        # A fixed batch is no matter: samples are regrouped to it.
+        # A fixed batch is fine: samples are regrouped to it.
         if isinstance(dim, int) and extent != dim and not (axis == 0 and free_batch):
             message = f"{place} has shape {list(shape)}, the model takes {spec}: axis {axis} must be {dim}"
             raise CalibrationError(f"{message}; prepare the data as it is served")
@@ -131,7 +131,7 @@ def _same_kind(source: np.dtype[Any], target: np.dtype[Any]) -> bool:
 
 
 def _lost(array: Array, cast: Array) -> bool:
-    """Whether the conversion changed an integer, or made a finite float infinite."""
+    """Return whether the conversion changed an integer, or made a finite float infinite."""
     if _is_float(array.dtype):
         return bool((np.isinf(cast) & np.isfinite(array)).any())
     return not np.array_equal(array, cast)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from onnxq.data.signature import Signature
 from onnxq.errors import CalibrationError
 
 SUFFIXES = (".npz", ".npy")
-# Without a wish, this many bytes of input are read at a time: one photograph, or some tens of small samples.
+# Bytes of input that are read at a time by default: one photograph, or some tens of small samples.
 CHUNK_BYTES = 256 << 10
 CHUNK_ROWS = 32
 _HINT = (
@@ -28,7 +29,7 @@ _UNNAMED = "arr_0"
 class FileReader:
     """Reads .npz and .npy files in natural order of their names.
 
-    Three layouts are understood, told apart by the arrays' ranks:
+    Three layouts are understood, distinguished by the arrays' ranks:
 
     - batched: the model's own axes; axis 0 counts samples where the model has a batch axis;
     - stacked: one axis more in front, each entry is one batch as the model takes it;
@@ -98,7 +99,7 @@ def _chunks(stored: dict[str, StoredArray], size: int | None) -> Iterator[dict[s
         raise CalibrationError(f"{place}: the arrays hold different numbers of samples (axis 0): {shown}")
     rows = next(iter(extents.values()), 1)
     if size is None:
-        row_bytes = sum(array.dtype.itemsize * _elements(array.shape[1:]) for array in stored.values())
+        row_bytes = sum(array.dtype.itemsize * math.prod(array.shape[1:]) for array in stored.values())
         size = max(1, min(CHUNK_ROWS, CHUNK_BYTES // max(row_bytes, 1)))
     constant = {name: array.read() for name, array in stored.items() if not array.shape}
     parts = {name: array.rows(size) for name, array in stored.items() if array.shape}
@@ -122,19 +123,12 @@ def _named(arrays: list[StoredArray], signature: Signature, path: Path) -> dict[
 
 
 def _extra_axes(stored: dict[str, StoredArray], signature: Signature) -> int | None:
-    """How many axes the arrays have more than the model's inputs; None if that differs or is unknown."""
+    """Return how many more axes the arrays have than the model's inputs; None if that differs or is unknown."""
     extra = {
         spec: len(stored[spec.name].shape) - len(spec.dims)
         for spec in signature.inputs
         if spec.dims is not None and spec.name in stored
     }
     # Inputs without axes may be given once for all samples.
-    found = {axes for spec, axes in extra.items() if spec.dims} or set(extra.values())
-    return found.pop() if len(found) == 1 else None
-
-
-def _elements(shape: tuple[int, ...]) -> int:
-    total = 1
-    for extent in shape:
-        total *= extent
-    return total
+    numbers = {axes for spec, axes in extra.items() if spec.dims} or set(extra.values())
+    return numbers.pop() if len(numbers) == 1 else None

@@ -104,7 +104,7 @@ class _Frame:
         self._options = options
         dims = (None,) * 4 if spec.dims is None else spec.dims
         if len(dims) not in (3, 4):
-            raise CalibrationError(f"input '{spec.name}' is {spec}, no image; give batches instead")
+            raise CalibrationError(f"input '{spec.name}' is {spec}, not an image; give batches instead")
         self._batched = len(dims) == 4
         image = dims[-3:]
         self._layout = options.layout or ("nhwc" if image[2] in (1, 3) and image[0] not in (1, 3) else "nchw")

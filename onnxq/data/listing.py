@@ -1,4 +1,4 @@
-"""Files of a kind in a folder, in the order in which people count."""
+"""Files of a kind in a folder, in natural order."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def list_files(path: Path, suffixes: Collection[str], kind: str, hint: str = "")
     """
     if path.is_file():
         if path.suffix.lower() not in suffixes:
-            raise CalibrationError(f"'{path}' is no {kind} file ({', '.join(suffixes)}){hint}")
+            raise CalibrationError(f"'{path}' is not one of the {kind} files ({', '.join(suffixes)}){hint}")
         return [path]
     if not path.exists():
         siblings = [entry.name for entry in path.parent.iterdir()] if path.parent.is_dir() else []
@@ -31,7 +31,7 @@ def list_files(path: Path, suffixes: Collection[str], kind: str, hint: str = "")
     files = [entry for entry in path.rglob("*") if entry.suffix.lower() in suffixes and entry.is_file()]
     if not files:
         kinds = sorted({entry.suffix or entry.name for entry in path.iterdir()})[:8]
-        raise CalibrationError(f"folder '{path}' holds no {kind} file, but {', '.join(kinds) or 'nothing'}{hint}")
+        raise CalibrationError(f"folder '{path}' holds no {kind} file, only {', '.join(kinds) or 'nothing'}{hint}")
     return sorted(files, key=lambda file: _natural(str(file.relative_to(path))))
 
 

@@ -1,4 +1,4 @@
-"""Readers: what every kind of data source offers to `Source`, and the two kinds that live in memory."""
+"""Readers: the interface of every kind of data source, and the two kinds that live in memory."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ import numpy as np
 from onnxq.data.signature import Signature
 from onnxq.errors import CalibrationError, OnnxqError, nearest
 
-# A generator can be read once; this much of it is kept so that a later stage can look at the same samples again.
+# A generator can be read once; this much of it is kept so that a later stage can read the same samples again.
 RETAINED_BYTES = 32 << 20
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RawItem:
-    """What a reader yields: arrays by input name (and perhaps `labels`), unchecked, and where they come from."""
+    """An item of a reader: arrays by input name (and perhaps `labels`), unchecked, and their place."""
 
     values: Mapping[str, Any]
     where: str
@@ -29,8 +29,8 @@ class DataReader(Protocol):
     """A kind of data source. `items` may be called several times, and holds one item in memory at a time.
 
     Attributes:
-        description: what it is, for people: "calibration.npz".
-        asks_size: whether `items` heeds `size`; others yield what they hold, and are regrouped.
+        description: for people: "calibration.npz".
+        asks_size: whether `items` uses `size`; the items of others are regrouped.
         repeatable: whether `items` yields all of the data every time.
     """
 
@@ -43,11 +43,11 @@ class DataReader(Protocol):
         ...
 
     def count(self, signature: Signature) -> int | None:
-        """Return the number of samples, None if only reading would tell."""
+        """Return the number of samples, None if only reading shows it."""
         ...
 
     def digest(self) -> str | None:
-        """Return the sha256 of the data as hex digits, None if there is nothing fixed to hash."""
+        """Return the sha256 of the data as hex digits, None if it has no fixed content."""
         ...
 
 
@@ -59,7 +59,7 @@ class IterableReader:
     def __init__(self, iterable: Iterable[Any], description: str = "the data") -> None:
         self.description = description
         self._iterable = iterable
-        # An iterator is used up by reading; lists, data loaders and the like begin afresh.
+        # An iterator is used up by reading; lists and data loaders start again.
         self._stream = iter(iterable) if isinstance(iterable, Iterator) else None
         self.repeatable = self._stream is None
         self._retained: list[Any] = []
@@ -125,13 +125,13 @@ class CallableReader:
     def items(self, signature: Signature, size: int | None) -> Iterator[RawItem]:
         """See `DataReader`."""
         try:
-            made = self._function()
+            batches = self._function()
         except Exception as error:
             raise CalibrationError(f"{self.description} failed: {type(error).__name__}: {error}") from error
-        if not isinstance(made, Iterable) or isinstance(made, (str, bytes, Mapping)):
-            message = f"{self.description} returned {type(made).__name__}"
+        if not isinstance(batches, Iterable) or isinstance(batches, (str, bytes, Mapping)):
+            message = f"{self.description} returned {type(batches).__name__}"
             raise CalibrationError(f"{message}; it should return an iterable of {{input name: array}}")
-        yield from read_batches(iter(made), self.description, signature)
+        yield from read_batches(iter(batches), self.description, signature)
 
     def count(self, signature: Signature) -> int | None:
         """See `DataReader`."""
@@ -143,10 +143,10 @@ class CallableReader:
 
 
 def read_batches(iterator: Iterator[Any], description: str, signature: Signature, number: int = 1) -> Iterator[RawItem]:
-    """Yield what user code yields, its exceptions turned into ours; batches are counted from `number`.
+    """Yield the batches of user code, its exceptions as CalibrationError; batches are counted from `number`.
 
     Raises:
-        CalibrationError: an exception of the code, or something that is no batch.
+        CalibrationError: an exception of the code, or something that is not a batch.
     """
     while True:
         try:
@@ -164,25 +164,25 @@ def read_batches(iterator: Iterator[Any], description: str, signature: Signature
 
 
 def import_callable(path: str) -> Callable[[], Iterable[Any]]:
-    """Return the function that "package.module:name" stands for.
+    """Return the function that "package.module:name" names.
 
     Raises:
         CalibrationError: no such module or name (with the nearest spelling), or not callable.
     """
     module_name, _, attribute = path.partition(":")
     try:
-        found: Any = importlib.import_module(module_name)
+        target: Any = importlib.import_module(module_name)
     except Exception as error:
         message = f"'{path}': cannot import '{module_name}': {type(error).__name__}: {error}"
         raise CalibrationError(f"{message}; check the name, and that it is on PYTHONPATH") from error
     for part in attribute.split("."):
-        if not hasattr(found, part):
-            names = [name for name in vars(found) if not name.startswith("_")]
+        if not hasattr(target, part):
+            names = [name for name in vars(target) if not name.startswith("_")]
             raise CalibrationError(f"'{path}': '{module_name}' has no '{part}'{nearest(part, names)}")
-        found = getattr(found, part)
-    if not callable(found):
-        raise CalibrationError(f"'{path}' is a {type(found).__name__}, not a function that returns batches")
-    return found  # type: ignore[no-any-return]
+        target = getattr(target, part)
+    if not callable(target):
+        raise CalibrationError(f"'{path}' is a {type(target).__name__}, not a function that returns batches")
+    return target  # type: ignore[no-any-return]
 
 
 def as_mapping(item: Any, signature: Signature, where: str) -> Mapping[str, Any]:

@@ -1,4 +1,4 @@
-"""Signature: what a model asks to be fed with."""
+"""Signature: the inputs that a model takes."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 Dim = int | str | None
 """An extent: fixed, named, or free."""
 
-# Names of free leading axes that are no batch, as exporters and people write them.
+# Names of free leading axes that are not a batch, in the spelling of exporters and people.
 _NOT_A_BATCH = ("height", "width", "seq", "time", "length", "frame", "channel", "token", "step")
 
 
@@ -45,18 +45,18 @@ class InputSpec:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Signature:
-    """The inputs of a model, in graph order; initializers that are listed as inputs are not asked for."""
+    """The inputs of a model, in graph order; initializers that are listed as inputs are left out."""
 
     inputs: tuple[InputSpec, ...]
 
     @property
     def names(self) -> tuple[str, ...]:
-        """The inputs' names."""
+        """Return the inputs' names."""
         return tuple(spec.name for spec in self.inputs)
 
     @property
     def has_batch_axis(self) -> bool:
-        """Whether axis 0 of the inputs can be taken for a batch of independent samples.
+        """Return whether axis 0 of the inputs can be taken for a batch of independent samples.
 
         It can where every input with axes begins with the same free extent, or with 1, and its name is not that of
         something else (height, sequence...).
@@ -73,7 +73,7 @@ class Signature:
 
     @property
     def is_fixed(self) -> bool:
-        """Whether all samples are of one size: every extent but that of the batch axis is fixed."""
+        """Return whether all samples are of one size: every extent except that of the batch axis is fixed."""
         first = 1 if self.has_batch_axis else 0
         return all(
             spec.dims is not None and all(isinstance(dim, int) for dim in spec.dims[first:]) for spec in self.inputs
@@ -81,7 +81,7 @@ class Signature:
 
     @property
     def fixed_batch(self) -> int | None:
-        """The extent of the batch axis if the model fixes it, else None."""
+        """Return the extent of the batch axis if the model fixes it, else None."""
         if not self.has_batch_axis:
             return None
         first = next(spec.dims[0] for spec in self.inputs if spec.dims)
@@ -89,13 +89,13 @@ class Signature:
 
 
 def signature(model: ir.Model) -> Signature:
-    """Return what `model` asks to be fed with.
+    """Return the inputs that `model` takes.
 
     Raises:
-        CalibrationError: an input is no tensor, or its type is not declared.
+        CalibrationError: an input is not a tensor, or its type is not declared.
     """
-    asked = [value for value in model.graph.inputs if value.name not in model.graph.initializers]
-    return Signature(inputs=tuple(_spec(value) for value in asked))
+    inputs = (value for value in model.graph.inputs if value.name not in model.graph.initializers)
+    return Signature(inputs=tuple(_spec(value) for value in inputs))
 
 
 def _spec(value: ir.Value) -> InputSpec:
@@ -112,14 +112,14 @@ def _spec(value: ir.Value) -> InputSpec:
 
 
 def _table_length(value: ir.Value) -> int | None:
-    """Length of the shortest constant table that `value` indexes through Gather, directly or through a Cast."""
-    found: list[int] = []
+    """Return the length of the shortest constant table that `value` indexes by Gather, directly or through a Cast."""
+    lengths: list[int] = []
     for use in value.uses():
         node = use.node
         if node.op_type == "Cast":
             below = _table_length(node.outputs[0])
-            found += [below] if below is not None else []
+            lengths += [below] if below is not None else []
         elif node.op_type == "Gather" and use.idx == 1 and node.inputs[0] is not None:
             table, axis = node.inputs[0].const_value, node.attributes.get_int("axis", 0)
-            found += [int(table.shape.numpy()[axis])] if table is not None else []
-    return min(found, default=None)
+            lengths += [int(table.shape.numpy()[axis])] if table is not None else []
+    return min(lengths, default=None)

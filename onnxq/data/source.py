@@ -24,8 +24,8 @@ _CALLABLE = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_][\w.]*")
 class Source:
     """Samples for a model, streamed one batch at a time.
 
-    Iterating yields {input name: array}, ready to run; every iteration begins afresh. `batches` yields the same with
-    labels and places. What was converted on the way stands in `warnings` after an iteration.
+    Iterating yields {input name: array}, ready to run; every iteration starts from the beginning. `batches` yields the
+    same with labels and places. After an iteration `warnings` says what was converted.
 
     Attributes:
         signature: the inputs that the batches fit.
@@ -65,7 +65,7 @@ class Source:
         return (batch.feeds for batch in self.batches())
 
     def __len__(self) -> int:
-        """Return the number of batches; raises TypeError if only reading would tell."""
+        """Return the number of batches; raises TypeError if only reading shows it."""
         samples, size = self.samples, self.batch_size
         if samples is None or size is None:
             raise TypeError("the number of batches is not known before reading")
@@ -73,7 +73,7 @@ class Source:
 
     @cached_property
     def samples(self) -> int | None:
-        """Number of samples, None if only reading would tell."""
+        """Number of samples, None if only reading shows it."""
         count = self._reader.count(self.signature)
         if count is not None and self._limit is not None:
             return min(count, self._limit)
@@ -81,23 +81,23 @@ class Source:
 
     @cached_property
     def sha256(self) -> str | None:
-        """Hash of the data as hex digits; None where it comes out of a program."""
+        """Hash of the data as hex digits; None for data that a program makes."""
         return self._reader.digest()
 
     @cached_property
     def labels(self) -> tuple[Array, ...] | None:
-        """What is expected of the samples, one array a batch; None if the data does not say."""
+        """Expected results of the samples, one array a batch; None if the data has none."""
         labels = [batch.labels for batch in self.batches()]
         return None if any(entry is None for entry in labels) else tuple(entry for entry in labels if entry is not None)
 
     @property
     def repeatable(self) -> bool:
-        """Whether the data can be read as often as wanted, whatever its size."""
+        """Return whether the data can be read any number of times, whatever its size."""
         return self._reader.repeatable
 
     @property
     def chooses_size(self) -> bool:
-        """Whether the size of batches was left to the source, so that it may be changed at will."""
+        """Return whether the source chooses the size of batches, so that it may be changed."""
         return self.batch_size is None and self._reader.asks_size and self.signature.has_batch_axis
 
     def head(self, samples: int) -> Source:
@@ -114,21 +114,22 @@ class Source:
         checker = Checker(self.signature)
         checked = (self._check(item, checker) for item in self._reader.items(self.signature, self.batch_size))
         regrouped = checked if self.batch_size is None else _regroup(checked, self.batch_size)
-        left, seen = self._limit, 0
+        remaining, samples = self._limit, 0
         fixed = self.signature.fixed_batch
         for batch in regrouped:
             if fixed is not None and batch.samples != fixed:
                 self._warn([f"the model's batch is fixed at {fixed}: the last {batch.samples} samples were left out"])
                 continue
-            part = batch if left is None or batch.samples <= left or fixed is not None else batch.rows(0, left)
-            seen += part.samples
+            whole = remaining is None or batch.samples <= remaining or fixed is not None
+            part = batch if remaining is None or whole else batch.rows(0, remaining)
+            samples += part.samples
             yield part
             self._warn(checker.warnings)
-            if left is not None:
-                left -= part.samples
-                if left <= 0:
+            if remaining is not None:
+                remaining -= part.samples
+                if remaining <= 0:
                     return
-        if not seen:
+        if not samples:
             raise CalibrationError(f"{self.description} holds no sample; give at least one batch")
 
     def _check(self, item: RawItem, checker: Checker) -> Batch:
@@ -154,12 +155,12 @@ def open_source(
         source: an iterable of {input name: array}, or one such batch; a function that returns one; the path of an
             .npz, an .npy, or a folder of them; "package.module:function"; "images:...", "text:...", "wav:..." (see
             `spec`); a `DataReader`.
-        signature: what the model asks for.
+        signature: inputs of the model.
         samples: use at most this many, the first ones.
-        batch_size: samples a run; None leaves the batches as they come, files are read in pieces of moderate size.
+        batch_size: samples a run; None leaves the batches unchanged; files are read in pieces of moderate size.
 
     Raises:
-        CalibrationError: no such data, or not of a kind that is known here. What is in it is checked while reading.
+        CalibrationError: no such data, or of an unknown kind. Its content is checked while reading.
     """
     if isinstance(source, Source):
         return source
@@ -189,28 +190,28 @@ def _reader(source: Any) -> DataReader:
 
 def _regroup(batches: Iterable[Batch], size: int) -> Iterator[Batch]:
     """Split and join batches to `size` samples; only neighbours of equal shapes are joined."""
-    held: list[Batch] = []
+    parts: list[Batch] = []
     for batch in batches:
-        if held and not _joinable(held[-1], batch):
-            yield _join(held)
-            held = []
+        if parts and not _joinable(parts[-1], batch):
+            yield _join(parts)
+            parts = []
         start = 0
         while start < batch.samples:
-            room = size - sum(part.samples for part in held)
-            held.append(batch.rows(start, start + room) if start or batch.samples > room else batch)
-            start += room
-            if sum(part.samples for part in held) == size:
-                yield _join(held)
-                held = []
-    if held:
-        yield _join(held)
+            missing = size - sum(part.samples for part in parts)
+            parts.append(batch.rows(start, start + missing) if start or batch.samples > missing else batch)
+            start += missing
+            if sum(part.samples for part in parts) == size:
+                yield _join(parts)
+                parts = []
+    if parts:
+        yield _join(parts)
 
 
 def _joinable(first: Batch, second: Batch) -> bool:
-    def form(batch: Batch) -> list[object]:
+    def shapes(batch: Batch) -> list[object]:
         return [(array.shape[1:], array.ndim or array.tolist()) for array in batch.feeds.values()]
 
-    return form(first) == form(second) and (first.labels is None) == (second.labels is None)
+    return shapes(first) == shapes(second) and (first.labels is None) == (second.labels is None)
 
 
 def _join(parts: list[Batch]) -> Batch:

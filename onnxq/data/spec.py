@@ -32,25 +32,25 @@ _PARSERS: Mapping[str, Callable[[str], Any]] = {
 
 def format_spec(kind: str, path: str | Path, **options: Any) -> str:
     """Return the text for a source of `kind` ("images", "text", "wav") with those `options` that are not None."""
-    given = {
+    query = {
         name: ",".join(map(str, value)) if isinstance(value, (tuple, list)) else value
         for name, value in options.items()
         if value is not None
     }
-    return f"{kind}:{path}" + (f"?{urlencode(given, safe=',/')}" if given else "")
+    return f"{kind}:{path}" + (f"?{urlencode(query, safe=',/')}" if query else "")
 
 
 def parse_spec(text: str) -> DataReader | None:
-    """Return the reader that `text` stands for, None if it is not of this form.
+    """Return the reader that `text` describes, None if it is not of this form.
 
     Raises:
         RecipeError: unknown options, or values of the wrong kind.
         CalibrationError: no such data.
     """
-    found = _SPEC.fullmatch(text)
-    if found is None:
+    match = _SPEC.fullmatch(text)
+    if match is None:
         return None
-    kind, path, query = found.groups()
+    kind, path, query = match.groups()
     reader, options = _KINDS[kind]
     kinds = {field.name: str(field.type) for field in fields(options)}
     values = {}
@@ -60,5 +60,5 @@ def parse_spec(text: str) -> DataReader | None:
         try:
             values[name] = _PARSERS[kinds[name]](value)
         except ValueError as error:
-            raise RecipeError(f"{kind}: {name} cannot be '{value}'; it is made of numbers") from error
+            raise RecipeError(f"{kind}: {name} cannot be '{value}'; it takes numbers") from error
     return reader(Path(path), options(**values))

@@ -1,4 +1,4 @@
-"""Statistics on disk: one .npz, so that calibration runs once and plans are made from it as often as wanted.
+"""Statistics on disk: one .npz, so that calibration runs once for any number of plans.
 
 Two members: `header`, JSON as bytes, and `counts` and `values`, the int64 and float64 arrays of all tensors one after
 the other; the header says where each begins. Floats in the header are hexadecimal, hence exact. Equal statistics give
@@ -7,15 +7,11 @@ equal bytes.
 
 from __future__ import annotations
 
-import contextlib
 import json
 import math
-import os
-import secrets
 import struct
 import zipfile
 import zlib
-from collections.abc import Iterator
 from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import IO, Any, TypeVar
@@ -24,6 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from onnxq.errors import CalibrationError
+from onnxq.graph.atomic import Batch
 from onnxq.types.statistics import (
     ChannelStatistics,
     Cluster,
@@ -37,8 +34,8 @@ FORMAT = "onnxq statistics"
 VERSION = 2
 
 _FOREIGN = "{path} holds no onnxq statistics; make some with `onnxq calibrate`"
-_DAMAGED = "{path} is no statistics file, or a damaged one ({error}); calibrate again"
-# What zipfile, zlib, numpy and json raise over bytes that are not theirs.
+_DAMAGED = "{path} is not a statistics file, or a damaged one ({error}); calibrate again"
+# Errors of zipfile, zlib, numpy and json for bytes of another format.
 _UNREADABLE = (OSError, ValueError, KeyError, EOFError, RuntimeError, struct.error, zipfile.BadZipFile, zlib.error)
 _COUNTS, _VALUES = "counts", "values"
 T = TypeVar("T")
@@ -60,14 +57,19 @@ def save_statistics(statistics: Statistics, path: Path) -> None:
         "tensors": {name: _pack(statistics.tensors[name], pools) for name in sorted(statistics.tensors)},
     }
     text = json.dumps(header, separators=(",", ":"), sort_keys=True).encode()
+
+    def fill(file: IO[bytes]) -> None:
+        np.savez_compressed(
+            file,
+            header=np.frombuffer(text, np.uint8),
+            counts=pools[_COUNTS].array(),
+            values=pools[_VALUES].array(),
+        )
+
     try:
-        with _replacing(path) as file:
-            np.savez_compressed(
-                file,
-                header=np.frombuffer(text, np.uint8),
-                counts=pools[_COUNTS].array(),
-                values=pools[_VALUES].array(),
-            )
+        with Batch() as files:
+            files.write(path, fill)
+            files.commit()
     except OSError as error:
         raise CalibrationError(f"statistics cannot be written to {path}: {error.strerror or error}") from error
 
@@ -99,7 +101,7 @@ def load_statistics(path: Path) -> Statistics:
 def _read(path: Path) -> tuple[dict[str, Any], dict[str, npt.NDArray[Any]]]:
     try:
         with zipfile.ZipFile(path) as archive:
-            broken = archive.testzip()  # before anything is believed: numpy parses what it is given
+            broken = archive.testzip()  # before numpy parses anything
             names = archive.namelist()
         if broken is not None:
             raise CalibrationError(_DAMAGED.format(path=path, error=f"{broken} fails its checksum"))
@@ -193,14 +195,14 @@ def _square(values: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
 
 def _numbers(packed: dict[str, Any], kind: type[Any]) -> dict[str, Any]:
     """Return the fields of `kind` that are plain numbers."""
-    found: dict[str, Any] = {}
+    numbers: dict[str, Any] = {}
     for field in fields(kind):
         if field.type == "float":
-            found[field.name] = float.fromhex(packed[field.name])
+            numbers[field.name] = float.fromhex(packed[field.name])
         elif field.type == "int":
             value = packed[field.name]
-            found[field.name] = int(value, 16) if isinstance(value, str) else int(value)
-    return found
+            numbers[field.name] = int(value, 16) if isinstance(value, str) else int(value)
+    return numbers
 
 
 def _place(place: list[int], array: npt.NDArray[Any]) -> npt.NDArray[Any]:
@@ -208,19 +210,3 @@ def _place(place: list[int], array: npt.NDArray[Any]) -> npt.NDArray[Any]:
     if start < 0 or size < 0 or start + size > array.size:
         raise ValueError("an array is too short")
     return array[start : start + size].copy()
-
-
-@contextlib.contextmanager
-def _replacing(path: Path) -> Iterator[IO[bytes]]:
-    """Open a temporary file beside `path` that takes its place when all went well."""
-    temporary = path.parent / f".{path.name[:40]}.{secrets.token_hex(4)}.tmp"
-    try:
-        with temporary.open("xb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            temporary.unlink()
-        raise

@@ -1,4 +1,4 @@
-"""Made-up samples, for when there are no real ones: enough to build a quantized model, not to trust it."""
+"""Synthetic samples, where there are no real ones: enough to build a quantized model, not to trust it."""
 
 from __future__ import annotations
 
@@ -20,21 +20,21 @@ WARNING = (
 SAMPLES = 8
 _SEED = 20240229
 _EXTENT, _PIXELS = 32, 224
-# Token ids below this exist in any vocabulary worth the name.
+# Token ids below this exist in any vocabulary.
 _SMALL_ID = 2
 
 
 def synthetic(
     signature: Signature, *, shapes: Mapping[str, Sequence[int]] | None = None, samples: int = SAMPLES
 ) -> Source:
-    """Make up `samples` batches from the model's signature; the same ones every time.
+    """Return `samples` synthetic batches from the model's signature; the same ones every time.
 
     Floats are N(0, 1), masks are ones, positions count up, other integers stay below the table they index. A free
     batch is 1, free extents of images are 224, others 32; the same name means the same extent.
 
     Args:
-        signature: what the model asks for.
-        shapes: shapes of some inputs, where the guess does not fit the model.
+        signature: inputs of the model.
+        shapes: shapes of some inputs, where the default does not fit the model.
         samples: how many batches.
 
     Raises:
@@ -46,11 +46,11 @@ def synthetic(
         if spec is None:
             raise CalibrationError(f"shape for '{name}': the model has no such input{nearest(name, signature.names)}")
         _check(spec, tuple(shape))
-    return Source(_Synthetic(signature, chosen, samples), signature, synthetic=True, warnings=[WARNING])
+    return Source(_SyntheticReader(signature, chosen, samples), signature, synthetic=True, warnings=[WARNING])
 
 
-class _Synthetic:
-    """A `DataReader` of made-up samples."""
+class _SyntheticReader:
+    """A `DataReader` of synthetic samples."""
 
     description = "made-up inputs"
     asks_size = False

@@ -26,7 +26,7 @@ class TextOptions:
 
     Attributes:
         tokenizer: path of a `tokenizer.json` (Hugging Face tokenizers).
-        max_length: most tokens a line; 0 for what the tokenizer says, or 512. A length fixed by the model wins.
+        max_length: most tokens a line; 0 for the tokenizer's own limit, or 512. A length fixed by the model wins.
     """
 
     tokenizer: str = ""
@@ -95,7 +95,7 @@ def _tokenizer(path: Path, max_length: int, fixed: int | None) -> Any:
     try:
         tokenizer = Tokenizer.from_file(str(path))
     except Exception as error:  # the library raises bare Exceptions
-        raise CalibrationError(f"'{path}' is no tokenizer.json: {error}") from error
+        raise CalibrationError(f"'{path}' is not a tokenizer.json: {error}") from error
     own = tokenizer.truncation
     limit = fixed or max_length or (own["max_length"] if own else _MOST_TOKENS)
     tokenizer.enable_truncation(max_length=limit)
@@ -113,8 +113,8 @@ def _pad_token(tokenizer: Any) -> dict[str, Any]:
 
 
 def _fixed_length(signature: Signature) -> int | None:
-    found = {spec.dims[-1] for spec in signature.inputs if spec.dims}
-    fixed = {dim for dim in found if isinstance(dim, int)}
+    lasts = (spec.dims[-1] for spec in signature.inputs if spec.dims)
+    fixed = {dim for dim in lasts if isinstance(dim, int)}
     return fixed.pop() if len(fixed) == 1 else None
 
 
@@ -135,7 +135,7 @@ def _filler(spec: InputSpec) -> Any:
 
 
 def _squeezed(values: dict[str, npt.NDArray[Any]], signature: Signature) -> dict[str, npt.NDArray[Any]]:
-    """Take the batch axis away, and the dtype to the model's."""
+    """Remove the batch axis where the model has none, and convert to the model's dtypes."""
     ranks = {spec.name: 2 if spec.dims is None else len(spec.dims) for spec in signature.inputs}
     dtypes = {spec.name: spec.dtype for spec in signature.inputs}
     return {

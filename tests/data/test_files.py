@@ -150,12 +150,12 @@ def test_missing_and_strange_paths(tmp_path):
     with pytest.raises(CalibrationError, match=r"no file or folder .*calibraton.npz'; did you mean 'calibration.npz'"):
         open_source(tmp_path / "calibraton.npz", ONE)
     (tmp_path / "data.csv").write_text("1,2,3")
-    with pytest.raises(CalibrationError, match=r"data.csv' is no .npz or .npy file"):
+    with pytest.raises(CalibrationError, match=r"data.csv' is not one of the .npz or .npy files"):
         open_source(tmp_path / "data.csv", ONE)
     (tmp_path / "photos").mkdir()
     (tmp_path / "photos" / "a.jpg").write_bytes(b"")
     with pytest.raises(
-        CalibrationError, match=r"holds no .npz or .npy file, but .jpg; photographs are given as images:"
+        CalibrationError, match=r"holds no .npz or .npy file, only .jpg; photographs are given as images:"
     ):
         open_source(tmp_path / "photos", ONE)
 

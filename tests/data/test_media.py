@@ -99,7 +99,7 @@ def test_damaged_and_missing_images(photos):
     (photos / "1.png").write_bytes((photos / "1.png").read_bytes()[:40])
     with pytest.raises(CalibrationError, match=r"cannot read image .*1.png.*remove or replace it"):
         list(open_source(f"images:{photos}?size=4", NCHW))
-    with pytest.raises(CalibrationError, match=r"holds no wav file, but .bmp, .png, .txt, a"):
+    with pytest.raises(CalibrationError, match=r"holds no wav file, only .bmp, .png, .txt, a"):
         open_source(f"wav:{photos}", NCHW)
 
 
@@ -156,7 +156,7 @@ def test_bad_text(lines, tmp_path):
         open_source(f"text:{tmp_path / 'text.txt'}", ids)
     with pytest.raises(CalibrationError, match=r"no tokenizer 'none.json'"):
         list(open_source(f"text:{tmp_path / 'text.txt'}?tokenizer=none.json", ids))
-    with pytest.raises(CalibrationError, match=r"is no tokenizer.json"):
+    with pytest.raises(CalibrationError, match=r"is not a tokenizer.json"):
         list(open_source(f"text:{tmp_path / 'text.txt'}?tokenizer={tmp_path / 'text.txt'}", ids))
     with pytest.raises(CalibrationError, match=r"no text file"):
         open_source("text:none.txt?tokenizer=t.json", ids)

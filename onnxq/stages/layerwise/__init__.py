@@ -1,1 +1,1 @@
-"""What runs the prepared graph in segments: bias correction and weight methods that go layer by layer."""
+"""layerwise: bias correction and weight methods that run the prepared graph layer by layer, in segments."""

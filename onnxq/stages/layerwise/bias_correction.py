@@ -1,13 +1,13 @@
-"""Bias correction: what quantization shifts on average is taken back where a bias is added anyway.
+"""Bias correction: the average shift that quantization causes is subtracted from a bias.
 
 Rounding errors of weights do not cancel where inputs have a mean: channel c of a layer's output moves by
 E[((w' - w)^T x)_c]. A correction of the layer's bias by as much costs nothing at run time (Nagel, van Baalen,
 Blankevoort and Welling 2019, Data-Free Quantization through Weight Equalization and Bias Correction, section 4.2):
 
-- analytic: from the mean of the layer's inputs in the float model and the weights' errors alone; what padding adds to a
-  convolution is left out;
+- analytic: from the mean of the layer's inputs in the float model and the weights' errors alone; the padding of a
+  convolution is ignored;
 - empirical: the difference between the means of the layer's output in the float model and in the one that rounds
-  (`simulate`), layer by layer, each behind layers already corrected. It sees all errors, those of activations too.
+  (`simulate`), layer by layer, each behind layers already corrected. It includes all errors, those of activations too.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from onnxq.graph.walk import top_level
 from onnxq.ops import facts, op_key
 from onnxq.passes.emit.constants import Chosen
 from onnxq.runtime.taps import Taps
-from onnxq.stages.layerwise.segments import stretch
+from onnxq.stages.layerwise.segments import open_segment
 from onnxq.stages.rewrite import simulate
 from onnxq.types.plan import Action, Plan, Role
 from onnxq.types.statistics import Statistics
@@ -38,8 +38,8 @@ _BATCHES = 32  # means of a few batches are exact enough
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class _Layer:
-    """A node with weights on codes: its input, its bias, the value that the bias is part of, and its channel axis."""
+class _BiasedLayer:
+    """A node with quantized weights: its input, its output behind the bias, its bias, and its channel axis."""
 
     node: str
     source: str
@@ -58,11 +58,16 @@ def with_corrected_biases(
     chosen: Mapping[str, Chosen] | None = None,
     threads: int = 1,
 ) -> ir.Model:
-    """Return a copy of a prepared model whose biases make up for what the plan's rounding shifts.
+    """Return a copy of a prepared model whose biases compensate the average shift of the plan's rounding.
 
     Args:
-        model: prepared. plan: made for it. source: calibration data, the first batches of which are read.
-        empirical: see above; False: analytic. statistics, chosen: as for `rewrite`. threads: intra-op threads.
+        model: prepared.
+        plan: of the model.
+        source: calibration data, of which the first batches are read.
+        empirical: see above; False: analytic.
+        statistics: as for `rewrite`.
+        chosen: as for `rewrite`.
+        threads: intra-op threads.
     """
     import onnx_ir as ir
 
@@ -71,19 +76,19 @@ def with_corrected_biases(
         return model
     feeds = [batch.feeds for _, batch in takewhile(lambda each: each[0] < _BATCHES, enumerate(source.batches()))]
     rounded = simulate(model, plan, statistics=statistics, chosen=chosen)
-    found = _empirical if empirical else _analytic
-    shifts = found(model, rounded, layers, feeds, threads)
+    measure = _empirical if empirical else _analytic
+    shifts = measure(model, rounded, layers, feeds, threads)
     copy = model.clone()
     for layer in layers:
-        held = copy.graph.initializers[layer.bias]
-        assert held.const_value is not None
-        old = held.const_value.numpy()
-        held.const_value = ir.tensor((old + shifts[layer.node].reshape(old.shape)).astype(old.dtype), name=layer.bias)
+        bias = copy.graph.initializers[layer.bias]
+        assert bias.const_value is not None
+        old = bias.const_value.numpy()
+        bias.const_value = ir.tensor((old + shifts[layer.node].reshape(old.shape)).astype(old.dtype), name=layer.bias)
     return copy
 
 
-def _layers(model: ir.Model, plan: Plan) -> Iterator[_Layer]:
-    """Yield the layers whose bias is theirs alone: an input of the node, or a constant that an Add behind it adds."""
+def _layers(model: ir.Model, plan: Plan) -> Iterator[_BiasedLayer]:
+    """Yield the layers with a bias of their own: an input of the node, or a constant that an Add behind it adds."""
     nodes = dict(top_level(model))
     for decision in plan.decisions:
         node = nodes.get(decision.node)
@@ -104,19 +109,19 @@ def _layers(model: ir.Model, plan: Plan) -> Iterator[_Layer]:
             continue
         axis = 1 if node.op_type.startswith("Conv") else -1
         extent = None if value.shape is None else value.shape[axis]
-        held = constant_array(bias)
+        array = constant_array(bias)
         if (
-            held is None
-            or held.size != extent
+            array is None
+            or array.size != extent
             or len(bias.uses()) != 1
             or not (source.name and value.name and bias.name)
         ):
             continue
-        yield _Layer(node=decision.node, source=source.name, output=value.name, bias=bias.name, axis=axis)
+        yield _BiasedLayer(node=decision.node, source=source.name, output=value.name, bias=bias.name, axis=axis)
 
 
 def _empirical(
-    model: ir.Model, rounded: ir.Model, layers: list[_Layer], feeds: Sequence[Mapping[str, Floats]], threads: int
+    model: ir.Model, rounded: ir.Model, layers: list[_BiasedLayer], feeds: Sequence[Mapping[str, Floats]], threads: int
 ) -> dict[str, Floats]:
     expected = _means(model, {layer.output: layer.axis for layer in layers}, feeds, threads)
     ends = {value.name: number + 1 for number, node in enumerate(rounded.graph) for value in node.outputs}
@@ -124,7 +129,7 @@ def _empirical(
     shifts: dict[str, Floats] = {}
     done = 0
     for layer in sorted(layers, key=lambda each: ends[each.output]):
-        run = stretch(rounded, done, ends[layer.output], threads)
+        run = open_segment(rounded, done, ends[layer.output], threads)
         states, done = [run(state) for state in states], ends[layer.output]
         arrays = [state[layer.output] for state in states]
         shift = expected[layer.output] - _mean(arrays, layer.axis)
@@ -137,7 +142,7 @@ def _empirical(
 
 
 def _analytic(
-    model: ir.Model, rounded: ir.Model, layers: list[_Layer], feeds: Sequence[Mapping[str, Floats]], threads: int
+    model: ir.Model, rounded: ir.Model, layers: list[_BiasedLayer], feeds: Sequence[Mapping[str, Floats]], threads: int
 ) -> dict[str, Floats]:
     before, after = dict(top_level(model)), dict(top_level(rounded))
     axes = {}
@@ -158,8 +163,8 @@ def _shift(before: ir.Node, after: ir.Node, mean: Floats) -> Floats:
     fact = facts.get(op_key(before))
     assert fact.weight is not None
     assert fact.reduction_axis is not None
-    held = [moved_tensor(node.inputs[fact.weight]) for node in (before, after)]
-    weight, rounded = (np.zeros(0) if each is None else each.numpy().astype(np.float64) for each in held)
+    tensors = [moved_tensor(node.inputs[fact.weight]) for node in (before, after)]
+    weight, rounded = (np.zeros(0) if each is None else each.numpy().astype(np.float64) for each in tensors)
     error = np.moveaxis(weight - rounded, fact.reduction_axis(before, weight.ndim), 0)
     group = before.attributes.get_int("group", 1)
     if before.op_type == "Conv":  # [inputs of a group, outputs, *kernel], outputs group by group
@@ -182,13 +187,13 @@ def _means(
     import numpy as np
 
     taps = Taps(model, axes, threads=threads)
-    seen: dict[str, list[tuple[Floats, int]]] = {name: [] for name in axes}
+    means: dict[str, list[tuple[Floats, int]]] = {name: [] for name in axes}
     for each in feeds:
         for name, arrays in taps.run(each).items():
-            seen[name] += [(_mean([array], axes[name]), array.size) for array in arrays]
+            means[name] += [(_mean([array], axes[name]), array.size) for array in arrays]
     return {
         name: np.sum([mean * size for mean, size in each], axis=0) / sum(size for _, size in each)
-        for name, each in seen.items()
+        for name, each in means.items()
     }
 
 

@@ -1,6 +1,6 @@
-"""Stretches: a graph run piece by piece, so that what comes later may depend on what was seen before.
+"""Segments: a graph run piece by piece, so that later pieces may depend on results of earlier ones.
 
-What nodes further on will read is handed on from stretch to stretch: all of them together cost one run of the model.
+Values that later nodes read are passed from segment to segment: all of them together cost one run of the model.
 """
 
 from __future__ import annotations
@@ -16,22 +16,28 @@ if TYPE_CHECKING:
     import onnx_ir as ir
 
 
-def stretch(
+def open_segment(
     model: ir.Model, begin: int, end: int, threads: int
 ) -> Callable[[Mapping[str, np.ndarray]], dict[str, np.ndarray]]:
-    """Return what runs the nodes numbered `begin` to `end` - 1 on what is known before them.
+    """Return a function that runs the nodes numbered `begin` to `end` - 1 on the values computed before them.
 
-    It returns what is known after them and read further on, and the outputs of the last node.
+    The function returns the values that later nodes read, and the outputs of the last node.
+
+    Args:
+        model: the whole model.
+        begin: number of the first node.
+        end: number behind the last node.
+        threads: intra-op threads.
     """
     import onnx_ir as ir
 
     nodes = list(model.graph)
     inside, later = nodes[begin:end], nodes[end:]
-    made = {value for node in inside for value in node.outputs}
+    computed = {value for node in inside for value in node.outputs}
     read = {value for node in inside for value in _read(node)}
     kept = {value for node in later for value in _read(node)} | set(nodes[end - 1].outputs if end else ())
     outputs = [value for node in inside for value in node.outputs if value in kept and value.name]
-    inputs = [value for value in read - made if value.name and not value.is_initializer()]
+    inputs = [value for value in read - computed if value.name and not value.is_initializer()]
     names = {value.name for value in kept}
     if not inside or not outputs:
         return lambda state: {name: array for name, array in state.items() if name in names or not end}
@@ -41,14 +47,14 @@ def stretch(
     session = open_session(part, threads=threads)
 
     def run(state: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-        found = session.run({name: state[name] for name in session.inputs})
-        return {name: array for name, array in {**state, **found}.items() if name in names}
+        results = session.run({name: state[name] for name in session.inputs})
+        return {name: array for name, array in {**state, **results}.items() if name in names}
 
     return run
 
 
 def _read(node: ir.Node) -> Iterator[ir.Value]:
-    """Yield the values that a node reads, those of the outer scope that its bodies read included."""
+    """Yield the values that a node reads, including those of the outer scope that its bodies read."""
     yield from (value for value in node.inputs if value is not None)
     for _, body in subgraphs(node):
         own = {value for inner in body for value in inner.outputs} | set(body.inputs)

@@ -1,11 +1,11 @@
-"""sequential: weights quantized in the order in which the model uses them, each by the inputs that it then gets.
+"""sequential: weights quantized in the order in which the model uses them, each for the inputs that it then has.
 
-Codes chosen for a layer change what the layers behind it read. Weight methods with the option `sequential` therefore
-get the second moments of inputs as the quantized model computes them: the graph is run over the calibration data in
-stretches, from the features of one layer to those of the next; what nodes further on will read is kept for every batch,
-so that all stretches together cost one run; and weights turn into the values of their codes before the stretch that
-reads them (Frantar et al. 2022, GPTQ, section 3.3, whose stretches are whole blocks). One layer's products of features
-are in memory at a time.
+Codes chosen for a layer change the inputs of the layers behind it. Weight methods with the option `sequential`
+therefore get the second moments of inputs as the quantized model computes them: the graph is run over the calibration
+data in segments, from the features of one layer to those of the next. Values that later nodes read are kept for every
+batch, so that all segments together cost one run; and weights become the values of their codes before the segment
+that reads them (Frantar et al. 2022, GPTQ, section 3.3, whose segments are whole blocks). One layer's products of
+features are in memory at a time.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from onnxq.graph.constants import moved_tensor
 from onnxq.numerics.channels import merge_channels, observe_channels
 from onnxq.passes.emit.constants import Chosen, Constants
 from onnxq.progress import Progress, Silent
-from onnxq.stages.layerwise.segments import stretch
+from onnxq.stages.layerwise.segments import open_segment
 from onnxq.types.plan import Plan, TensorPlan
 from onnxq.types.statistics import ChannelStatistics, Statistics
 from onnxq.weights import make_weight_method
@@ -39,7 +39,7 @@ class _Wave:
 
 
 def wants_data(plan: Plan) -> bool:
-    """Tell whether a weight method of the plan runs the calibration data again."""
+    """Return whether a weight method of the plan runs the calibration data again."""
     return any(_is_sequential(tensor) for tensor in plan.tensors.values())
 
 
@@ -57,38 +57,43 @@ def choose_in_order(
     Weights whose inputs are computed inside If, Loop and Scan bodies are not among them.
 
     Args:
-        model: prepared; left as it is. plan, statistics: made for it. source: the calibration data, read once.
-        threads: intra-op threads. progress: told what is going on.
+        model: prepared; unchanged.
+        plan: of the model.
+        statistics: of the model.
+        source: the calibration data, read once.
+        threads: intra-op threads.
+        progress: receives the layers that are done.
 
     Raises:
-        CalibrationError: data that does not fit the model. ModelError: the runtime cannot run the model.
+        CalibrationError: data that does not fit the model.
+        ModelError: the runtime cannot run the model.
     """
     work = model.clone()
     waves = _waves(work, plan)
     chosen: dict[str, Chosen] = {}
     states: list[dict[str, Any]] = [dict(batch.feeds) for batch in source.batches()]
     done = 0
-    told = progress or Silent()
-    told.start(len(waves), "Layers")
+    progress = progress or Silent()
+    progress.start(len(waves), "Layers")
     for wave in waves:
-        seen: dict[str, ChannelStatistics | None] = {}
+        channels: dict[str, ChannelStatistics | None] = {}
         axes = {name: _axis(statistics, name) for name in wave.features}
-        run = stretch(work, done, wave.end, threads)
+        run = open_segment(work, done, wave.end, threads)
         for index, state in enumerate(states):
             states[index] = run(state)
             for name, axis in axes.items():
-                found = observe_channels(states[index][name].astype("float32"), axis, products=True)
-                seen[name] = merge_channels(seen[name], found) if name in seen else found
+                observed = observe_channels(states[index][name].astype("float32"), axis, products=True)
+                channels[name] = merge_channels(channels[name], observed) if name in channels else observed
         done = wave.end
-        moments = replace(statistics, tensors=_with_channels(statistics, seen))
+        moments = replace(statistics, tensors=_with_channels(statistics, channels))
         constants = Constants(plan, _reader(work), moments)
-        # All before any is put in place: a weight and its transposed copy are to get the same codes.
-        found_now = {key: constants.codes(key) for key in wave.keys}
-        for key, each in found_now.items():
+        # All before any is replaced: a weight and its transposed copy are to get the same codes.
+        results = {key: constants.codes(key) for key in wave.keys}
+        for key, each in results.items():
             _put(work, plan.tensors[key].tensor, constants.values(key, each))
-        chosen |= found_now
-        told.advance(1)
-    told.finish()
+        chosen |= results
+        progress.advance(1)
+    progress.finish()
     return chosen
 
 
@@ -123,8 +128,8 @@ def _axis(statistics: Statistics, name: str) -> int:
     return channels.axis
 
 
-def _with_channels(statistics: Statistics, seen: Mapping[str, ChannelStatistics | None]) -> dict[str, Any]:
-    return {name: replace(statistics.tensors[name], channels=channels) for name, channels in seen.items()}
+def _with_channels(statistics: Statistics, channels: Mapping[str, ChannelStatistics | None]) -> dict[str, Any]:
+    return {name: replace(statistics.tensors[name], channels=each) for name, each in channels.items()}
 
 
 def _reader(model: ir.Model) -> Callable[[str], np.ndarray]:
@@ -140,12 +145,12 @@ def _reader(model: ir.Model) -> Callable[[str], np.ndarray]:
 
 
 def _put(model: ir.Model, name: str, array: np.ndarray) -> None:
-    """Give a constant other values: an initializer in place, one that nodes compute by a new initializer."""
+    """Change the values of a constant: an initializer in place, one that nodes compute by a new initializer."""
     import onnx_ir as ir
 
-    held = model.graph.initializers.get(name)
-    if held is not None:
-        held.const_value = ir.tensor(array, name=name)
+    initializer = model.graph.initializers.get(name)
+    if initializer is not None:
+        initializer.const_value = ir.tensor(array, name=name)
         return
     value = next(value for node in model.graph for value in node.outputs if value.name == name)
     other = ir.Value(name=f"{name}/chosen", const_value=ir.tensor(array, name=f"{name}/chosen"))
