@@ -87,7 +87,7 @@ def test_resize_sets_how_much_the_cut_leaves(photos):
         ("", NCHW, CalibrationError, "its size is open, say which: size=224"),
         ("size=5", sign("float[1,3,4,4] x"), CalibrationError, "size 5x5 does not fit it"),
         ("size=4", sign("float[N,3,H,W] x, float[N] y"), CalibrationError, "models with one input.*'x', 'y'"),
-        ("size=4", sign("float[N,3] x"), CalibrationError, "no image; give batches"),
+        ("size=4", sign("float[N,3] x"), CalibrationError, "not an image; give batches"),
     ],
 )
 def test_bad_image_options(photos, spec, model, error, message):
