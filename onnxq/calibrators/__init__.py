@@ -26,10 +26,10 @@ class Calibrator(Protocol):
     """Turns statistics into a range."""
 
     def __call__(self, statistics: TensorStatistics, scheme: Scheme) -> Range:
-        """Return the range to represent; finite. Zero is put into it later, by the parameters' formula.
+        """Return the range to represent; finite. The parameters' formula later extends it to zero.
 
         Raises:
-            CalibrationError: no finite value was seen.
+            CalibrationError: no finite value was observed.
         """
         ...
 
@@ -38,7 +38,7 @@ calibrators: Registry[type[Calibrator]] = Registry("calibrator", "onnxq.calibrat
 
 
 def reads_histograms(calibrator: Calibrator) -> bool:
-    """Whether it needs more of the statistics than extremes."""
+    """Return whether a calibrator reads more of the statistics than extremes."""
     return bool(getattr(calibrator, "histograms", True))
 
 

@@ -7,7 +7,7 @@ from onnxq.types.statistics import TensorStatistics
 
 
 def need_values(statistics: TensorStatistics) -> None:
-    """Raise CalibrationError where no finite value was seen."""
+    """Raise CalibrationError where no finite value was observed."""
     if not statistics.count:
         nan, infinite = statistics.nan, statistics.pos_inf + statistics.neg_inf
         seen = f"; it held {nan} NaN and {infinite} infinities" if nan or infinite else ""

@@ -1,4 +1,4 @@
-"""The whole range that was seen."""
+"""The whole observed range."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from onnxq.types.statistics import TensorStatistics
 class MinMax:
     """[min x, max x] of all samples: nothing is clipped (Jacob et al. 2018, arXiv 1712.05877, section 3.1).
 
-    Mask sentinels and infinities stay out of it.
+    Mask sentinels and infinities are left out.
     """
 
     histograms: ClassVar[bool] = False

@@ -16,7 +16,7 @@ from onnxq.types.statistics import TensorStatistics
 
 Floats = npt.NDArray[np.float64]
 
-# Factors that thresholds are multiplied by, round by round: 12 octaves down in eighths, then around the best found.
+# Factors that thresholds are multiplied by, round by round: 12 octaves down in eighths, then around the best one.
 _ROUNDS = (
     2.0 ** -(np.arange(97) / 8),
     2.0 ** (np.arange(8, -9, -1) / 8),
@@ -27,7 +27,7 @@ _ROUNDS = (
 @calibrators.register("mse")
 @dataclass(frozen=True, kw_only=True, slots=True)
 class MeanSquaredError:
-    """arg min over [l, h] of E[(x - Q(x))^2], Q the very quantizer of the scheme.
+    """arg min over [l, h] of E[(x - Q(x))^2], Q the quantizer of the scheme.
 
     The error has two parts that pull in opposite ways: a narrower range clips more and rounds less. Both come from the
     histogram, read as a density, for the scheme's bit width, symmetry, code range and rounding, with the parameters'

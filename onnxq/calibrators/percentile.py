@@ -14,7 +14,7 @@ from onnxq.types.statistics import TensorStatistics
 @calibrators.register("percentile")
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Percentile:
-    """[q(100 - p), q(p)] with q the percentile of all values seen (Wu et al. 2020, arXiv 2004.09602, section 3.2).
+    """[q(100 - p), q(p)] with q the percentile of all observed values (Wu et al. 2020, arXiv 2004.09602, section 3.2).
 
     Two-sided: each tail loses 100 - p percent. Percentiles are linear within a bin of the histogram.
 

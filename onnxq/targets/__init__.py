@@ -2,8 +2,7 @@
 
 A row holds for a QDQ group: DequantizeLinear on every activation and weight, the operator, and QuantizeLinear on its
 output. `onnxq.proofs.probe` proves a row by quantizing its one-operator model and reading back the graph that
-onnxruntime made of it; `onnxq.proofs.probe` proves whether its kernel saturates. A new target is one new file that
-adds to `targets`.
+onnxruntime makes of it, and whether its kernel saturates. A new target is one new file that adds to `targets`.
 """
 
 from __future__ import annotations
@@ -37,27 +36,32 @@ class Row:
     """One operator that runs as an integer kernel.
 
     Attributes:
-        op: `domain::op_type` of the float operator. kernel: op_type of what runs instead (the same name where the
-            operator itself runs on codes). float_kernel: what runs where the output stays float, "" for the same.
-        activations, weights: types the kernel takes; no weights: the operator has none.
+        op: `domain::op_type` of the float operator.
+        kernel: op_type of the integer kernel (the same name where the operator itself takes integers).
+        float_kernel: op_type where the output stays float; empty for the same.
+        activations: types of activations that the kernel takes.
+        weights: types of weights that the kernel takes; empty where the operator has none.
         codebook: whether weights are indices into tables of values (`weights`: types of the indices), or evenly spaced.
-        formats: in which the row holds. contrib: whether the kernel is onnxruntime's own, outside the ONNX standard.
+        formats: in which the row holds.
+        contrib: whether the kernel is onnxruntime's own, outside the ONNX standard.
         output: whether the output must be quantized.
-        takes_clamp: whether the runtime takes a Relu or Clip behind the operator for a part of the group, if that alone
-            reads it and has one reader, and then fuses nothing unless the clamp's output is quantized.
-        granularities: of weights. activation_granularities: of activations.
+        takes_clamp: whether a Relu or Clip behind the operator, its only reader and with one reader itself, is a part
+            of the group: the runtime then fuses nothing unless the clamp's output is quantized.
+        granularities: of weights.
+        activation_granularities: of activations.
         largest_rank_per_channel: of weights that can have a scale for each channel, None for any; others get one scale.
         symmetric: whether activations must be quantized symmetrically (True) or must not be (False); None for either.
-        refuses: returns why a node with a weight scheme does not qualify, None if it does. condition: the same in
-            words, for the table.
+        refuses: returns why a node with a weight scheme does not qualify, None if it does.
+        condition: the same in words, for the table.
         defaults: schemes for this operator where the recipe does not say, None for those of the format; an operator's
-            first row in a format speaks for it.
-        opset: lowest ONNX opset in which what is written for a weight scheme exists; None for any.
-        fused: op_type of what onnxruntime makes of `kernel` and the operator together, "" where it runs both.
-        slower: why the kernel is no gain in speed, in words; nodes stay in float then, unless the recipe wants kernels
+            first row in a format gives them.
+        opset: lowest ONNX opset that has the operators written for a weight scheme; None for any.
+        fused: op_type of the kernel that onnxruntime fuses `kernel` and the operator into; empty where it runs both.
+        slower: why the kernel is not faster, in words; nodes stay in float then, unless the recipe wants kernels
             everywhere.
-        float_ns, quantized_ns: time for each output element, for choosing between float and codes where an operator
+        float_ns: time in float for each output element, for choosing between float and integers where an operator
             alone decides nothing; see `Target.timing`.
+        quantized_ns: the same in integers.
         probe: ONNX text of a float model, this operator first, that must run it as `kernel` once quantized.
         float_probe: the same for `float_kernel`.
         evidence: how the row is known.
@@ -65,7 +69,7 @@ class Row:
         float_inputs: returns the input slots of a node that the kernel takes in float, None for no such slots.
         float_bias: whether the kernel takes a bias in float, which then stays as it is.
         splits: whether features of the activation can be left out of the kernel, to be multiplied in float beside it.
-        hazard: what the kernel computes otherwise than its operator says, and what is done about it, in words.
+        hazard: what the kernel computes differently from its operator, and what is done about it, in words.
     """
 
     op: str
@@ -105,12 +109,14 @@ class UnitTimes:
     """Times that decide where Q/DQ pairs pay, nanoseconds for each element on one thread; only their ratios matter.
 
     Attributes:
-        quantize, dequantize: one QuantizeLinear or DequantizeLinear, each element.
-        float_mac, quantized_mac: one multiply-accumulate of a matrix product.
-        quantized_output: what an integer matrix product costs for each output element beside its multiplications.
-        run_time_quantize: finding range and codes of an activation at run time, each element.
-        run_time_output: `quantized_output` of a product that returns float. run_time_node: once for every product whose
-            activation is quantized at run time.
+        quantize: QuantizeLinear, for each element.
+        dequantize: DequantizeLinear, for each element.
+        float_mac: one multiply-accumulate of a matrix product in float.
+        quantized_mac: one multiply-accumulate of a matrix product in integers.
+        quantized_output: cost of an integer matrix product for each output element beside its multiplications.
+        run_time_quantize: range and codes of an activation at run time, for each element.
+        run_time_output: `quantized_output` of a product that returns float.
+        run_time_node: once for every product whose activation is quantized at run time.
         source: where the figures come from.
     """
 
@@ -153,15 +159,19 @@ class Target:
     """An execution provider on a processor.
 
     Attributes:
-        name, summary: for the user. provider: onnxruntime's name of the execution provider.
-        defaults: schemes for each format that there is. timing: see there. rows: what runs as low-precision kernels.
+        name: for the user.
+        summary: for the user.
+        provider: onnxruntime's name of the execution provider.
+        defaults: schemes for each format that it has.
+        timing: see there.
+        rows: the low-precision kernels.
         floats: the operators that it computes in a shorter float type than float32, for each such type.
-        stands_for: name of the target that this one is another name of ("cpu" on a machine with VNNI: "cpu-vnni"), ""
-            for itself. Recipes, plans and reports keep that name, so that they mean the same on every machine.
-        instead: for operators and formats that it has no kernels for: what to do instead, in words.
-        pair_limit: returns what the weight of a product must keep to so that no sum saturates, None for nothing, from
+        stands_for: name of the target that this one is another name of ("cpu" on a machine with VNNI: "cpu-vnni"), or
+            empty. Recipes, plans and reports keep that name, so that they mean the same on every machine.
+        instead: for operators and formats without kernels: what to do instead, in words.
+        pair_limit: returns the limit of a product's weight at which no sum saturates, None for no limit; called with
             the product and the largest activation code that can occur (None: its type's).
-        faults: names of the faults that its runtime has (`onnxq.targets.faults`); what meets one is written otherwise.
+        faults: names of the faults that its runtime has (`onnxq.targets.faults`), which plans avoid.
     """
 
     name: str

@@ -1,7 +1,7 @@
-"""What was proven where: versions of onnxruntime and processors on which every row was tried, and faults found.
+"""Where rows were proven: versions of onnxruntime and processors on which every row was tried, and their faults.
 
 `evidence.json` beside this file is written by `python docs/generate_targets.py --record`, on each machine and with each
-version once; rows and docs/targets.md say what it holds.
+version once; rows and docs/targets.md quote it.
 """
 
 from __future__ import annotations
@@ -25,10 +25,15 @@ class Evidence:
     """One run of all probes.
 
     Attributes:
-        onnxruntime: version. processor: its newest instruction set for 8-bit products. target: whose rows were tried.
-        masked: whether a newer processor passed for it. date: of the run.
-        claims: how many were tried. changed: operators and formats of those that do not hold.
-        faults: names of those that it has. absent: names of those that were tried and not seen.
+        onnxruntime: version.
+        processor: its newest instruction set for 8-bit products.
+        target: whose rows were tried.
+        masked: whether a newer processor was made to look like it.
+        date: of the run.
+        claims: how many were tried.
+        changed: operators and formats of the claims that do not hold.
+        faults: names of the faults that it has.
+        absent: names of the faults that were tried and not seen.
     """
 
     onnxruntime: str
@@ -43,7 +48,7 @@ class Evidence:
 
     @property
     def key(self) -> tuple[tuple[int, ...], str]:
-        """What it is found by, in order: version and processor."""
+        """Return the key of its place in the order: version and processor."""
         return tuple(int(part) for part in re.findall(r"\d+", self.onnxruntime)), self.processor
 
 
@@ -54,18 +59,18 @@ def newest_instructions(processor: Processor) -> str:
 
 @functools.cache
 def evidence() -> tuple[Evidence, ...]:
-    """Return what was recorded, by version and processor.
+    """Return the recorded runs, by version and processor.
 
     Raises:
-        PlanError: the file holds something else.
+        PlanError: the file is not of this form.
     """
     data = json.loads(FILE.read_text(encoding="utf-8"))
-    found = (from_plain(Evidence, entry, what=f"'{FILE}'", error=PlanError) for entry in data)
-    return tuple(sorted(found, key=lambda entry: entry.key))
+    runs = (from_plain(Evidence, entry, what=f"'{FILE}'", error=PlanError) for entry in data)
+    return tuple(sorted(runs, key=lambda entry: entry.key))
 
 
 def proven(target: str) -> str:
-    """Return where all rows of a target were seen to hold, in words, "" if nowhere."""
+    """Return where all rows of a target hold, in words; empty if nowhere."""
     by_processor: dict[str, list[str]] = {}
     for entry in evidence():
         if entry.target == target and not entry.changed:

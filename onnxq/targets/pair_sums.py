@@ -1,11 +1,11 @@
 """Which kernels add pairs of neighbouring products in 16 bits, where they saturate, and along which axes of the weight.
 
 Without VNNI an x86-64 processor multiplies u8 by s8 and adds pairs of products in 16 bits that saturate (PMADDUBSW,
-Intel 64 and IA-32 Architectures Software Developer's Manual, volume 2). Which pairs these are was found by running
-every kernel with all activations but two at zero: 2k and 2k + 1 along what is summed over; a convolution runs along
-kernel height, kernel width, channels of the group, and pairs reach across the ends of these.
+Intel 64 and IA-32 Architectures Software Developer's Manual, volume 2). Which pairs these are was measured by
+running every kernel with all activations except two at zero: 2k and 2k + 1 along the summed axes; a convolution runs
+along kernel height, kernel width, channels of the group, and pairs reach across the ends of these.
 
-Planner, converter, doctor and verify all ask here, by `Target.pair_limit`; `targets --probe` proves it.
+Planner, converter, doctor and verify all call `Target.pair_limit`; `targets --probe` proves it.
 """
 
 from __future__ import annotations
@@ -28,16 +28,20 @@ LARGEST = 255
 
 
 UNKNOWN = -1
-"""An extent that only the inputs tell, of products of two activations."""
+"""An extent that depends on the inputs, in products of two activations."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class IntegerProduct:
-    """A product of codes, whichever operators it is written in.
+    """An integer product, whichever operators it is written in.
 
     Attributes:
-        op: the float operator, one of `PRODUCTS`. fmt: how it is written. activations, weights: types of the codes.
-        shape: of the weight, as the float operator has it; see `UNKNOWN`. groups: of a convolution.
+        op: the float operator, one of `PRODUCTS`.
+        fmt: how it is written.
+        activations: type of the activation's codes.
+        weights: type of the weight's codes.
+        shape: of the weight, as the float operator has it; see `UNKNOWN`.
+        groups: of a convolution.
         transposed: whether the weight of a MatMul or Gemm is summed over along its last axis.
     """
 
@@ -51,12 +55,12 @@ class IntegerProduct:
 
     @property
     def depthwise(self) -> bool:
-        """Whether it is a convolution with one channel in and one out for each group."""
+        """Return whether it is a convolution with one channel in and one out for each group."""
         return self.op == "Conv" and self.shape[1:2] == (1,) and self.shape[0] == self.groups
 
     @property
     def summed_axes(self) -> tuple[int, ...]:
-        """The axes of the weight that are summed over, in the order in which kernels run along them."""
+        """Return the axes of the weight that are summed over, in the order in which kernels run along them."""
         rank = len(self.shape)
         if self.op == "Conv":
             return (*range(2, rank), 1)
@@ -66,13 +70,13 @@ class IntegerProduct:
 
     @property
     def largest(self) -> int:
-        """The largest magnitude that an activation's code can have in the kernel."""
-        as_they_are = self.activations is QuantType.INT8 and self.fmt is not Format.QDQ
-        return 128 if as_they_are else LARGEST
+        """Return the largest magnitude that an activation's code can have in the kernel."""
+        unchanged = self.activations is QuantType.INT8 and self.fmt is not Format.QDQ
+        return 128 if unchanged else LARGEST
 
 
 def product_of(node: ir.Node, slot: int, *, fmt: Format, activations: QuantType, weights: QuantType) -> IntegerProduct:
-    """Return the product that a float node becomes on codes, as its weight in `slot` has part in it."""
+    """Return the integer product that a float node becomes, for its weight in `slot`."""
     value = node.inputs[slot]
     shape = None if value is None else value.shape
     return IntegerProduct(
@@ -87,7 +91,7 @@ def product_of(node: ir.Node, slot: int, *, fmt: Format, activations: QuantType,
 
 
 def exact(product: IntegerProduct, largest: int | None = None) -> PairLimit | None:
-    """Return that no weight needs a limit: of processors whose sums are exact."""
+    """Return None, for no limit: the `pair_limit` of processors whose sums are exact."""
     return None
 
 
@@ -107,10 +111,11 @@ def without_vnni(product: IntegerProduct) -> bool:
 
 
 def limit_without_vnni(product: IntegerProduct, largest: int | None = None) -> PairLimit | None:
-    """Return what the codes of a product's weight must keep to so that no sum saturates there, None for nothing.
+    """Return the limit of a weight's codes at which no sum saturates without VNNI, None for no limit.
 
     Args:
-        product: the product. largest: the largest activation code that can occur, where that is less than the type's.
+        product: the product.
+        largest: the largest activation code that can occur; None for the type's.
     """
     from onnxq.numerics.pair_safe import pair_limit
 

@@ -1,4 +1,4 @@
-"""What this machine's processor has that decides which integer kernels onnxruntime picks."""
+"""Features of this machine's processor that decide which integer kernels onnxruntime chooses."""
 
 from __future__ import annotations
 
@@ -35,8 +35,9 @@ class Processor:
     """A processor.
 
     Attributes:
-        name: model name, for the user. architecture: "x86-64", "arm64", or what the system calls it.
-        features: the instruction sets above that it has; None where the system does not tell.
+        name: model name, for the user.
+        architecture: "x86-64", "arm64", or the system's name for it.
+        features: the instruction sets above that it has; None where the system does not report them.
     """
 
     name: str
@@ -45,10 +46,9 @@ class Processor:
 
     @property
     def target(self) -> str:
-        """The CPU target that stands for it.
+        """Return the name of its CPU target.
 
-        An x86-64 processor of which nothing is known counts as one without VNNI: what is planned for that is exact on
-        every other too.
+        An unknown x86-64 processor counts as one without VNNI: plans for that are exact on every other too.
         """
         if self.architecture == "arm64":
             return "cpu-arm64"
@@ -56,13 +56,13 @@ class Processor:
 
     @property
     def kind(self) -> str:
-        """Its name among `PRETENDED`."""
+        """Return its name among `PRETENDED`."""
         if self.target == "cpu-avx2":
             return "avx512" if "avx512" in (self.features or ()) else "avx2"
         return self.target.removeprefix("cpu-")
 
     def __str__(self) -> str:
-        """`AMD EPYC (x86-64: avx2, avx512, avx512-vnni)`."""
+        """Return `AMD EPYC (x86-64: avx2, avx512, avx512-vnni)`."""
         known = "features unknown" if self.features is None else ", ".join(sorted(self.features)) or "no vector units"
         return f"{self.name} ({self.architecture}: {known})"
 
@@ -75,7 +75,7 @@ PRETENDED = {
     ),
     "arm64": Processor(name="an ARM processor", architecture="arm64", features=frozenset({"neon", "dotprod"})),
 }
-"""What `ONNXQ_PROCESSOR` may name: for emulators, whose processor /proc/cpuinfo does not describe, and for tests."""
+"""Values of `ONNXQ_PROCESSOR`: for emulators, whose processor /proc/cpuinfo does not describe, and for tests."""
 
 
 @functools.cache
@@ -83,7 +83,7 @@ def this_processor() -> Processor:
     """Return the processor that counts as this machine's: the one that `ONNXQ_PROCESSOR` names, else the real one.
 
     Raises:
-        RecipeError: `ONNXQ_PROCESSOR` names none that is known.
+        RecipeError: `ONNXQ_PROCESSOR` names an unknown one.
     """
     pretended = os.environ.get(_VARIABLE)
     if not pretended:
@@ -94,7 +94,7 @@ def this_processor() -> Processor:
 
 
 def is_here(target: Target) -> bool:
-    """Return whether a target stands for the processor that counts as this machine's."""
+    """Return whether a target is that of the processor that counts as this machine's."""
     return (target.stands_for or target.name) == this_processor().target
 
 

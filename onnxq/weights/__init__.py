@@ -9,11 +9,11 @@ A weight method is a frozen dataclass whose fields are its options, registered b
 
         def __call__(self, weight, scheme, *, min_scale=None, inputs=None) -> tuple[codes, QuantParams]: ...
 
-What a method needs to know of the inputs that a weight multiplies, it says in `needs`, which may depend on its options;
-calibration then observes it, the plan names the tensors it was observed on, and the rewrite hands it over. Two more
-class attributes or fields may say more: `full_rank` (the products must come from at least as many rows as there are
-features; the plan takes another method otherwise, and says so) and `sequential` (products as the quantized model
-computes them, see onnxq.stages.layerwise.sequential).
+`needs` says what a method must know of the inputs that a weight multiplies, and may depend on its options; calibration
+then observes it, the plan names the tensors it was observed on, and the rewrite passes it on. Two more class attributes
+or fields are optional: `full_rank` (the products must come from at least as many rows as there are features; the plan
+uses another method otherwise, and says so) and `sequential` (products as the quantized model computes them, see
+onnxq.stages.layerwise.sequential).
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class WeightMethod(Protocol):
 
     @property
     def needs(self) -> Needs:
-        """What the method wants to know of the weight's inputs; a class attribute will do."""
+        """Return what the method must know of the weight's inputs; may be a class attribute."""
         ...
 
     def __call__(
@@ -51,10 +51,10 @@ class WeightMethod(Protocol):
 
         Args:
             weight: float32, finite.
-            scheme: what is wanted; the granularity's axis is filled in.
+            scheme: of the codes; the granularity's axis is filled in.
             min_scale: smallest scale allowed, broadcastable to the scales (keeps int32 biases in range).
             inputs: what it `needs`; None where the method needs nothing, and where nothing is known (embeddings,
-                weights that no data ever reached): it then does what it can without.
+                weights that no data ever reached): it then does what is possible without.
 
         Returns:
             Codes (of the weight's shape: int32, for floating-point types their values as float32) and the parameters.

@@ -14,7 +14,11 @@ class Adam:
     """Adam (Kingma and Ba 2015), with the usual constants; the size of a gradient's unit does not matter."""
 
     def __init__(self, start: Float32, rate: float | Float32) -> None:
-        """Begin at `start`; `rate`: learning rate, one number or one each."""
+        """Begin at a point.
+
+        Args:
+            start: the point.
+            rate: learning rate, one number or one for each element."""
         self._x = start.astype(np.float32)
         self._rate = rate
         self._mean = np.zeros_like(self._x)
@@ -24,7 +28,7 @@ class Adam:
 
     def step(self, gradient: Float32) -> Float32:
         """Return the next point."""
-        if not self._unit:  # gradients of a size near 1, so that squares stay far from the ends of float32
+        if not self._unit:  # gradients of a size near 1, so that squares neither overflow nor underflow
             self._unit = float(np.abs(gradient).max()) or 1.0
         gradient = gradient * np.float32(1 / self._unit)
         self._steps += 1

@@ -18,7 +18,7 @@ Int32 = npt.NDArray[np.int32]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class WeightMatrix:
-    """How a weight of `shape` lies as a matrix [features, outputs]: features along `axis`, all others outputs."""
+    """Views a weight as a matrix [features, outputs]: features along `axis`, all other axes are outputs."""
 
     shape: tuple[int, ...]
     axis: int
@@ -26,19 +26,19 @@ class WeightMatrix:
 
     @property
     def rest(self) -> tuple[int, ...]:
-        """The weight's axes that are not features'."""
+        """Return the extents of the weight's other axes."""
         axis = self.axis % len(self.shape)
         return self.shape[:axis] + self.shape[axis + 1 :]
 
     @property
     def group(self) -> int:
-        """How many features share a scale in one output; all of them, unless there are blocks."""
+        """Return how many features share a scale in one output; all of them, unless there are blocks."""
         granularity = self.scheme.granularity
         return granularity.size if isinstance(granularity, PerBlock) else max(self.shape[self.axis], 1)
 
     @property
     def fits(self) -> bool:
-        """Whether groups lie along the features: blocks of them, or all that one output, or every output, has."""
+        """Return whether groups lie along the features: blocks of them, or all those of one output or of every one."""
         granularity, rank = self.scheme.granularity, len(self.shape)
         if isinstance(granularity, PerTensor):
             return True
@@ -85,6 +85,6 @@ def nearest_codes(values: Float32, scale: Float32, zero_point: Int32, scheme: Sc
     return np.asarray(np.minimum(np.maximum(codes, np.float32(low), out=codes), np.float32(high), out=codes))
 
 
-def kept(codes: Float32, scheme: Scheme) -> npt.NDArray[Any]:
-    """Return codes in the type that weight methods hand out."""
+def as_codes(codes: Float32, scheme: Scheme) -> npt.NDArray[Any]:
+    """Return codes in the type that weight methods return."""
     return codes if scheme.dtype.is_float else codes.astype(np.int32)

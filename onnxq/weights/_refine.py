@@ -1,7 +1,7 @@
-"""Codes and scales, each chosen anew with all others given, for the least squared error of a layer's output.
+"""Codes and scales, each chosen again with all others fixed, for the least squared error of a layer's output.
 
 The error is d^T H d, H = E[x x^T] and d = (codes - zero points) scale - weight, for every output. It is a quadratic
-function of each d_k and of each scale, so that the best value of one, all others given, has a closed form:
+function of each d_k and of each scale, so that the best value of one, all others fixed, has a closed form:
 
     code of feature k:   d_k = -sum over j != k of H[k, j] d_j / H[k, k], rounded to the grid (exact: the error is a
                          parabola in d_k, whose lowest point on a grid is the point nearest to its vertex)
@@ -18,14 +18,15 @@ import numpy.typing as npt
 from onnxq.numerics.scales import allowed_scale
 from onnxq.weights._matrix import Float32, Int32, WeightMatrix, nearest_codes
 
-_PART = 32  # features whose pull on each other is kept up to date one by one; on the others, by one product
+_PART = 32  # features whose effect on each other is updated one by one; on the others, by one product
 
 
 class Refinement:
-    """A matrix [features, outputs] on codes, and how to make it better.
+    """A quantized matrix [features, outputs] that is improved step by step.
 
     Attributes:
-        codes: float32. scale: [groups, outputs or 1].
+        codes: float32, [features, outputs].
+        scale: float32, [groups, outputs or 1].
     """
 
     def __init__(
@@ -69,7 +70,11 @@ class Refinement:
                 self._change[k] = moved
 
     def choose_scales(self, floor: npt.NDArray[np.float32] | None = None) -> None:
-        """Choose every scale once; signs stay. `floor`: smallest magnitudes, broadcastable to the scales."""
+        """Choose every scale once; signs stay.
+
+        Args:
+            floor: smallest magnitudes, broadcastable to the scales; None for no limit.
+        """
         steps, size = self._steps(), self._layout.group
         together = self.scale.shape[1] == 1
         for number in range(len(self.scale)):

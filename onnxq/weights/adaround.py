@@ -13,7 +13,7 @@ from onnxq.types.inputs import Inputs, Needs
 from onnxq.types.scheme import QuantParams, Scheme
 from onnxq.weights import weight_methods
 from onnxq.weights._descent import Adam
-from onnxq.weights._matrix import Float32, WeightMatrix, kept
+from onnxq.weights._matrix import Float32, WeightMatrix, as_codes
 from onnxq.weights.mse import LeastSquaredError
 
 _LOW, _HIGH = -0.1, 1.1  # of the stretched sigmoid: gamma and zeta of the paper
@@ -32,12 +32,13 @@ class AdaptiveRounding:
         d^T E[x x^T] d (the output's squared error)  +  penalty * sum(1 - |2 h(v) - 1|^beta),
 
     whose second term drives every h to 0 or 1 as beta falls. The error needs the products of inputs only, so that
-    rounds cost the same however much data there was. Never worse than the grid's nearest codes on those products:
+    rounds cost the same whatever the amount of data. Never worse than the grid's nearest codes on those products:
     those are kept where they are better. Without knowledge of the inputs it is `mse`.
 
     Attributes:
-        rounds: of Adam. rate: its learning rate. penalty: weight of the second term, in units of the error that
-            nearest codes make, a weight.
+        rounds: of Adam.
+        rate: its learning rate.
+        penalty: weight of the second term, in units of the error that nearest codes make, for each weight.
         negative_scales: as in `mse`.
     """
 
@@ -70,7 +71,7 @@ class AdaptiveRounding:
         if not layout.fits:
             return codes, params
         learned = self._learn(layout.matrix(weight), layout, params, layout.matrix(codes), inputs.products)
-        return layout.weight(kept(learned, scheme)), params
+        return layout.weight(as_codes(learned, scheme)), params
 
     def _learn(
         self,

@@ -1,4 +1,4 @@
-"""GPTQ: round the weights of one feature after the other; those that are left make up for the error.
+"""GPTQ: round the weights of one feature after the other; the remaining ones compensate the error.
 
 The line of work that leads here asks what to do with the other weights when one is changed, so that the squared error
 of the output, d^T H d with H = E[x x^T], grows least:
@@ -7,17 +7,17 @@ of the output, d^T H d with H = E[x x^T], grows least:
 - OBS, optimal brain surgeon (Hassibi, Stork and Wolff 1993): the whole H. Changing weight k by e is best answered by
   changing the others by e H^-1[:, k] / H^-1[k, k], and costs e^2 / H^-1[k, k].
 - OBQ, optimal brain quantizer (Frantar, Singh and Alistarh 2022, Optimal Brain Compression): OBS for rounding. Of the
-  weights left it rounds the one that costs least, and takes it out of H^-1. An order of its own for each output:
+  remaining weights it rounds the one that costs least, and removes it from H^-1. Each output has its own order:
   O(outputs features^3).
-- GPTQ (Frantar, Ashkboos, Hoefler and Alistarh 2022): one order for all outputs, which loses next to nothing in large
-  layers. H^-1 with features taken out one by one is then the same for all, and is read from one Cholesky factor:
+- GPTQ (Frantar, Ashkboos, Hoefler and Alistarh 2022): one order for all outputs, which loses almost nothing in large
+  layers. H^-1 with features removed one by one is then the same for all, and is read from one Cholesky factor:
   O(outputs features^2). Updates of far columns wait until a block is done and are one product of matrices.
 
-Here, besides: scales are searched when a group is reached, on weights that hold all corrections so far, errors
-weighed by what each costs, 1 / U[k, k]^2 (see `onnxq.numerics.inverse`). With `act_order` groups are taken by falling
+In addition here: scales are searched when a group is reached, on weights with all corrections so far, errors
+weighed by their cost, 1 / U[k, k]^2 (see `onnxq.numerics.inverse`). With `act_order` groups are taken by falling
 weight of their features in H, and features likewise inside a group: groups stay runs of neighbours, as kernels want
-them. After the last feature, `sweeps` rounds of coordinate descent choose every scale and every code anew, all others
-given, which GPTQ's order does not allow (see `_refine`).
+them. After the last feature, `sweeps` rounds of coordinate descent choose every scale and every code again, all others
+fixed, which GPTQ's order does not allow (see `_refine`).
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from onnxq.numerics.scale_search import best_scales, searchable
 from onnxq.types.inputs import Inputs, Needs
 from onnxq.types.scheme import QuantParams, Scheme
 from onnxq.weights import weight_methods
-from onnxq.weights._matrix import Float32, Int32, WeightMatrix, kept, nearest_codes
+from onnxq.weights._matrix import Float32, Int32, WeightMatrix, as_codes, nearest_codes
 from onnxq.weights._refine import Refinement
 from onnxq.weights.mse import LeastSquaredError
 
@@ -46,7 +46,7 @@ _MOST_DAMPING = 1.0
 @weight_methods.register("gptq")
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Gptq:
-    """Round one feature after the other; later ones make up for the error, as far as their inputs are correlated.
+    """Round one feature after the other; later ones compensate the error, as far as their inputs are correlated.
 
     Without knowledge of the inputs (embeddings), and where groups do not lie along the features that are summed over,
     it is `mse` with importance.
@@ -56,8 +56,9 @@ class Gptq:
             see `onnxq.numerics.inverse.fitting_damping`.
         act_order: begin with the features that weigh most.
         sweeps: rounds of coordinate descent over all scales and codes, afterwards.
-        steps, negative_scales: of the search for scales, as in `mse`.
-        sequential: layer by layer, each by the inputs that it gets from quantized layers before it; the calibration
+        steps: of the search for scales, as in `mse`.
+        negative_scales: as in `mse`.
+        sequential: layer by layer, each for the inputs that it gets from quantized layers before it; the calibration
             data runs once more.
     """
 
@@ -71,7 +72,7 @@ class Gptq:
 
     @property
     def needs(self) -> Needs:
-        """The products of inputs; of a sequential run, they are observed on the way."""
+        """Return the products of inputs; a sequential run observes them itself."""
         return Needs.SQUARES if self.sequential else Needs.PRODUCTS
 
     def __post_init__(self) -> None:
@@ -124,33 +125,33 @@ class _Solver:
     def solve(self, weight: Float32) -> tuple[npt.NDArray[Any], QuantParams]:
         """Return codes and parameters of a matrix [features, outputs]."""
         order, size = self._order, self._layout.group
-        left = weight[order]
-        codes = np.empty_like(left)
-        error = np.empty_like(left)
+        remaining = weight[order]
+        codes = np.empty_like(remaining)
+        error = np.empty_like(remaining)
         factor = self._factor.astype(np.float32)
         lazy = size * max(1, _LAZY // size)
-        if size >= len(left):
+        if size >= len(remaining):
             lazy = _LAZY
-            self._search(0, left, slice(0, len(left)))
+            self._search(0, remaining, slice(0, len(remaining)))
         bounds = self._group_bounds()
         for begin, end in _runs(bounds, lazy):
             for k in range(begin, end):
                 done = slice(begin, k)
-                if k in bounds and size < len(left):
+                if k in bounds and size < len(remaining):
                     members = slice(k, bounds[k])
-                    group = left[members] - factor[done, members].T @ error[done]
+                    group = remaining[members] - factor[done, members].T @ error[done]
                     self._search(order[k] // size, group, members)
                 number = min(order[k] // size, len(self._scale) - 1)
                 scale, zero_point = self._scale[number], self._zero_point[number]
-                value = left[k] - factor[done, k] @ error[done]
+                value = remaining[k] - factor[done, k] @ error[done]
                 codes[k] = nearest_codes(value, scale, zero_point, self._scheme)
                 error[k] = (value - (codes[k] - zero_point) * scale) / factor[k, k]
-            left[end:] -= factor[begin:end, end:].T @ error[begin:end]
+            remaining[end:] -= factor[begin:end, end:].T @ error[begin:end]
         natural = np.empty_like(codes)
         natural[order] = codes
         if self._method.sweeps:
             natural = self._refined(weight, natural)
-        return self._layout.weight(kept(natural, self._scheme)), self._layout.params(self._scale, self._zero_point)
+        return self._layout.weight(as_codes(natural, self._scheme)), self._layout.params(self._scale, self._zero_point)
 
     def _search(self, number: int, group: Float32, members: slice) -> None:
         """Choose the scales of one group, [members, outputs], as it is now."""
@@ -173,14 +174,16 @@ class _Solver:
         self._zero_point[number] = np.where(live, zero_point, self._zero_point[number])
 
     def _refined(self, weight: Float32, codes: Float32) -> Float32:
-        """Return better codes, and put better scales in their place."""
+        """Return better codes, and replace the scales by better ones."""
         gram = damped(self._gram, self._damping)
-        found = Refinement(weight, self._layout, gram=gram, codes=codes, scale=self._scale, zero_point=self._zero_point)
+        refinement = Refinement(
+            weight, self._layout, gram=gram, codes=codes, scale=self._scale, zero_point=self._zero_point
+        )
         for _ in range(self._method.sweeps):
-            found.choose_scales(self._floor)
-            found.choose_codes()
-        self._scale = found.scale
-        return found.codes
+            refinement.choose_scales(self._floor)
+            refinement.choose_codes()
+        self._scale = refinement.scale
+        return refinement.codes
 
     def _make_order(self, weights: npt.NDArray[np.float64]) -> npt.NDArray[np.int64]:
         """Return the features in the order in which they are rounded; groups stay together."""

@@ -27,16 +27,17 @@ _CHUNK = 1 << 16  # elements worked on at a time
 class HalfQuadratic:
     """Minimize sum |w - s (q - z)|^p with p < 1, by half-quadratic splitting (Badri and Shaji 2023, HQQ).
 
-    An auxiliary e takes up what the grid misses: alternately e = shrink(w - s (q - z)), the minimizer of
+    An auxiliary e holds what the grid misses: alternately e = shrink(w - s (q - z)), the minimizer of
     |e|^p + beta / 2 (e - (w - s (q - z)))^2, and scale and zero point of least squares for w - e; beta grows. The
-    paper fixes the scale and lets the zero point be any number. Kernels and ONNX want codes for zero points, so that
-    here scales are fitted too and zero points are rounded; the start is the grid of least squared error, and the best
-    grid met is kept.
+    paper fixes the scale and lets the zero point be any number. Kernels and ONNX need codes for zero points, so
+    that here scales are fitted too and zero points are rounded; the start is the grid of least squared error, and the
+    best grid of all rounds is kept.
 
     Attributes:
         p: exponent of the error, above 0 and at most 1.
-        beta, growth: weight of the quadratic term at first, in units of 1 / (largest weight of the group)^2, and its
-            factor a round. rounds: how many.
+        beta: weight of the quadratic term at first, in units of 1 / (largest weight of the group)^2.
+        growth: its factor for each round.
+        rounds: how many.
         negative_scales: as in `mse`.
     """
 
@@ -84,7 +85,7 @@ class HalfQuadratic:
     def _improve(
         self, groups: Float32, scheme: Scheme, scale: Float32, zero_point: npt.NDArray[np.int32], floor: Any
     ) -> tuple[Float32, npt.NDArray[np.int32]]:
-        """Return better scales and zero points of rows, or those given where none is better."""
+        """Return better scales and zero points of rows, or the given ones where none is better."""
         unit = np.abs(groups).max(axis=1, initial=0)
         unit = np.where(unit > 0, unit, np.float32(1)).astype(np.float32)
         w, floor = groups / unit[:, None], (floor / unit).astype(np.float32)
@@ -102,14 +103,14 @@ class HalfQuadratic:
             scale, zero_point = _fit(aimed, codes, scale, zero_point, scheme)
             scale = np.sign(scale) * np.maximum(np.abs(scale), floor)
             beta *= self.growth
-        found = np.abs(best) * unit
-        allowed = allowed_scale(found, scheme.scale_type)
-        size = np.where(allowed >= floor * unit, allowed, found)
+        fitted = np.abs(best) * unit
+        allowed = allowed_scale(fitted, scheme.scale_type)
+        size = np.where(allowed >= floor * unit, allowed, fitted)
         return (np.sign(best) * size).astype(np.float32), best_zero
 
 
 def _shrink(x: Float32, beta: float, p: float) -> Float32:
-    """Generalized soft threshold: sign(x) max(|x| - |x|^(p - 1) / beta, 0)."""
+    """Return the generalized soft threshold sign(x) max(|x| - |x|^(p - 1) / beta, 0)."""
     size = np.abs(x)
     with np.errstate(divide="ignore"):
         return np.asarray(np.sign(x) * np.maximum(size - size ** np.float32(p - 1) / np.float32(beta), 0))

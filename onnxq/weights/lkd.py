@@ -1,4 +1,4 @@
-"""LKD: the float layer teaches the quantized one, whose codes and scales move to where its output errs least."""
+"""LKD: the float layer teaches the quantized one, whose codes and scales minimize the error of its output."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from onnxq.numerics.inverse import damped, fitting_damping
 from onnxq.types.inputs import Inputs, Needs
 from onnxq.types.scheme import QuantParams, Scheme
 from onnxq.weights import weight_methods
-from onnxq.weights._matrix import WeightMatrix, kept
+from onnxq.weights._matrix import WeightMatrix, as_codes
 from onnxq.weights._refine import Refinement
 from onnxq.weights.mse import LeastSquaredError
 
@@ -25,13 +25,14 @@ class LayerwiseDistillation:
 
     The student's output is x^T Q, the teacher's x^T w; the loss is their mean squared difference on calibration data,
     d^T E[x x^T] d with d = Q - w. The paper follows its gradient through the rounding. For a linear layer the best
-    value of each code and scale, all others given, is known exactly (see `_refine`), so that here these are chosen in
-    turn: no learning rate, no step that makes it worse, and weights may move as far as helps, not by one step of the
-    grid as in `adaround`. The start is the grid of least squared error; without knowledge of the inputs it is `mse`.
+    value of each code and scale, all others fixed, is known exactly (see `_refine`), so that here these are chosen in
+    turn: no learning rate, no step that makes it worse, and weights may move by any number of steps of the grid, not by
+    one as in `adaround`. The start is the grid of least squared error; without knowledge of the inputs it is `mse`.
 
     Attributes:
-        rounds: over all scales and codes. damping: share of the mean diagonal added to the diagonal of E[x x^T], so
-            that directions without data are not free; None: by the number of rows, as in `gptq`.
+        rounds: over all scales and codes.
+        damping: share of the mean diagonal added to the diagonal of E[x x^T], so that directions without data are not
+            free; None: by the number of rows, as in `gptq`.
         negative_scales: as in `mse`.
     """
 
@@ -75,4 +76,6 @@ class LayerwiseDistillation:
             student.choose_codes()
             student.choose_scales(floor)
         student.choose_codes()
-        return layout.weight(kept(student.codes, scheme)), layout.params(student.scale, layout.rows(params.zero_point))
+        return layout.weight(as_codes(student.codes, scheme)), layout.params(
+            student.scale, layout.rows(params.zero_point)
+        )

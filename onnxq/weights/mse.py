@@ -25,9 +25,9 @@ class LeastSquaredError:
     Attributes:
         steps: scales tried for each group.
         negative_scales: allow them in symmetric schemes that use all codes (`narrow: false`). For weight-only kernels,
-            which multiply by the scale whatever its sign; integer kernels and their biases want positive ones.
-        importance: weigh each error by the mean square of the input that the weight multiplies: that of the output
-            is then least if inputs are uncorrelated. Calibration data decides what counts.
+            which multiply by the scale whatever its sign; integer kernels and their biases need positive ones.
+        importance: weigh each error by the mean square of the input that the weight multiplies, observed in
+            calibration: the error of the output is then least if inputs are uncorrelated.
     """
 
     steps: int = 24
@@ -36,7 +36,7 @@ class LeastSquaredError:
 
     @property
     def needs(self) -> Needs:
-        """Mean squares of the inputs, where errors are weighed by them."""
+        """Return the mean squares of the inputs, where errors are weighed by them."""
         return Needs.SQUARES if self.importance else Needs.NOTHING
 
     def __post_init__(self) -> None:

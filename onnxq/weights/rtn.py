@@ -1,4 +1,4 @@
-"""Round to nearest: the range of each group is that of its values."""
+"""Round to nearest."""
 
 from __future__ import annotations
 

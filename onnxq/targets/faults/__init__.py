@@ -1,7 +1,7 @@
 """Faults of onnxruntime: what some versions compute wrongly or do not load, and what is written instead.
 
-One file a fault, found by folder. A fault says which nodes meet it, before they are written (`written`: the planner
-asks `avoid`, which goes around it) and in a model as it is (`found`: doctor and verify ask). Its `cases` prove within
+One file a fault, registered by folder. A fault says which nodes meet it, before they are written (`written`, for
+`avoid`, which the planner calls) and in an existing model (`found`, for doctor and verify). Its `cases` prove within
 milliseconds whether the installed runtime has it (`onnxq.evaluate.faults`); where nothing can be run, the versions and
 processors that it declares decide.
 """
@@ -27,14 +27,20 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class WriteRequest:
-    """What is to be written of one node.
+    """How one node is to be written.
 
     Attributes:
-        node: in float. opset: of the model. row: the kernel. activations, weights: schemes.
-        slots: of the weights. portable: whether operators of the ONNX standard alone may be used.
-        accuracy_level: of MatMulNBits. detours: how it is written otherwise than usual.
+        node: in float.
+        opset: of the model.
+        row: the kernel.
+        activations: their scheme.
+        weights: their scheme.
+        slots: of the weights.
+        portable: whether operators of the ONNX standard alone may be used.
+        accuracy_level: of MatMulNBits.
         lowest_code: returns the lowest code of imported weights; None where codes are still to be chosen.
-        notes: for each fault that was gone around, what is done instead and why, in words.
+        detours: how it is written differently from usual.
+        notes: for each avoided fault, what is done instead and why, in words.
     """
 
     node: ir.Node
@@ -55,8 +61,11 @@ class Instead:
     """One way around a fault.
 
     Attributes:
-        text: in words. detour: another way to write the node, None for the usual one.
-        symmetric, narrow: of the weights' scheme, None to leave them. accuracy_level: of MatMulNBits, None to leave it.
+        text: in words.
+        detour: another way to write the node, None for the usual one.
+        symmetric: of the weights' scheme, None to leave it.
+        narrow: of the weights' scheme, None to leave it.
+        accuracy_level: of MatMulNBits, None to leave it.
         portable: whether it is in operators of the ONNX standard.
     """
 
@@ -89,7 +98,9 @@ class Case:
     """A tiny model that shows a fault.
 
     Attributes:
-        text: of the model. feeds: its inputs. right: what its first output must be; None: it must load and run.
+        text: of the model.
+        feeds: its inputs.
+        right: its correct first output; None: it must load and run.
         error: how far the largest element may be off, as a share of the largest right one.
     """
 
@@ -108,15 +119,19 @@ class Fault:
     """Something that onnxruntime's CPU execution provider does wrongly.
 
     Attributes:
-        name: unique. summary: what goes wrong, for the user.
-        first, last: versions of onnxruntime known to have it, the first in full; `last` "": the newest that was tried
-            has it. `first` "": no release that was tried has it; it was reported, and counts where its cases show it.
+        name: unique.
+        summary: what goes wrong, for the user.
+        first: first version of onnxruntime known to have it, in full; empty: no release that was tried has it; it was
+            reported, and counts where its cases show it.
+        last: last version known to have it; empty: the newest that was tried has it.
         targets: the CPU targets whose processors have it, empty for all.
-        written, found: whether a node meets it: as it would be written; as it is in a model of an opset.
+        written: returns whether a node meets it as it would be written.
+        found: returns whether a node of a model, of an opset, meets it.
         cases: models that show it; None: it cannot be tried safely, and `first`, `last` and `targets` decide.
         instead: ways around it, best first; empty: the next kernel, or float.
-        slight: whether it costs so little that it is only told where outputs differ.
-        advice: what to do about a model that has such nodes. reported: where, a URL or "found here".
+        slight: whether it costs so little that it is only reported where outputs differ.
+        advice: what to do about a model that has such nodes.
+        reported: where, a URL or "found here".
     """
 
     name: str
@@ -133,12 +148,12 @@ class Fault:
     reported: str
 
     def __str__(self) -> str:
-        """`onnxruntime has the fault 'NAME' (SUMMARY)`."""
+        """Return `onnxruntime has the fault 'NAME' (SUMMARY)`."""
         return f"onnxruntime has the fault '{self.name}' ({self.summary})"
 
     @property
     def is_avoided(self) -> bool:
-        """Whether plans go around it; if not, onnxq writes no such nodes, or it costs too little."""
+        """Return whether plans avoid it; if not, onnxq writes no such nodes, or it costs too little."""
         return self.written is not _never
 
     def declared(self, target: str, onnxruntime: str | None) -> bool:
@@ -161,7 +176,7 @@ faults: Registry[Fault] = Registry("fault", "onnxq.targets.faults")
 
 
 def known_fault(name: str) -> str:
-    """Return a name of a fault; raises RecipeError, with the nearest right spelling, if it is none."""
+    """Return the name of a fault; raises RecipeError, with the nearest right spelling, if it is unknown."""
     return faults.get(name).name
 
 
@@ -169,7 +184,8 @@ def without_linear(present: Collection[str], opset: int) -> Fault | None:
     """Return the fault of a runtime that lacks QuantizeLinear and DequantizeLinear of an opset, None if it has them.
 
     Args:
-        present: names of the faults that the runtime has. opset: of the model.
+        present: names of the faults that the runtime has.
+        opset: of the model.
     """
     import onnx_ir as ir
 
@@ -181,7 +197,7 @@ def without_linear(present: Collection[str], opset: int) -> Fault | None:
 
 
 def notes_on(detours: Collection[Detour], present: Collection[str]) -> tuple[str, ...]:
-    """Return in words what each detour does, and around which of the faults that a runtime has."""
+    """Return in words what each detour does, and which of the faults that a runtime has it avoids."""
     known = {
         way.detour: way.note(fault)
         for fault in map(faults.get, sorted(present, reverse=True))
@@ -191,10 +207,11 @@ def notes_on(detours: Collection[Detour], present: Collection[str]) -> tuple[str
 
 
 def avoid(written: WriteRequest, present: Collection[str]) -> WriteRequest | str:
-    """Return what is written where a runtime has faults: the same if none is met, or a reason where no way around is.
+    """Return how a node is written where a runtime has faults: unchanged if none is met, or why it cannot be.
 
     Args:
-        written: what would be written. present: names of the faults that the runtime has.
+        written: how it would be written.
+        present: names of the faults that the runtime has.
     """
     met = next((fault for name in sorted(present) if (fault := faults.get(name)).written(written)), None)
     if met is None:
