@@ -102,6 +102,9 @@ class Registry(Generic[T]):
             return TypeAdapter(entry).validate_python(dict(options))
         except ValidationError as error:
             first = error.errors()[0]
+            refused = first.get("ctx", {}).get("error")
+            if isinstance(refused, RecipeError):  # the entry's own check
+                raise refused from None
             message = f"{self.kind} '{name}': option '{first['loc'][0]}': {first['msg']}, found {first['input']!r}"
             raise RecipeError(message) from None
 
