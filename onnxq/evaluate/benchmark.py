@@ -5,26 +5,21 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from onnxq.data import Source, signature, synthetic
+from onnxq.data.batch import Batch
 from onnxq.data.signature import InputSpec, Signature
 from onnxq.errors import CalibrationError, ModelError, RecipeError, nearest
+from onnxq.evaluate.comparison import Feeds, Run, compare_outputs
 from onnxq.files.load import file_bytes, load
-from onnxq.numerics.metrics import ErrorSums, as_array
 from onnxq.progress import Progress, Silent, step
 from onnxq.runtime.footprint import footprint
 from onnxq.runtime.pinning import pinned
 from onnxq.runtime.session import CPU, Session, available_providers, open_session, versions
 from onnxq.runtime.timing import RaceTimes, time_interleaved
 from onnxq.types.benchmark import Benchmark, Measured, Setting
-
-if TYPE_CHECKING:
-    import numpy.typing as npt
-
-    Feeds = Mapping[str, npt.NDArray[Any]]
 
 # What people call the execution providers.
 _PROVIDERS = {
@@ -94,12 +89,11 @@ def _measure(paths: Sequence[Path], setting: Setting, feeds: Feeds, budget: floa
         costs = [footprint(path, feeds, threads=setting.threads, providers=chain) for path in paths]
         sessions = [open_session(path, threads=setting.threads, providers=chain) for path in paths]
         _check_alike(sessions, paths)
-        outputs = [session.run(feeds) for session in sessions]
+        worst = _worst_outputs(sessions, feeds)
         timing = time_interleaved(sessions, feeds, budget=budget)
     rows = []
     for index, path in enumerate(paths):
-        cost, sqnr = costs[index], _worst(outputs[0], outputs[index])
-        rows.append(_row(path, setting, timing, index, cost=cost, sqnr=sqnr))
+        rows.append(_row(path, setting, timing, index, cost=costs[index], sqnr=worst[index]))
     return rows, timing.settled
 
 
@@ -124,16 +118,17 @@ def _row(
     )
 
 
-def _worst(expected: Mapping[str, Any], found: Mapping[str, Any]) -> float:
-    """Return the lowest SQNR of all outputs that hold floats, in dB; outputs go by their place."""
-    worst = math.nan
-    for reference, actual in zip(expected.values(), found.values(), strict=True):
-        x, y = as_array(reference), as_array(actual)
-        if x.dtype.kind in "fV":
-            compared = ErrorSums()
-            compared.add(x, y)
-            worst = compared.sqnr_db if math.isnan(worst) else min(worst, compared.sqnr_db)
-    return worst
+def _worst_outputs(sessions: Sequence[Session], feeds: Feeds) -> list[float]:
+    """Return the lowest SQNR of all outputs that hold floats against the first model's, in dB; NaN without any."""
+    names = sessions[0].outputs
+
+    def by_place(session: Session) -> Run:  # outputs of other tools' models may have other names
+        return lambda feeds: dict(zip(names, session.run(feeds).values(), strict=True))
+
+    expected = [(Batch(feeds=dict(feeds), where="benchmark"), sessions[0].run(feeds))]
+    sums, _ = compare_outputs(expected, [by_place(session) for session in sessions])
+    figures = [[errors.sqnr_db for errors in entry.errors] for entry in sums.values() if entry.is_float]
+    return [min(column) for column in zip(*figures, strict=True)] or [math.nan] * len(sessions)
 
 
 def _check_alike(sessions: Sequence[Session], paths: Sequence[Path]) -> None:

@@ -3,41 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from onnxq.data.source import Source
+from onnxq.evaluate.comparison import TensorPair, compare_tensors
 from onnxq.graph.hoist import why_hidden
 from onnxq.graph.walk import bodies, nodes
-from onnxq.numerics.affine import dequantize
-from onnxq.numerics.metrics import ErrorSums
 from onnxq.progress import Progress
-from onnxq.runtime.taps import Taps
 from onnxq.types.format import Format
 from onnxq.types.plan import Action, Plan
 from onnxq.types.report import TensorError
-from onnxq.types.scheme import QuantParams
 
 if TYPE_CHECKING:
-    import numpy as np
     import onnx_ir as ir
-
-# All tapped tensors of a run are held at once, in both models; groups of tensors are sized to stay below this.
-_MEMORY = 256 << 20
-_FIRST_GROUP, _GROWTH = 8, 4
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class _Pair:
-    """A tensor of the float model and what stands for it in the quantized one; `params` where those are codes."""
-
-    node: str
-    tensor: str
-    quantized: str
-    params: QuantParams | None
-
-    def dequantized(self, found: np.ndarray) -> np.ndarray:
-        return found if self.params is None else dequantize(found, self.params)
 
 
 def tensor_errors(
@@ -60,43 +38,22 @@ def tensor_errors(
         source: the few samples to run. plan: names the nodes. threads: intra-op threads. progress: told of each group.
     """
     pairs = list(_pairs(reference, quantized, plan))
-    batches = list(source.batches())
-    errors, size = [], _FIRST_GROUP
-    while pairs:
-        group, pairs = pairs[:size], pairs[size:]
-        expected = Taps(reference, [pair.tensor for pair in group], optimize=False, threads=threads)
-        actual = Taps(quantized, [pair.quantized for pair in group], optimize=False, threads=threads)
-        sums = [ErrorSums() for _ in group]
-        held, compared, astray = 1, set[str](), set[str]()
-        for batch in batches:
-            x, y = expected.run(batch.feeds), actual.run(batch.feeds)
-            for pair, entry in zip(group, sums, strict=True):
-                before, after = x[pair.tensor], y[pair.quantized]
-                if [array.shape for array in before] != [array.shape for array in after]:
-                    astray.add(pair.tensor)  # rounding led the quantized model into another branch
-                    continue
-                for one, other in zip(before, after, strict=True):
-                    entry.add(one, pair.dequantized(other))
-                    compared.add(pair.tensor)
-            held = max(held, 2 * sum(array.nbytes for each in x.values() for array in each))
-        errors += [
-            TensorError(node=pair.node, tensor=pair.tensor, sqnr=entry.sqnr_db)
-            for pair, entry in zip(group, sums, strict=True)
-            if pair.tensor in compared - astray
-        ]
-        size = max(1, min(_GROWTH * size, _MEMORY * len(group) // held))
-        progress.advance(len(group))
-    return tuple(errors)
+    return tuple(
+        TensorError(node=entry.pair.node, tensor=entry.pair.tensor, sqnr=entry.errors[0].sqnr_db)
+        for entry in compare_tensors(reference, [(quantized, False)], pairs, source, threads=threads, progress=progress)
+        # Where the shapes differ, rounding led the quantized model into another branch.
+        if entry.kind and entry.alike
+    )
 
 
-def _pairs(reference: ir.Model, quantized: ir.Model, plan: Plan) -> Iterator[_Pair]:
+def _pairs(reference: ir.Model, quantized: ir.Model, plan: Plan) -> Iterator[TensorPair]:
     known, written = _visible(reference), _visible(quantized)
     find = _Makers(reference, quantized)
     for decision in plan.decisions:
         if decision.format is Format.DYNAMIC:
             # Several nodes stand for one, and the last of them makes its output under the old name.
             for made in sorted(find.outputs(decision.node) & written):
-                yield _Pair(node=decision.node, tensor=made, quantized=made, params=None)
+                yield TensorPair(node=decision.node, tensor=made, counterpart=made)
             continue
         node = find(decision.node)
         if decision.action is not Action.QUANTIZE or node is None:
@@ -107,14 +64,14 @@ def _pairs(reference: ir.Model, quantized: ir.Model, plan: Plan) -> Iterator[_Pa
             name = value.name if tensor is None else tensor.tensor
             params = None
             stand_in: ir.Value | None = value
-            if tensor is not None and _is_float(value):
-                stand_in = _dequantized(value)
+            if tensor is not None and is_float(value):
+                stand_in = dequantized(value)
             elif tensor is not None:
                 params = tensor.params
-            elif not _is_float(value):
+            elif not is_float(value):
                 continue  # codes of a clamp behind this node, which has a decision of its own
             if name in known and stand_in is not None and stand_in.name in written:
-                yield _Pair(node=decision.node, tensor=name or "", quantized=stand_in.name, params=params)
+                yield TensorPair(node=decision.node, tensor=name or "", counterpart=stand_in.name or "", params=params)
 
 
 def _visible(model: ir.Model) -> set[str]:
@@ -146,8 +103,8 @@ class _Makers:
         return set() if node is None else {value.name for value in node.outputs if value.name}
 
 
-def _dequantized(value: ir.Value) -> ir.Value | None:
-    """Follow value -> QuantizeLinear -> DequantizeLinear."""
+def dequantized(value: ir.Value) -> ir.Value | None:
+    """Return what value -> QuantizeLinear -> DequantizeLinear comes to, None where no such pair reads it."""
     for use in value.uses():
         if use.node.op_type == "QuantizeLinear" and use.idx == 0:
             for second in use.node.outputs[0].uses():
@@ -156,5 +113,6 @@ def _dequantized(value: ir.Value) -> ir.Value | None:
     return None
 
 
-def _is_float(value: ir.Value) -> bool:
+def is_float(value: ir.Value) -> bool:
+    """Return whether a value holds floats, or might: types of inner values are often left out."""
     return value.dtype is None or value.dtype.is_floating_point()

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from onnxq.data.batch import Batch
 from onnxq.data.source import Source
 from onnxq.errors import ModelError
+from onnxq.evaluate.comparison import Reference
 from onnxq.evaluate.faults import known_faults
 from onnxq.evaluate.kernels import read_kernels
 from onnxq.evaluate.metric import Metric, accuracy, score
@@ -74,9 +75,9 @@ def verify(
     float_served, quantized_served = (open_session(model, threads=threads) for model in (float_model, quantized))
     some, few = source.head(max_samples), source.head(TENSOR_SAMPLES)
     with step(progress, some.samples, "compare outputs"):
-        written = (as_written(model) for model in (float_model, quantized))
-        expected, plain = (open_session(model, optimize=False, threads=threads) for model in written)
-        outputs, samples, warnings = output_errors(expected, plain, quantized_served, some, progress)
+        expected = Reference(as_written(float_model), some, threads=threads, memory=0)
+        plain = open_session(as_written(quantized), optimize=False, threads=threads)
+        outputs, samples, warnings = output_errors(expected, plain, quantized_served, progress)
         del expected, plain  # their weights, before others are loaded
     with step(progress, None, "compare tensors"):
         tensors = tensor_errors(reference or float_model, quantized, few, plan, threads=threads, progress=progress)

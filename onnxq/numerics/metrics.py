@@ -37,7 +37,7 @@ class ErrorSums:
 
     Attributes:
         count: finite elements compared. signal: sum of x^2. other: sum of y^2. dot: sum of x*y.
-        noise: sum of (x - y)^2. max_abs: largest |x - y|.
+        noise: sum of (x - y)^2. max_abs: largest |x - y|. total: sum of x.
         broken: elements that cannot be compared: infinite or NaN on one side, or of another shape.
     """
 
@@ -47,6 +47,7 @@ class ErrorSums:
     dot: float = 0.0
     noise: float = 0.0
     max_abs: float = 0.0
+    total: float = 0.0
     broken: int = 0
 
     def add(self, reference: npt.ArrayLike, actual: npt.ArrayLike) -> None:
@@ -72,6 +73,7 @@ class ErrorSums:
             return
         difference = x - y
         self.count += x.size
+        self.total += float(x.sum())
         self.signal += float(np.dot(x, x))
         self.other += float(np.dot(y, y))
         self.dot += float(np.dot(x, y))
@@ -116,10 +118,10 @@ class ErrorSums:
 
 
 def compare(reference: npt.ArrayLike, actual: npt.ArrayLike) -> ErrorSums:
-    """Return the comparison of one pair of arrays."""
-    comparison = ErrorSums()
-    comparison.add(reference, actual)
-    return comparison
+    """Return the sums of one pair of arrays."""
+    sums = ErrorSums()
+    sums.add(reference, actual)
+    return sums
 
 
 def sqnr_db(reference: npt.ArrayLike, actual: npt.ArrayLike) -> float:

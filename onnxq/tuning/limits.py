@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING
 
-import numpy.typing as npt
-
-from onnxq.data.batch import Batch
 from onnxq.data.source import Source
+from onnxq.evaluate.comparison import Reference, compare_outputs
 from onnxq.evaluate.metric import Metric, accuracy, name_of, score_one
 from onnxq.evaluate.tensors import tensor_errors
 from onnxq.evaluate.verify import MAX_SAMPLES, TENSOR_SAMPLES
-from onnxq.numerics.metrics import ErrorSums, as_array
 from onnxq.progress import Silent
 from onnxq.runtime.session import Session, open_session
 from onnxq.tuning.budget import Budget
@@ -23,11 +20,6 @@ from onnxq.types.report import MetricResult
 
 if TYPE_CHECKING:
     import onnx_ir as ir
-
-Feeds: TypeAlias = Mapping[str, npt.NDArray[Any]]
-
-# What the float model's outputs may take, so that it runs once for all models that are judged.
-_MEMORY = 256 << 20
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -74,15 +66,12 @@ class Limits:
         self.budget = budget
         self._original, self._prepared, self._source = original, prepared, source
         self._metric, self._threads = metric, threads
-        self._some = source.head(samples)
+        self._reference = Reference(original, source.head(samples), threads=threads)
         self.samples, self.data = (
             samples if source.samples is None else min(samples, source.samples),
             source.description,
         )
         self._served = open_session(original, threads=threads)
-        self._held: list[Feeds] = []
-        self._room = _MEMORY
-        self._plain: Session | None = None
         self._float_value: float | None = None
         self._float_metric: tuple[str, float] | None = None
 
@@ -129,31 +118,8 @@ class Limits:
         )
 
     def _outputs(self, session: Session, samples: int) -> Mapping[str, float]:
-        sums = {name: ErrorSums() for name in self._served.outputs}
-        seen = 0
-        for batch, expected in self._expected():
-            found = session.run(batch.feeds)
-            for name, entry in sums.items():
-                if as_array(expected[name]).dtype.kind in "fV":
-                    entry.add(expected[name], found[name])
-            seen += batch.samples
-            if seen >= samples:
-                break
-        return {name: entry.sqnr_db for name, entry in sums.items()}
-
-    def _expected(self) -> Iterator[tuple[Batch, Feeds]]:
-        """Yield each batch with the float model's outputs, optimizer off; what there is room for is run once."""
-        for index, batch in enumerate(self._some.batches()):
-            if index < len(self._held):
-                yield batch, self._held[index]
-                continue
-            if self._plain is None:
-                self._plain = open_session(self._original, optimize=False, threads=self._threads)
-            expected = self._plain.run(batch.feeds)
-            self._room -= sum(as_array(array).nbytes for array in expected.values())
-            if self._room >= 0:
-                self._held.append(expected)
-            yield batch, expected
+        sums, _ = compare_outputs(self._reference, (session.run,), max_samples=samples)
+        return {name: entry.errors[0].sqnr_db if entry.is_float else math.inf for name, entry in sums.items()}
 
     def _scored(self, session: Session) -> MetricResult | None:
         if self._metric is None:

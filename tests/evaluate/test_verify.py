@@ -8,7 +8,7 @@ import onnxq
 import pytest
 from onnxq.data import open_source, signature
 from onnxq.errors import ModelError, RecipeError
-from onnxq.evaluate import tensors as verify_tensors
+from onnxq.evaluate import comparison
 from onnxq.evaluate.outputs import served_differs
 from onnxq.evaluate.verify import verify
 from onnxq.graph.text import model_from_text
@@ -143,11 +143,11 @@ def test_error_of_each_quantized_node(models):
 
 def test_tensors_are_compared_in_groups_that_fit_in_memory(models, monkeypatch):
     whole = run(models, data()).tensors
-    monkeypatch.setattr(verify_tensors, "_FIRST_GROUP", 1)
-    monkeypatch.setattr(verify_tensors, "_MEMORY", 1)
+    monkeypatch.setattr(comparison, "_FIRST_GROUP", 1)
+    monkeypatch.setattr(comparison, "_MEMORY", 1)
     tapped = []
-    taps = verify_tensors.Taps
-    monkeypatch.setattr(verify_tensors, "Taps", lambda m, names, **kw: tapped.append(names) or taps(m, names, **kw))
+    taps = comparison.Taps
+    monkeypatch.setattr(comparison, "Taps", lambda m, names, **kw: tapped.append(names) or taps(m, names, **kw))
     assert run(models, data()).tensors == whole
     assert [len(names) for names in tapped] == [1, 1, 1, 1]
 

@@ -90,8 +90,7 @@ def why_served_differs(model: ir.Model, source: Source, *, target: str | None, t
     Raises:
         ModelError: the runtime cannot load or run the model.
     """
-    feeds = [batch.feeds for batch in source.batches()]
-    found = departures(model, feeds, threads=threads, exact_inputs=False)
+    found = departures(model, source, threads=threads, exact_inputs=False)
     ran = ran_at(model, found, target=target)
     some = ran[: len(largest(found))]
     if not any(cause_of(each) for each in some):  # what is small at first may grow on the way

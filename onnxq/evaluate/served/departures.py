@@ -8,25 +8,18 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING
 
-import numpy as np
-
+from onnxq.evaluate.comparison import Feeds, TensorPair, compare_tensors
 from onnxq.evaluate.served.as_written import as_written
 from onnxq.graph.walk import nodes as walk
 from onnxq.graph.walk import subgraphs
-from onnxq.numerics.metrics import as_array
+from onnxq.numerics.metrics import ErrorSums
 from onnxq.runtime.readback import optimized_graph
-from onnxq.runtime.taps import Taps
 
 if TYPE_CHECKING:
     import onnx_ir as ir
 
-Feeds: TypeAlias = Mapping[str, Any]
-
-# All tapped tensors of a run are held at once, in both models; groups of tensors are sized to stay below this.
-_MEMORY = 256 << 20
-_FIRST_GROUP, _GROWTH = 16, 4
 # What is less than a hundredth of the worst may be what that one left behind, or what a later one made larger.
 _SHARE = 0.01
 _FLAT = 1e-12
@@ -50,12 +43,14 @@ class Departure:
 
 
 def departures(
-    model: ir.Model, feeds: Sequence[Feeds], *, threads: int, exact_inputs: bool = True
+    model: ir.Model, feeds: Iterable[Feeds], *, threads: int, exact_inputs: bool = True
 ) -> tuple[Departure, ...]:
     """Return where a quantized model departs from its graph, worst first.
 
     Args:
-        model: of whatever tool. feeds: the few batches to run. threads: intra-op threads it is served with.
+        model: of whatever tool.
+        feeds: the few batches to run, read several times.
+        threads: intra-op threads it is served with.
         exact_inputs: whether what MatMulNBits rounds counts, see `as_written`.
 
     Raises:
@@ -144,62 +139,24 @@ def _with_bodies(nodes: Iterable[ir.Node]) -> Iterator[ir.Node]:
             yield from _with_bodies(graph)
 
 
-@dataclass(kw_only=True, slots=True)
-class _Sums:
-    """Sums over all elements of a tensor: the graph's values x, and the squares of what is served otherwise."""
-
-    count: int = 0
-    total: float = 0.0
-    squares: float = 0.0
-    noise: float = 0.0
-
-    def add(self, plain: Any, served: Any) -> None:
-        x, y = (as_array(value).astype(np.float64).reshape(-1) for value in (plain, served))
-        if x.shape != y.shape:
-            self.noise = math.inf
-            return
-        finite = np.isfinite(x) & np.isfinite(y)
-        if not finite.all():
-            if not np.array_equal(x[~finite], y[~finite], equal_nan=True):
-                self.noise = math.inf
-            x, y = x[finite], y[finite]
-        self.count += x.size
-        self.total += float(x.sum())
-        self.squares += float(np.dot(x, x))
-        self.noise += float(np.dot(x - y, x - y))
-
-    @property
-    def relative(self) -> float:
-        """Noise over variance: codes, which have a zero point, compare as the floats that they stand for.
-
-        What is the same everywhere, such as a single scale, has no variance, and is compared with its square.
-        """
-        variance = self.squares - self.total**2 / max(self.count, 1)
-        signal = variance if variance > _FLAT * self.squares else self.squares
-        return 0.0 if self.noise == 0 else self.noise / signal if signal > 0 else math.inf
-
-
 def _apart(
-    written: ir.Model, model: ir.Model, tensors: Sequence[str], feeds: Sequence[Feeds], threads: int
+    written: ir.Model, model: ir.Model, tensors: Sequence[str], feeds: Iterable[Feeds], threads: int
 ) -> dict[str, float]:
     """Return for each tensor of numbers how far it is as served from what the graph says."""
-    found, left, size = dict[str, float](), list(tensors), _FIRST_GROUP
-    while left:
-        group, left = left[:size], left[size:]
-        plain = Taps(written, group, optimize=False, threads=threads)
-        served = Taps(model, group, threads=threads)
-        sums, held = {name: _Sums() for name in group}, 1
-        for batch in feeds:
-            x, y = plain.run(batch), served.run(batch)
-            for name, entry in sums.items():
-                for one, other in zip(x[name], y[name], strict=True):
-                    if _is_numeric(one):
-                        entry.add(one, other)
-            held = max(held, 2 * sum(as_array(array).nbytes for each in x.values() for array in each))
-        found |= {name: entry.relative for name, entry in sums.items() if entry.count or entry.noise}
-        size = max(1, min(_GROWTH * size, _MEMORY * len(group) // held))
-    return found
+    pairs = [TensorPair(tensor=name, counterpart=name) for name in tensors]
+    sums = compare_tensors(written, [(model, True)], pairs, feeds, threads=threads)
+    return {
+        each.pair.tensor: _relative(each.errors[0]) for each in sums if each.errors[0].count or each.errors[0].broken
+    }
 
 
-def _is_numeric(array: Any) -> bool:
-    return as_array(array).dtype.kind in "biufV"
+def _relative(sums: ErrorSums) -> float:
+    """Return noise over variance: codes, which have a zero point, compare as the floats that they represent.
+
+    What is the same everywhere, such as a single scale, has no variance, and is compared with its square.
+    """
+    if sums.broken:
+        return math.inf
+    variance = sums.signal - sums.total**2 / max(sums.count, 1)
+    signal = variance if variance > _FLAT * sums.signal else sums.signal
+    return 0.0 if sums.noise == 0 else sums.noise / signal if signal > 0 else math.inf

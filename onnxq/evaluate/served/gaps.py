@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from onnxq.data.source import Source
+from onnxq.evaluate.comparison import Reference, compare_outputs
 from onnxq.evaluate.served.as_written import as_written, rounds_inputs
 from onnxq.evaluate.served.departures import Departure, departures
-from onnxq.numerics.metrics import ErrorSums, as_array
 from onnxq.runtime.session import open_session
 
 if TYPE_CHECKING:
-    import numpy.typing as npt
     import onnx_ir as ir
 
 NOTABLE_DB = 1.0
@@ -94,13 +92,14 @@ class Served:
         """Take what models are compared on.
 
         Args:
-            original: the float model. source: evaluation data. threads: intra-op threads models are served with.
+            original: the float model.
+            source: evaluation data.
+            threads: intra-op threads models are served with.
             samples: how many of the source to run at most.
         """
         self.threads = threads
         self._source = source.head(samples)
-        self._original = original
-        self._expected: list[tuple[Mapping[str, Any], Mapping[str, npt.NDArray[Any]]]] = []
+        self._reference = Reference(as_written(original), self._source, threads=threads)
 
     def gap(self, model: ir.Model, *, rounding: bool = True) -> Gap:
         """Return the output of a model that falls short most.
@@ -117,33 +116,25 @@ class Served:
         return self._gap(as_written(model, exact_inputs=True), model, _PLANNED_DB, rounding=True)
 
     def _gap(self, written: ir.Model, model: ir.Model, allowed: float, *, rounding: bool) -> Gap:
-        sessions = (
-            open_session(written, optimize=False, threads=self.threads),
-            open_session(model, threads=self.threads),
-        )
-        sums: dict[str, tuple[ErrorSums, ErrorSums]] = {}
-        for feeds, expected in self._float_outputs():
-            found = [session.run(feeds) for session in sessions]
-            for name, array in expected.items():
-                if as_array(array).dtype.kind in "fV":
-                    pair = sums.setdefault(name, (ErrorSums(), ErrorSums()))
-                    for entry, outputs in zip(pair, found, strict=True):
-                        entry.add(array, outputs[name])
-        figures = {name: (plain.sqnr_db, served.sqnr_db) for name, (plain, served) in sums.items()}
+        plain = open_session(written, optimize=False, threads=self.threads)
+        served = open_session(model, threads=self.threads)
+        sums, _ = compare_outputs(self._reference, (plain.run, served.run))
+        figures = {
+            name: (entry.errors[0].sqnr_db, entry.errors[1].sqnr_db) for name, entry in sums.items() if entry.is_float
+        }
         if not figures:
             return Gap(output="", plain=math.inf, served=math.inf, allowed=allowed)
         worst = max(figures, key=lambda name: (falls_short(*figures[name], allowed), _ratio(*figures[name])))
         others = sum(_added(*pair) for name, pair in figures.items() if name != worst)
-        plain, served = figures[worst]
-        return Gap(output=worst, plain=plain, served=served, allowed=allowed, others=others, rounding=rounding)
+        return Gap(
+            output=worst,
+            plain=figures[worst][0],
+            served=figures[worst][1],
+            allowed=allowed,
+            others=others,
+            rounding=rounding,
+        )
 
     def departures(self, model: ir.Model, *, rounding: bool = True) -> tuple[Departure, ...]:
         """Return where a model departs from its graph, worst first; arguments and errors as for `gap`."""
-        feeds = [each for each, _ in self._float_outputs()]
-        return departures(model, feeds, threads=self.threads, exact_inputs=rounding)
-
-    def _float_outputs(self) -> list[tuple[Mapping[str, Any], Mapping[str, npt.NDArray[Any]]]]:
-        if not self._expected:
-            session = open_session(as_written(self._original), optimize=False, threads=self.threads)
-            self._expected = [(batch.feeds, session.run(batch.feeds)) for batch in self._source.batches()]
-        return self._expected
+        return departures(model, self._source, threads=self.threads, exact_inputs=rounding)
