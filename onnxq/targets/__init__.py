@@ -8,7 +8,7 @@ onnxruntime makes of it, and whether its kernel saturates. A new target is one n
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
@@ -104,34 +104,7 @@ class Row:
     hazard: str = ""
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class UnitTimes:
-    """Times that decide where Q/DQ pairs pay, nanoseconds for each element on one thread; only their ratios matter.
-
-    Attributes:
-        quantize: QuantizeLinear, for each element.
-        dequantize: DequantizeLinear, for each element.
-        float_mac: one multiply-accumulate of a matrix product in float.
-        quantized_mac: one multiply-accumulate of a matrix product in integers.
-        quantized_output: cost of an integer matrix product for each output element beside its multiplications.
-        run_time_quantize: range and codes of an activation at run time, for each element.
-        run_time_output: `quantized_output` of a product that returns float.
-        run_time_node: once for every product whose activation is quantized at run time.
-        source: where the figures come from.
-    """
-
-    quantize: float
-    dequantize: float
-    float_mac: float
-    quantized_mac: float
-    quantized_output: float
-    run_time_quantize: float
-    run_time_output: float
-    run_time_node: float
-    source: str
-
-
-UNMEASURED = UnitTimes(
+UNMEASURED = Costs(
     quantize=0.0,
     dequantize=0.0,
     float_mac=2.0,
@@ -163,7 +136,7 @@ class Target:
         summary: for the user.
         provider: onnxruntime's name of the execution provider.
         defaults: schemes for each format that it has.
-        timing: see there.
+        timing: times that decide where Q/DQ pairs pay.
         rows: the low-precision kernels.
         floats: the operators that it computes in a shorter float type than float32, for each such type.
         stands_for: name of the target that this one is another name of ("cpu" on a machine with VNNI: "cpu-vnni"), or
@@ -178,7 +151,7 @@ class Target:
     summary: str
     provider: str
     defaults: Mapping[Format, Defaults]
-    timing: UnitTimes
+    timing: Costs
     rows: tuple[Row, ...]
     floats: Mapping[FloatType, frozenset[str]] = field(default_factory=dict)
     stands_for: str = ""
@@ -203,7 +176,6 @@ targets: Registry[Target] = Registry("target", "onnxq.targets")
 
 def with_costs(target: Target, costs: Costs) -> Target:
     """Return a target whose plans use measured costs."""
-    timing = UnitTimes(**{field.name: getattr(costs, field.name) for field in fields(UnitTimes)})
 
     def timed(row: Row) -> Row:
         if row.op not in costs.operators or not (row.float_ns or row.quantized_ns):
@@ -211,4 +183,4 @@ def with_costs(target: Target, costs: Costs) -> Target:
         float_ns, quantized_ns = costs.operators[row.op]
         return replace(row, float_ns=float_ns, quantized_ns=quantized_ns)
 
-    return replace(target, timing=timing, rows=tuple(timed(row) for row in target.rows))
+    return replace(target, timing=costs, rows=tuple(timed(row) for row in target.rows))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from onnxq.targets import Row, Target, UnitTimes
+from onnxq.targets import Row, Target
 from onnxq.targets.cpu_codebook import ROWS as CODEBOOK_ROWS
 from onnxq.targets.cpu_dynamic import DYNAMIC
 from onnxq.targets.cpu_dynamic import ROWS as DYNAMIC_ROWS
@@ -12,12 +12,13 @@ from onnxq.targets.cpu_static import ROWS as STATIC_ROWS
 from onnxq.targets.cpu_static import STATIC
 from onnxq.targets.cpu_weight_only import FOUR_BITS
 from onnxq.targets.cpu_weight_only import ROWS as WEIGHT_ONLY_ROWS
+from onnxq.types.costs import Costs
 from onnxq.types.format import Format
 
 ROWS = STATIC_ROWS + WEIGHT_ONLY_ROWS + CODEBOOK_ROWS + DYNAMIC_ROWS
 
 
-def cpu_target(name: str, summary: str, rows: tuple[Row, ...], timing: UnitTimes, evidence: str) -> Target:
+def cpu_target(name: str, summary: str, rows: tuple[Row, ...], timing: Costs, evidence: str) -> Target:
     """Return a target of the CPU execution provider; `evidence`: how its rows are known."""
     return Target(
         name=name,

@@ -5,15 +5,16 @@ Every row is proven by its probe, and that its kernel is exact too (tests/target
 
 from __future__ import annotations
 
-from onnxq.targets import UnitTimes, targets
+from onnxq.targets import targets
 from onnxq.targets.cpu_common import ROWS, cpu_target
 from onnxq.targets.evidence import proven
+from onnxq.types.costs import Costs
 
 VNNI = cpu_target(
     "cpu-vnni",
     "CPU with VNNI or AMX (Intel since 2019, AMD since Zen 4): 8-bit products are exact",
     ROWS,
-    UnitTimes(
+    Costs(
         quantize=0.07,
         dequantize=0.11,
         float_mac=1 / 60,

@@ -1,4 +1,4 @@
-"""Costs: what one machine and runtime were measured to take, for plans that go by time."""
+"""Costs: times of one machine and runtime, for plans that use them."""
 
 from __future__ import annotations
 
@@ -8,17 +8,19 @@ from dataclasses import dataclass, field
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Costs:
-    """Measured times in nanoseconds, on one thread.
+    """Times that decide where Q/DQ pairs pay, in nanoseconds on one thread; only their ratios matter.
 
     Attributes:
-        source: processor, version of onnxruntime and date.
-        quantize, dequantize: one QuantizeLinear or DequantizeLinear, each element.
-        float_mac, quantized_mac: one multiply-accumulate of a product or convolution.
-        quantized_output: what an integer product costs for each output element beside its multiplications.
-        run_time_quantize: finding range and codes of an activation at run time, each element.
-        run_time_output, run_time_node: of a product whose activation is quantized at run time: each output element, and
-            once.
-        operators: operator without weights -> each output element in float and quantized.
+        source: of the figures: processor, version of onnxruntime and date.
+        quantize: QuantizeLinear, for each element.
+        dequantize: DequantizeLinear, for each element.
+        float_mac: one multiply-accumulate of a product or convolution in float.
+        quantized_mac: one multiply-accumulate of a product or convolution in integers.
+        quantized_output: cost of an integer product for each output element beside its multiplications.
+        run_time_quantize: range and codes of an activation at run time, for each element.
+        run_time_output: `quantized_output` of a product whose activation is quantized at run time.
+        run_time_node: cost of such a product, once.
+        operators: operator without weights -> time in float and in integers, for each output element.
     """
 
     source: str

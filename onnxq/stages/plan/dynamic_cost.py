@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 
 from onnxq.stages.plan.candidates import Candidate, Kept
 from onnxq.stages.plan.sizes import UNKNOWN, Sizes
-from onnxq.targets import UnitTimes
+from onnxq.types.costs import Costs
 from onnxq.types.format import Format
 from onnxq.types.plan import Reason
 from onnxq.types.statistics import Statistics
@@ -16,7 +16,7 @@ _BEARABLE = 0.1  # of the time in float: what smaller weights may cost that nobo
 
 
 def without_costly(
-    examined: Sequence[Candidate | Kept], statistics: Statistics, timing: UnitTimes, *, everywhere: bool
+    examined: Sequence[Candidate | Kept], statistics: Statistics, timing: Costs, *, everywhere: bool
 ) -> Iterator[Candidate | Kept]:
     """Yield the entries, with candidates that would be slower on codes turned into kept nodes.
 
@@ -36,7 +36,7 @@ def without_costly(
             yield Kept(name=entry.name, node=entry.node, op=entry.op, reason=reason, rule=entry.wish.rule)
 
 
-def _against(examined: Sequence[Candidate | Kept], sizes: Sizes, timing: UnitTimes) -> dict[str, str]:
+def _against(examined: Sequence[Candidate | Kept], sizes: Sizes, timing: Costs) -> dict[str, str]:
     """Return the reasons against candidates, by name."""
     reasons: dict[str, str] = {}
     groups: dict[object, dict[str, float]] = {}
@@ -74,7 +74,7 @@ def _against(examined: Sequence[Candidate | Kept], sizes: Sizes, timing: UnitTim
     return reasons
 
 
-def _against_unpacking(entry: Candidate, sizes: Sizes, timing: UnitTimes) -> dict[str, str]:
+def _against_unpacking(entry: Candidate, sizes: Sizes, timing: Costs) -> dict[str, str]:
     """Return the reason against a recurrent operator whose weights are unpacked before each run, by name."""
     extents = sizes.shape(entry.node.inputs[0])
     steps = math.prod(extents[:2]) if len(extents) == 3 else UNKNOWN

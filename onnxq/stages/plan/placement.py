@@ -10,7 +10,8 @@ from onnxq.numerics.min_cut import CutNode, Flow, choose
 from onnxq.ops import clamp_bounds
 from onnxq.stages.plan.candidates import Candidate, Kept
 from onnxq.stages.plan.sizes import Sizes
-from onnxq.targets import Output, UnitTimes
+from onnxq.targets import Output
+from onnxq.types.costs import Costs
 from onnxq.types.statistics import Statistics
 
 if TYPE_CHECKING:
@@ -34,7 +35,7 @@ class Placement:
 
 
 def place(
-    examined: Sequence[Candidate | Kept], statistics: Statistics, timing: UnitTimes, *, everywhere: bool
+    examined: Sequence[Candidate | Kept], statistics: Statistics, timing: Costs, *, everywhere: bool
 ) -> Placement:
     """Choose the nodes that run on codes.
 
@@ -99,7 +100,7 @@ def _flows(
     clamps: Mapping[ir.Node, Kept],
     items: Mapping[str, CutNode],
     sizes: Sizes,
-    timing: UnitTimes,
+    timing: Costs,
 ) -> list[Flow]:
     values: dict[ir.Value, None] = {}
     for entry in candidates.values():
@@ -139,7 +140,7 @@ def _flows(
     return flows
 
 
-def _times(entry: Candidate, sizes: Sizes, timing: UnitTimes) -> tuple[float, float]:
+def _times(entry: Candidate, sizes: Sizes, timing: Costs) -> tuple[float, float]:
     """Nanoseconds of a candidate in float and on codes."""
     count = sum(sizes.count(entry.node.outputs[slot]) for slot in entry.fact.output_slots(entry.node))
     if entry.fact.macs is None:

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 
 from onnxq.graph.walk import nodes
 from onnxq.stages.plan import Sizes
-from onnxq.targets import UnitTimes
 from onnxq.tuning.search.pareto import Link
 from onnxq.tuning.search.units import Unit
+from onnxq.types.costs import Costs
 from onnxq.types.plan import Plan, Role
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ class Conversion:
     """
 
     sizes: Sizes
-    timing: UnitTimes
+    timing: Costs
 
     def quantize(self, value: ir.Value) -> float:
         """Return nanoseconds of one QuantizeLinear."""

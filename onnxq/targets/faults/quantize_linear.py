@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from onnxq.targets.faults import Case, Fault, Instead, WriteRequest
+from onnxq.targets.faults import Case, Fault, Instead, WriteRequest, faults
 from onnxq.targets.faults._nodes import is_op
 from onnxq.targets.faults._texts import model
 from onnxq.types.format import Format
@@ -16,11 +16,14 @@ if TYPE_CHECKING:
     import onnx_ir as ir
 
 
-def missing_linear(opset: int, until: int, *, first: str, last: str) -> Fault:
+def _missing(opset: int, until: int, *, first: str, last: str) -> Fault:
     """Return the fault of runtimes that lack both for models of `opset` up to below `until`.
 
     Args:
-        opset: that brought them. until: the next opset that brought them anew. first, last: as for `Fault`.
+        opset: that defines them.
+        until: the next opset that defines them.
+        first: as for `Fault`.
+        last: as for `Fault`.
     """
 
     def written(what: WriteRequest) -> bool:
@@ -34,8 +37,8 @@ def missing_linear(opset: int, until: int, *, first: str, last: str) -> Fault:
         lookup = what.node.op_type == "Gather" and isinstance(what.weights.granularity, PerTensor)
         return Format.DYNAMIC in what.row.formats and ((one_scale and not usual) or lookup)
 
-    def found(node: ir.Node, held: int) -> bool:
-        return opset <= held < until and is_op(node, "QuantizeLinear", "DequantizeLinear")
+    def found(node: ir.Node, imported: int) -> bool:
+        return opset <= imported < until and is_op(node, "QuantizeLinear", "DequantizeLinear")
 
     def cases() -> Iterator[Case]:
         import numpy as np
@@ -58,3 +61,7 @@ def missing_linear(opset: int, until: int, *, first: str, last: str) -> Fault:
         advice=f"bring the model to an opset below {opset}, or leave `portable` out",
         reported="found here",
     )
+
+
+for _fault in (_missing(23, 24, first="1.23.0", last="1.23"), _missing(28, 1000, first="1.23.0", last="")):
+    faults.add(_fault.name, _fault)
