@@ -27,8 +27,8 @@ from onnxq.runtime.loading import check_loads
 from onnxq.runtime.session import run_model
 from onnxq.stages.calibrate import calibrate, findings, survey
 from onnxq.stages.convert import (
-    Codes,
-    Known,
+    ImportedCodes,
+    ImportedWeights,
     convert_and_prepare,
     is_as_it_came,
     with_imported,
@@ -113,7 +113,7 @@ class Job:
             self.model = self.came = load(self.source)
         self.imported: Mapping[str, str] = {}
         self.left: Mapping[str, str] = {}
-        self.known = Known()
+        self.known = ImportedWeights()
         self.prepared: Prepared | None = None
         self.opened: Source | None = None
         self.equalizations: tuple[Equalization, ...] = ()
@@ -206,10 +206,10 @@ class Job:
             self.warnings.append(f"what came quantized cannot be written in format {self.recipe.format}: {error}")
             return prepared
         if found is not None:
-            self.imported, self.left, self.known = found.nodes, found.left, found.known
+            self.imported, self.left, self.known = found.nodes, found.left, found.weights
             self.warnings.append(found.message)
             self.model = self.model if found.model is None else found.model
-            self.recipe = with_rules_for(self.recipe, found.known)
+            self.recipe = with_rules_for(self.recipe, found.weights)
         return again
 
     def planned(self, found: Statistics, recipe: Recipe | None = None) -> Plan:
@@ -360,7 +360,7 @@ class Job:
         Raises:
             CalibrationError: statistics were given in place of the data, which has to be run again for that.
         """
-        came = Codes(made, self.known.constants)
+        came = ImportedCodes(made, self.known.constants)
         if not wants_data(made):
             return came
         assert self.prepared is not None
@@ -368,7 +368,7 @@ class Job:
         chosen = choose_in_order(
             self.prepared.model, made, found, source, threads=self.recipe.serving[0], progress=self.progress
         )
-        return Codes(made, self.known.constants, chosen)
+        return ImportedCodes(made, self.known.constants, chosen)
 
     def with_corrected_biases(
         self, recipe: Recipe, made: Plan, found: Statistics, chosen: Mapping[str, Chosen] | None

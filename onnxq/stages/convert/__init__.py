@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
-from onnxq.stages.convert.imported_weights import Codes, Known, is_as_it_came, with_known, with_rules_for
+from onnxq.stages.convert.imported_weights import (
+    ImportedCodes,
+    ImportedWeights,
+    is_as_it_came,
+    with_known,
+    with_rules_for,
+)
 from onnxq.stages.convert.stage import Converted, convert_and_prepare, with_imported, with_rest_in_float
 
 __all__ = [
-    "Codes",
     "Converted",
-    "Known",
+    "ImportedCodes",
+    "ImportedWeights",
     "convert_and_prepare",
     "is_as_it_came",
     "with_imported",

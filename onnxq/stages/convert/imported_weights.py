@@ -8,9 +8,8 @@ as it came, to quantize at run time: float weights would be four times as large.
 from __future__ import annotations
 
 import glob
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -24,8 +23,8 @@ from onnxq.passes.read.constants import Constant, rescaled
 from onnxq.passes.read.dynamic import expand_dynamic
 from onnxq.passes.read.lookups import Wanted
 from onnxq.passes.read.qdq import lift
-from onnxq.stages.convert.pair_safe import ChosenAgain, chosen_again, pair_safe, warning_about
 from onnxq.stages.plan.already_quantized import ALREADY, IMPORTED
+from onnxq.stages.plan.imported import REASON, Refitted, pair_safe, refitted, warning_about
 from onnxq.stages.plan.kernel_choice import is_shifted_by_128
 from onnxq.types.format import Format
 from onnxq.types.plan import Action, Decision, Plan, Reason, Role, TensorPlan
@@ -38,54 +37,61 @@ if TYPE_CHECKING:
 _INTEGER = {"MatMul": "MatMulInteger", "Gemm": "MatMulInteger", "Conv": "ConvInteger"}
 
 
+CALIBRATED = "what it reads or writes is calibrated"
+"""Why a product that quantizes at run time is not read as a float one."""
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Known:
-    """Weights whose codes a model came with.
+class ImportedWeights:
+    """Weights whose codes a model was imported with, of products that quantize at run time.
 
     Attributes:
-        constants: by name of the float constant. weights: that name, by path name of the product that reads it.
+        constants: by name of the float constant. names: that name, by path name of the product that reads it.
         activations: how a product's input was quantized at run time, by path name.
     """
 
     constants: Mapping[str, Constant] = field(default_factory=dict)
-    weights: Mapping[str, str] = field(default_factory=dict)
+    names: Mapping[str, str] = field(default_factory=dict)
     activations: Mapping[str, Scheme] = field(default_factory=dict)
 
 
-def lift_known(model: ir.Model, wanted: Wanted) -> tuple[ir.Model, Known, dict[str, str]]:
+def lift_weights(
+    model: ir.Model, wanted: Wanted, refuses: Callable[[ir.Model, ImportedWeights], Mapping[str, str]]
+) -> tuple[ir.Model, ImportedWeights, dict[str, str]]:
     """Write products that quantize at run time as float ones with float weights.
 
     Args:
         model: prepared; stays as it is. wanted: tells which.
+        refuses: returns why products cannot be written in any other form, by path name, from a model with all that are
+            wanted as float ones, and their weights.
 
     Returns:
-        A copy, the weights that came on codes, and by path name why products that were wanted stay as they are.
+        A copy, the imported weights, and by path name why products that were wanted stay as they are.
     """
-    left: dict[str, str] = {}
-
-    def still_wanted(name: str, op: str, weighted: bool = True) -> bool:
-        return name not in left and wanted(name, op, weighted)
-
-    while True:
-        lifted = model.clone()
-        expanded = expand_dynamic(lifted, still_wanted)
-        left |= expanded.left
-        names = frozenset(expanded.nodes)
-        found = lift(lifted, partial(_among, names), weights_only=True)
-        drop_unread(lifted)
-        stuck = sorted(name for name in names if name not in found.groups)
-        if not stuck:
-            break
-        left |= {name: found.left.get(name, "what it reads or writes is calibrated") for name in stuck}
-    weights = {name: _weight(node) for name, node in nodes(lifted) if name in names}
-    return lifted, Known(constants=found.constants, weights=weights, activations=expanded.activations), left
+    lifted, weights, unread = _lifted(model, wanted)
+    stuck = {name: why for name, why in unread.items() if name in weights.names}
+    refused = {**stuck, **refuses(lifted, weights)}
+    if refused:
+        lifted, weights, _ = _lifted(
+            model, lambda name, op, weighted=True: name not in refused and wanted(name, op, weighted)
+        )
+    return lifted, weights, {**unread, **refused}
 
 
-def _among(names: frozenset[str], name: str, node: ir.Node) -> bool:
-    return name in names
+def _lifted(model: ir.Model, wanted: Wanted) -> tuple[ir.Model, ImportedWeights, dict[str, str]]:
+    """Return a copy with products as float ones, their weights, and why others, and some of these, stay as they are."""
+    lifted = model.clone()
+    expanded = expand_dynamic(lifted, wanted)
+    imported = lift(lifted, lambda name, node: name in expanded.nodes, weights_only=True)
+    drop_unread(lifted)
+    names = {name: _weight(node) for name, node in nodes(lifted) if name in expanded.nodes}
+    stuck = sorted(name for name in expanded.nodes if name not in imported.groups)
+    unread = expanded.left | {name: imported.left.get(name, CALIBRATED) for name in stuck}
+    weights = ImportedWeights(constants=imported.constants, names=names, activations=expanded.activations)
+    return lifted, weights, unread
 
 
-def settled(known: Known, prepared: ir.Model) -> tuple[Known, frozenset[str]]:
+def settled(known: ImportedWeights, prepared: ir.Model) -> tuple[ImportedWeights, frozenset[str]]:
     """Return the weights as preparing the model leaves them, and the products of which that changes other things.
 
     Scales of channels behind a convolution go into its weight: its scales then, and the signs of its codes.
@@ -94,7 +100,7 @@ def settled(known: Known, prepared: ir.Model) -> tuple[Known, frozenset[str]]:
         known: of the model. prepared: the same model, prepared.
     """
     constants, lost, present = dict(known.constants), set(), dict(nodes(prepared))
-    for name, weight in known.weights.items():
+    for name, weight in known.names.items():
         node = present.get(name)
         tensor = None if node is None else constant_tensor(node.inputs[1])
         if node is None or tensor is None or op_key(node) not in _INTEGER or _weight(node) != weight:
@@ -110,15 +116,15 @@ def settled(known: Known, prepared: ir.Model) -> tuple[Known, frozenset[str]]:
     return replace(known, constants=constants), frozenset(lost)
 
 
-def with_rules_for(recipe: Recipe, known: Known) -> Recipe:
+def with_rules_for(recipe: Recipe, known: ImportedWeights) -> Recipe:
     """Return the recipe with rules in front that ask for the types and granularities that the weights came with."""
     rules = [rule for rule in _rules(known) if rule not in recipe.rules]  # a report's recipe has them
     return recipe.model_copy(update={"rules": (*rules, *recipe.rules)})
 
 
-def _rules(known: Known) -> Iterator[Rule]:
+def _rules(known: ImportedWeights) -> Iterator[Rule]:
     by_choice: dict[tuple[QuantType, bool, bool], list[str]] = {}
-    for name, weight in known.weights.items():
+    for name, weight in known.names.items():
         scheme = known.constants[weight].params.scheme
         place = (scheme.dtype, scheme.symmetric, isinstance(scheme.granularity, PerChannel))
         by_choice.setdefault(place, []).append(name)
@@ -131,18 +137,18 @@ def _rules(known: Known) -> Iterator[Rule]:
         )
 
 
-def with_known(plan: Plan, model: ir.Model, known: Known) -> Plan:
+def with_known(plan: Plan, model: ir.Model, known: ImportedWeights) -> Plan:
     """Return a plan that takes the codes that weights came with.
 
     Args:
         plan: of the model with float weights. model: that one, prepared. known: the weights.
     """
-    if not known.weights:
+    if not known.names:
         return plan
     present, tensors, decisions = dict(nodes(model)), dict(plan.tensors), []
-    fitted: list[ChosenAgain] = []
+    fitted: list[Refitted] = []
     for decision in plan.decisions:
-        weight = known.weights.get(decision.node)
+        weight = known.names.get(decision.node)
         if weight is None:
             decisions.append(decision)
         elif _is_calibrated(decision) and not _takes(plan, decision, known.constants[weight]):
@@ -153,7 +159,7 @@ def with_known(plan: Plan, model: ir.Model, known: Known) -> Plan:
             held, limit = known.constants[weight], tensors[key].pairs
             tensors[key] = _imported(tensors[key], held, unsigned=tensors[key].scheme.dtype is QuantType.UINT8)
             text = f"came quantized at run time; its codes and calibrated inputs run as {decision.kernel}"
-            again = chosen_again(tensors[key], held, limit)
+            again = refitted(tensors[key], held, limit)
             if again is not None:
                 fitted.append(again)
                 tensors[key] = again.tensor
@@ -163,21 +169,21 @@ def with_known(plan: Plan, model: ir.Model, known: Known) -> Plan:
         else:
             decisions.append(_at_run_time(decision, present[decision.node], known, tensors))
     in_float = {decision.node for decision in decisions if decision.format is Format.DYNAMIC}
-    codes = {weight for name, weight in known.weights.items() if name in in_float}
+    codes = {weight for name, weight in known.names.items() if name in in_float}
     constants = {name: how for name, how in plan.constants.items() if name not in codes}
     warnings = (*plan.warnings, *filter(None, [warning_about(fitted)]))
     return replace(plan, decisions=tuple(decisions), tensors=tensors, constants=constants, warnings=warnings)
 
 
-def is_as_it_came(plan: Plan, known: Known) -> bool:
+def is_as_it_came(plan: Plan, known: ImportedWeights) -> bool:
     """Tell whether a plan changes nothing but products that quantize at run time, which it writes as they came."""
     changed = [decision for decision in plan.decisions if decision.action is Action.QUANTIZE]
     return bool(changed) and all(
-        decision.node in known.weights and decision.format is Format.DYNAMIC for decision in changed
+        decision.node in known.names and decision.format is Format.DYNAMIC for decision in changed
     )
 
 
-class Codes(Mapping[str, Chosen]):
+class ImportedCodes(Mapping[str, Chosen]):
     """The codes that constants came with, by plan key; unpacked when they are asked for.
 
     Where the plan limits pairs of an imported weight's codes, they are chosen again, and the biases on its scale, too.
@@ -253,13 +259,13 @@ def _imported(tensor: TensorPlan, held: Constant, *, unsigned: bool = False) -> 
         feature_axis=None,
         pairs=None,
         in_float=None,
-        reason="came with the model",
+        reason=REASON,
     )
 
 
-def _at_run_time(decision: Decision, node: ir.Node, known: Known, tensors: dict[str, TensorPlan]) -> Decision:
+def _at_run_time(decision: Decision, node: ir.Node, known: ImportedWeights, tensors: dict[str, TensorPlan]) -> Decision:
     """Return a decision that quantizes a product's input at run time, as it came, and plan its tensors."""
-    weight, scheme = known.weights[decision.node], known.activations[decision.node]
+    weight, scheme = known.names[decision.node], known.activations[decision.node]
     x = "" if node.inputs[0] is None else node.inputs[0].name or ""
     keys = {0: f"{x}@dynamic-{scheme.dtype}-{'symmetric' if scheme.symmetric else 'asymmetric'}", 1: weight}
     text = "quantized at run time"

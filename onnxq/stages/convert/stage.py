@@ -3,7 +3,7 @@
     QDQ <-> QOperator                              calibrated groups; a float weight behind a pair counts, too
     DequantizeLinear of blocks <-> MatMulNBits     products with weights on codes, however moved; by `portable`
     Gather of codes, DequantizeLinear <-> GatherBlockQuantized      rows looked up on codes; the same
-    products that quantize at run time -> either form of weights on codes; calibrated ones, see `known`
+    products that quantize at run time -> either form of weights on codes; calibrated ones, see `imported_weights`
 
 No number is computed anew: scales, zero points and codes stay what they are. What has no form in the new format stays
 in the old one, and so does what the recipe gives another format or keeps.
@@ -16,6 +16,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
+from onnxq.errors import PlanError
 from onnxq.graph.fingerprint import fingerprint
 from onnxq.graph.walk import nodes
 from onnxq.graph.writer import drop_unread
@@ -27,15 +28,22 @@ from onnxq.passes.read.matmul_nbits import expand_blocks, holds_block_products, 
 from onnxq.passes.read.qdq import Imported, holds_dequantized, lift
 from onnxq.passes.read.qoperator import expand, holds_integer_operators
 from onnxq.passes.read.saturation import saturating
-from onnxq.stages.convert.decide import codes_would_change, imported_plan
-from onnxq.stages.convert.imported_weights import Codes, Known, lift_known, settled
+from onnxq.stages.convert.examine import around_faults, examine_imported
+from onnxq.stages.convert.imported_weights import (
+    CALIBRATED,
+    ImportedCodes,
+    ImportedWeights,
+    lift_weights,
+    settled,
+)
+from onnxq.stages.plan import make_imported_plan
 from onnxq.stages.plan.already_quantized import ALREADY, IMPORTED
 from onnxq.stages.plan.candidates import Candidate, examine, is_weighted
 from onnxq.stages.plan.rules import wish_for
 from onnxq.stages.prepare import Prepared, prepare
 from onnxq.stages.rewrite import rewrite
 from onnxq.targets import Target
-from onnxq.targets.faults import WriteRequest, avoid, notes_on, without_linear
+from onnxq.targets.faults import Fault, WriteRequest, notes_on, without_linear
 from onnxq.types.format import Format
 from onnxq.types.plan import Action, Decision, Detour, Plan, Reason
 from onnxq.types.recipe import Match, Recipe, Rule, with_rules
@@ -51,14 +59,14 @@ class Converted:
     Attributes:
         model: in the format asked for, None where nothing was written anew.
         nodes: path name of each node that was written anew -> why. left: of each that has no such form -> why.
-        message: a sentence about it. known: weights on codes of products that are now float ones, to be planned.
+        message: a sentence about it. weights: of products that are now float ones, to be planned.
     """
 
     model: ir.Model | None
     nodes: Mapping[str, str]
     left: Mapping[str, str]
     message: str
-    known: Known = field(default_factory=Known)
+    weights: ImportedWeights = field(default_factory=ImportedWeights)
 
 
 def convert(
@@ -86,26 +94,23 @@ def convert(
     def wanted(name: str, op: str, weighted: bool = True) -> bool:  # LSTM has no other form in these formats
         return bool(target.rows_for(op, recipe.format)) and guarded(name, op, weighted)
 
-    while True:
-        lifted, known, why = lift_known(prepared, wanted)
-        left |= why
-        faulty = _faulty(lifted, known, recipe, target)
-        left |= faulty
-        if not faulty:
-            break
+    lifted, weights, refused = lift_weights(
+        prepared, wanted, lambda lifted, weights: _faulty(lifted, weights, recipe, target)
+    )
+    left |= refused
     hindrance = _hindrance(recipe, ranges=ranges)
-    if known.weights and hindrance is not None:
-        left |= dict.fromkeys(known.weights, hindrance)
-        lifted, known = prepared, Known()
+    if weights.names and hindrance is not None:
+        left |= dict.fromkeys(weights.names, hindrance)
+        lifted, weights = prepared, ImportedWeights()
     found = _rewritten(model, lifted, recipe, target)
     messages = [] if found is None else [found.message]
-    if known.weights:
-        messages.append(f"{len(known.weights)} nodes came quantized at run time and are calibrated, on {_THEIRS}")
+    if weights.names:
+        messages.append(f"{len(weights.names)} nodes came quantized at run time and are calibrated, on {_THEIRS}")
     if left:
         messages.append(_stay(left, recipe))
     left |= {} if found is None else found.left
     written = None if found is None else found.model
-    if known.weights and written is None:
+    if weights.names and written is None:
         nothing = Plan(
             format=recipe.format, target=target.name, fingerprint=fingerprint(lifted), decisions=(), tensors={}
         )
@@ -113,7 +118,7 @@ def convert(
     if written is None and not left:
         return None
     nodes = {} if found is None else found.nodes
-    return Converted(model=written, nodes=nodes, left=left, message="; ".join(messages), known=known)
+    return Converted(model=written, nodes=nodes, left=left, message="; ".join(messages), weights=weights)
 
 
 def convert_and_prepare(
@@ -130,36 +135,35 @@ def convert_and_prepare(
         if found is None or found.model is None:
             return found, prepared
         again = prepare(found.model, **options)
-        known, lost = settled(found.known, again.model)
+        weights, lost = settled(found.weights, again.model)
         if not lost:
-            return replace(found, known=known), again
+            return replace(found, weights=weights), again
         unfit |= dict.fromkeys(lost, "preparing the model changes its weight")
 
 
-def _faulty(lifted: ir.Model, known: Known, recipe: Recipe, target: Target) -> dict[str, str]:
+def _faulty(lifted: ir.Model, weights: ImportedWeights, recipe: Recipe, target: Target) -> dict[str, str]:
     """Return the products whose codes meet a fault of the runtime in every kernel that they could go to, and why."""
-    present, opset, found = dict(nodes(lifted)), lifted.opset_imports.get("", 1), {}
-    for name, weight in known.weights.items():
-        held, node, why = known.constants[weight], present[name], ""
+    present, opset, faulty = dict(nodes(lifted)), lifted.opset_imports.get("", 1), {}
+    for name, weight in weights.names.items():
+        constant, node, why = weights.constants[weight], present[name], ""
         for row in target.rows_for(op_key(node), recipe.format, portable=recipe.portable):
             usual = WriteRequest(
                 node=node,
                 opset=opset,
                 row=row,
-                activations=known.activations[name],
-                weights=held.params.scheme,
+                activations=weights.activations[name],
+                weights=constant.params.scheme,
                 slots=(1,),
                 portable=recipe.portable,
-                lowest_code=held.lowest,
+                lowest_code=constant.lowest,
             )
-            around = avoid(usual, target.faults)
-            if isinstance(around, WriteRequest) and around.weights == usual.weights:
-                why = ""
+            written = around_faults(usual, target.faults)
+            why = written if isinstance(written, str) else ""
+            if not why:
                 break
-            why = around if isinstance(around, str) else codes_would_change(around)
         if why:
-            found[name] = why
-    return found
+            faulty[name] = why
+    return faulty
 
 
 def _hindrance(recipe: Recipe, *, ranges: bool) -> str | None:
@@ -171,64 +175,101 @@ def _hindrance(recipe: Recipe, *, ranges: bool) -> str | None:
     return None if ranges else f"give calibration data to write it in format {recipe.format}"
 
 
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class _Reading:
+    """A copy of a model with quantized nodes read as float ones.
+
+    Attributes:
+        model: the copy. expanded: operators of other forms that were written as float ones. imported: what was lifted.
+        missing: the fault of a runtime that lacks DequantizeLinear of the model's opset, None if it has it.
+    """
+
+    model: ir.Model
+    expanded: Expanded
+    imported: Imported
+    missing: Fault | None
+
+    @property
+    def unpacked(self) -> dict[str, str]:
+        """Path name and operator of float nodes behind a DequantizeLinear that stays."""
+        return {name: op for name, op in self.expanded.nodes.items() if name not in self.imported.groups}
+
+
+def _read(base: ir.Model, recipe: Recipe, target: Target, left: dict[str, str]) -> _Reading:
+    """Read the nodes that are to be in the recipe's format; those that cannot be read are added to `left`, with why."""
+    model = base.clone()
+    missing = without_linear(target.faults, model.opset_imports.get("", 1))
+    wanted = _wanted(recipe, target, left)
+    expanded = _in_float(model, recipe, wanted, _wanted(recipe, target, {}), contrib_linear=missing is not None)
+    left |= expanded.left
+    imported = lift(
+        model,
+        lambda name, node: _has_kernel(recipe, target, op_key(node)) and wanted(name, op_key(node), is_weighted(node)),
+        weights_only=recipe.format is Format.WEIGHT_ONLY,
+    )
+    left |= imported.left
+    drop_unread(model)
+    return _Reading(model=model, expanded=expanded, imported=imported, missing=missing)
+
+
+def _has_kernel(recipe: Recipe, target: Target, op: str) -> bool:
+    """Return whether an operator is to be lifted: of weights alone, those that are unpacked in either form are not."""
+    weights_only = recipe.format is Format.WEIGHT_ONLY
+    return not weights_only or any(row.contrib for row in target.rows_for(op, recipe.format))
+
+
+def _refused(reading: _Reading, recipe: Recipe, target: Target) -> dict[str, str]:
+    """Return why nodes that were read as float ones cannot stay that although they were not lifted, by path name."""
+    if recipe.portable:
+        missing = reading.missing
+        return {} if missing is None else dict.fromkeys(reading.unpacked, f"{missing}; {missing.advice}")
+    stuck = (name for name, op in reading.unpacked.items() if _has_kernel(recipe, target, op))
+    return dict.fromkeys(stuck, CALIBRATED)
+
+
 def _rewritten(model: ir.Model, prepared: ir.Model, recipe: Recipe, target: Target) -> Converted | None:
     """Write what has another form, but for products to be calibrated."""
     base = _base(model, prepared, recipe, target)
     if base is None:
         return None
     left: dict[str, str] = {}
-    quiet: set[str] = set()
-    wanted, weights_only = _wanted(recipe, target, left), recipe.format is Format.WEIGHT_ONLY
-
-    def has_kernel(op: str) -> bool:  # and no weights that are unpacked in either form
-        return not weights_only or any(row.contrib for row in target.rows_for(op, recipe.format))
-
-    while True:
-        lifted = base.clone()
-        missing = without_linear(target.faults, lifted.opset_imports.get("", 1))
-        expanded = _in_float(lifted, recipe, wanted, _wanted(recipe, target, {}), contrib_linear=missing is not None)
-        left |= expanded.left
-
-        found = lift(
-            lifted,
-            lambda name, node: has_kernel(op_key(node)) and wanted(name, op_key(node), is_weighted(node)),
-            weights_only=weights_only,
-        )
-        left |= found.left
-        drop_unread(lifted)
-        unpacked = {name: op for name, op in expanded.nodes.items() if name not in found.groups}
-        stuck = [name for name, op in unpacked.items() if not recipe.portable and has_kernel(op)]
-        if stuck:
-            left |= {name: "what it reads or writes is calibrated" for name in stuck if name not in left}
-            continue
-        if unpacked and recipe.portable and missing is not None:
-            left |= dict.fromkeys(unpacked, f"{missing}; {missing.advice}")
-            continue
-        if not unpacked and not expanded.settled and not _worthwhile(lifted, found, recipe.format):
-            told = {name: why for name, why in left.items() if name not in quiet}
-            return Converted(model=None, nodes={}, left=told, message=_stay(told, recipe)) if told else None
-        plan, reasons, in_form = imported_plan(lifted, found, recipe, target)
-        if not reasons:
-            break
-        left |= reasons
-        quiet |= in_form - expanded.nodes.keys()
-    told = {name: why for name, why in left.items() if name not in quiet}
-    written, _ = rewrite(lifted, plan, chosen=Codes(plan, found.constants), declared=declared_values(model))
-    count = len(found.groups) + len(unpacked)
+    reading = _read(base, recipe, target, left)
+    examined = examine_imported(reading.model, reading.imported, recipe, target)
+    in_form = examined.in_form - reading.expanded.nodes.keys()
+    refused = {name: why for name, why in _refused(reading, recipe, target).items() if name not in left}
+    if _is_worthwhile(reading, recipe.format):
+        refused |= examined.refused
+    if refused:  # these are not read at all
+        left |= refused
+        reading = _read(base, recipe, target, left)
+        examined = examine_imported(reading.model, reading.imported, recipe, target)
+    told = {name: why for name, why in left.items() if name not in in_form}
+    if not _is_worthwhile(reading, recipe.format):
+        return Converted(model=None, nodes={}, left=told, message=_stay(told, recipe)) if told else None
+    if examined.refused:
+        name, why = next(iter(examined.refused.items()))
+        raise PlanError(f"'{name}': {why}")
+    plan = make_imported_plan(reading.model, examined.entries, reading.imported, recipe, target)
+    written, _ = rewrite(
+        reading.model,
+        plan,
+        chosen=ImportedCodes(plan, reading.imported.constants),
+        declared=declared_values(model),
+    )
+    unpacked, settled = reading.unpacked, reading.expanded.settled
+    count = len(reading.imported.groups) + len(unpacked)
     messages = [f"{count} nodes came quantized and are written in format {recipe.format} with {_THEIRS}"] * (count > 0)
     messages = [f"{message}, except: {'; '.join(plan.warnings)}" if plan.warnings else message for message in messages]
-    if expanded.settled:
+    if settled:
         level = f"accuracy level {recipe.accuracy_level}"
-        messages.append(f"{len(expanded.settled)} MatMulNBits nodes came with another than {level}, and get that")
+        messages.append(f"{len(settled)} MatMulNBits nodes came with another than {level}, and get that")
     decisions = {entry.node: entry.reason.text for entry in plan.decisions if entry.action is Action.QUANTIZE}
-    around = notes_on([Detour.CONTRIB_LINEAR], target.faults) if missing is not None else ()
+    around = notes_on([Detour.CONTRIB_LINEAR], target.faults) if reading.missing is not None else ()
     decisions |= {
         name: "; ".join((f"came quantized at run time; {_UNPACKS} {op} runs in float", *around))
         for name, op in unpacked.items()
     }
-    decisions |= dict.fromkeys(
-        expanded.settled, f"works on codes already, now at accuracy level {recipe.accuracy_level}"
-    )
+    decisions |= dict.fromkeys(settled, f"works on codes already, now at accuracy level {recipe.accuracy_level}")
     return Converted(
         model=written,
         nodes=decisions,
@@ -339,17 +380,20 @@ def _stay(left: Mapping[str, str], recipe: Recipe) -> str:
 _PER_CHANNEL, _BLOCKS, _TWO_BITS = 13, 21, 25  # opsets from which DequantizeLinear takes such
 
 
-def _worthwhile(model: ir.Model, found: Imported, fmt: Format) -> bool:
-    """Tell whether something was found that is in another format.
+def _is_worthwhile(reading: _Reading, fmt: Format) -> bool:
+    """Return whether something was read that is in another format.
 
     In format qoperator float operators stand between DQ and Q where their integer kernels are slower: a model without
     weights on codes in front of float operators is in that format already.
     """
+    groups = reading.imported.groups
+    if reading.unpacked or reading.expanded.settled:
+        return True
     if fmt is not Format.QOPERATOR:
-        return bool(found.groups)
+        return bool(groups)
     return any(
-        name in found.groups and facts.get(op_key(node)).weight in found.groups[name].constants
-        for name, node in nodes(model)
+        name in groups and facts.get(op_key(node)).weight in groups[name].constants
+        for name, node in nodes(reading.model)
     )
 
 

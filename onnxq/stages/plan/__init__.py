@@ -4,7 +4,14 @@ from __future__ import annotations
 
 from onnxq.stages.plan.candidates import needed_opset
 from onnxq.stages.plan.choose_format import choose_format
-from onnxq.stages.plan.decide import goes_by_histograms, make_plan, needed_tensors, observed_features, observed_tensors
+from onnxq.stages.plan.decide import (
+    goes_by_histograms,
+    make_imported_plan,
+    make_plan,
+    needed_tensors,
+    observed_features,
+    observed_tensors,
+)
 from onnxq.stages.plan.sizes import Sizes
 from onnxq.stages.plan.weight_inputs import Features, missing
 
@@ -13,6 +20,7 @@ __all__ = [
     "Sizes",
     "choose_format",
     "goes_by_histograms",
+    "make_imported_plan",
     "make_plan",
     "missing",
     "needed_opset",

@@ -41,6 +41,7 @@ class Candidate:
         weights: slots of constant weights. bias: slot of a constant bias to quantize, None if there is none.
         hidden: whether it lies where values cannot be observed. note: what is to be said of it besides, in words.
         written: how it is written, around the target's faults.
+        quantized_output: of an imported node, whether its output is quantized; None where the plan decides that.
     """
 
     name: str
@@ -56,6 +57,7 @@ class Candidate:
     hidden: bool = False
     note: str = ""
     written: WriteRequest
+    quantized_output: bool | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)

@@ -12,12 +12,15 @@ from onnxq.graph.fingerprint import fingerprint
 from onnxq.graph.names import name_of
 from onnxq.ops import known_operators
 from onnxq.ops.quantized import MATMUL_NBITS
+from onnxq.passes.read.qdq import Imported
+from onnxq.stages.plan.already_quantized import IMPORTED
 from onnxq.stages.plan.candidates import Candidate, Kept, examine
 from onnxq.stages.plan.clamped import with_outputs_for_clamps
 from onnxq.stages.plan.copies import with_codes_of_products
 from onnxq.stages.plan.dynamic_cost import without_costly
 from onnxq.stages.plan.float_types import with_float_types
 from onnxq.stages.plan.granularity import without_channels
+from onnxq.stages.plan.imported import ImportedTensors
 from onnxq.stages.plan.kernel_choice import NO_SCHEME
 from onnxq.stages.plan.observed import compared, unknown_ranges, without_unfit
 from onnxq.stages.plan.outliers import FEATURES, share_in_float
@@ -120,6 +123,50 @@ def make_plan(model: ir.Model, statistics: Statistics, recipe: Recipe, target: T
         ),
     )
     return with_float_types(plan, model, recipe, target)
+
+
+def make_imported_plan(
+    model: ir.Model, examined: Sequence[Candidate | Kept], imported: Imported, recipe: Recipe, target: Target
+) -> Plan:
+    """Plan what was imported quantized: nothing is calibrated, and what can be written in the recipe's format is.
+
+    Args:
+        model: with imported nodes as float ones. examined: every node; candidates are imported nodes.
+        imported: their codes and parameters. recipe: names the format to write. target: what will run the model.
+    """
+    placement = Placement(
+        codes=frozenset(entry.name for entry in examined if isinstance(entry, Candidate)),
+        absorbed={group.clamp: name for name, group in imported.groups.items() if group.clamp is not None},
+        times={},
+    )
+    parameters = ImportedTensors(imported, target)
+    statistics = Statistics(fingerprint="")
+    tensors = Tensors(
+        model,
+        statistics,
+        _any_range,
+        placement,
+        examined,
+        target=target,
+        inputs=WeightInputs(()),
+        imported=parameters,
+    )
+    decisions = []
+    for entry in examined:
+        decision = _decide(entry, placement, tensors, target)
+        if isinstance(entry, Candidate):
+            text = parameters.kernel_text(decision.inputs.values(), decision.kernel or "")
+            reason = Reason(code=IMPORTED, text="; ".join((text, *entry.written.notes)))
+            decision = replace(decision, reason=reason)
+        decisions.append(decision)
+    return Plan(
+        format=recipe.format,
+        target=target.name,
+        fingerprint=fingerprint(model),
+        decisions=tuple(decisions),
+        tensors=tensors.planned(),
+        warnings=parameters.warnings,
+    )
 
 
 def _placed(

@@ -13,6 +13,8 @@ from onnxq.ops import clamp_bounds, facts, op_key, upper_bound
 from onnxq.stages.plan.candidates import Candidate, Kept
 from onnxq.stages.plan.copies import Products, of_table
 from onnxq.stages.plan.granularity import no_channels
+from onnxq.stages.plan.imported import REASON as IMPORTED_REASON
+from onnxq.stages.plan.imported import ImportedTensors
 from onnxq.stages.plan.observed import only_surveyed
 from onnxq.stages.plan.outliers import Outliers, outliers
 from onnxq.stages.plan.parameters import activation_params
@@ -45,6 +47,7 @@ class Tensors:
         *,
         target: Target,
         inputs: WeightInputs,
+        imported: ImportedTensors | None = None,
     ) -> None:
         self.warnings: list[str] = []
         self.shortages: dict[str, Shortage] = {}
@@ -53,6 +56,7 @@ class Tensors:
         self._statistics = statistics
         self._calibrator = calibrator
         self._inputs = inputs
+        self._imported = imported
         self._pairs = Pairs(target)
         self._products = Products(examined)
         self._largest: dict[str, int] = {}
@@ -137,6 +141,8 @@ class Tensors:
         entry = self._on_codes.get(node)
         if entry is None:
             return False
+        if entry.quantized_output is not None:
+            return entry.quantized_output
         readers = (reader for reader in self._readers(node.outputs[0]) if reader.node.graph is node.graph)
         return entry.row.output is Output.REQUIRED or any(readers)
 
@@ -177,6 +183,9 @@ class Tensors:
 
     def _activation(self, value: ir.Value, wanted: Scheme | None) -> str:
         """Plan an activation in the scheme that its root has, or in `wanted` where that differs; return its key."""
+        imported = None if self._imported is None else self._imported.activation(value.name or "")
+        if imported is not None:
+            return self._add(imported, "")
         root = self._root(value)
         scheme = self._scheme(root)
         name, root_name = value.name or "", root.name or ""
@@ -290,6 +299,10 @@ class Tensors:
         value = entry.node.inputs[slot]
         assert value is not None
         name = value.name or ""
+        imported = None if self._imported is None else self._imported.constant(entry, slot)
+        if imported is not None:
+            self._planned[name] = imported
+            return name
         plan = TensorPlan(
             name=name, tensor=name, role=Role.WEIGHT, scheme=scheme, method=entry.wish.method, reason="constant"
         )
@@ -343,6 +356,7 @@ class Tensors:
         assert value is not None
         name = value.name or ""
         per_channel = isinstance(self._planned[weight].scheme.granularity, PerChannel)
+        imported = self._imported is not None and self._imported.holds(name)
         plan = TensorPlan(
             name=name,
             tensor=name,
@@ -353,7 +367,7 @@ class Tensors:
                 granularity=PerChannel(axis=0) if per_channel else PerTensor(),
             ),
             scale_from=(activation, weight),
-            reason="scale of the activation times scale of the weight",
+            reason=IMPORTED_REASON if imported else "scale of the activation times scale of the weight",
         )
         return self._add(plan, entry.name)
 
