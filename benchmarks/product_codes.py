@@ -17,12 +17,13 @@ import onnx_ir as ir
 import onnxq
 from onnx import numpy_helper, parser
 from onnxq.numerics.metrics import sqnr_db
-from onnxq.numerics.product_codes import look_up_product, product_quantize
+from onnxq.numerics.product_codes import product_quantize
 from onnxq.runtime.session import open_session
 from onnxq.runtime.taps import Taps
 from onnxq.runtime.timing import time_interleaved
 
 import models
+from benchmarks.look_ups import look_up_product
 from benchmarks.measure import environment, write_section
 
 SECTION = "product_codes"

@@ -1,7 +1,6 @@
 """How far apart two arrays are: streaming, in float64, exact about infinities and NaN.
 
-`ErrorSums` is fed pair by pair and holds sums only, so its memory does not grow with the number of samples. The
-functions below it are the same figures for one pair of arrays.
+`ErrorSums` is fed pair by pair and holds sums only, so its memory does not grow with the number of samples.
 """
 
 from __future__ import annotations
@@ -32,19 +31,20 @@ class ErrorSums:
     """Sums over all pairs of a reference x and an actual value y that were added.
 
     Elements that are not finite are taken out of the sums: where both hold the same infinity or both NaN they agree;
-    any other place with NaN or infinity in one of them is counted in `broken`, and so is every element of a pair whose
-    shapes differ.
+    any other place with NaN or infinity in one of them is counted in `broken`, and so is every element of a pair of
+    different shapes.
 
     Attributes:
-        count: finite elements compared. signal: sum of x^2. other: sum of y^2. dot: sum of x*y.
-        noise: sum of (x - y)^2. max_abs: largest |x - y|. total: sum of x.
+        count: finite elements compared.
+        signal: sum of x^2.
+        noise: sum of (x - y)^2.
+        max_abs: largest |x - y|.
+        total: sum of x.
         broken: elements that cannot be compared: infinite or NaN on one side, or of another shape.
     """
 
     count: int = 0
     signal: float = 0.0
-    other: float = 0.0
-    dot: float = 0.0
     noise: float = 0.0
     max_abs: float = 0.0
     total: float = 0.0
@@ -75,14 +75,12 @@ class ErrorSums:
         self.count += x.size
         self.total += float(x.sum())
         self.signal += float(np.dot(x, x))
-        self.other += float(np.dot(y, y))
-        self.dot += float(np.dot(x, y))
         self.noise += float(np.dot(difference, difference))
         self.max_abs = max(self.max_abs, float(np.max(np.abs(difference))))
 
     @property
     def sqnr_db(self) -> float:
-        """Signal-to-quantization-noise ratio, 10 log10(sum x^2 / sum (x - y)^2), in dB.
+        """Return the signal-to-quantization-noise ratio, 10 log10(sum x^2 / sum (x - y)^2), in dB.
 
         inf where both are identical; -inf where something is `broken`, or the reference is zero and the actual is not.
         Formula: Widrow and Kollar, Quantization Noise (2008), with the measured error as noise.
@@ -96,25 +94,9 @@ class ErrorSums:
         return 10.0 * (math.log10(self.signal) - math.log10(self.noise))
 
     @property
-    def mse(self) -> float:
-        """Mean squared error, sum (x - y)^2 / n; inf where something is `broken`, 0 for no elements."""
-        if self.broken:
-            return math.inf
-        return self.noise / self.count if self.count else 0.0
-
-    @property
     def max_error(self) -> float:
-        """Largest absolute difference; inf where something is `broken`."""
+        """Return the largest absolute difference; inf where something is `broken`."""
         return math.inf if self.broken else self.max_abs
-
-    @property
-    def cosine(self) -> float:
-        """Cosine similarity, sum xy / sqrt(sum x^2 sum y^2), in [-1, 1]; 1 for two zero vectors, 0 for one."""
-        if self.broken:
-            return math.nan
-        if self.signal == 0.0 or self.other == 0.0:
-            return 1.0 if self.signal == self.other else 0.0
-        return max(-1.0, min(1.0, self.dot / (math.sqrt(self.signal) * math.sqrt(self.other))))
 
 
 def compare(reference: npt.ArrayLike, actual: npt.ArrayLike) -> ErrorSums:
@@ -129,55 +111,15 @@ def sqnr_db(reference: npt.ArrayLike, actual: npt.ArrayLike) -> float:
     return compare(reference, actual).sqnr_db
 
 
-def mse(reference: npt.ArrayLike, actual: npt.ArrayLike) -> float:
-    """Return the mean squared error of one pair."""
-    return compare(reference, actual).mse
-
-
-def max_abs_error(reference: npt.ArrayLike, actual: npt.ArrayLike) -> float:
-    """Return the largest absolute difference of one pair."""
-    return compare(reference, actual).max_error
-
-
-def cosine(reference: npt.ArrayLike, actual: npt.ArrayLike) -> float:
-    """Return the cosine similarity of one pair, both read as one vector."""
-    return compare(reference, actual).cosine
-
-
-def kl_divergence(p: npt.ArrayLike, q: npt.ArrayLike) -> float:
-    """Return the Kullback-Leibler divergence D(p || q) = sum p log(p / q) of two discrete distributions, in nats.
-
-    Args:
-        p, q: weights >= 0 of equal shape, such as counts of a histogram; each is normalized to sum 1.
-
-    Returns:
-        At least 0; inf where q is zero and p is not. Terms with p = 0 count nothing.
-        Formula: Kullback and Leibler, On Information and Sufficiency (1951).
-
-    Raises:
-        ValueError: shapes differ, a weight is negative or not finite, or a distribution has no mass.
-    """
-    a, b = np.asarray(p, dtype=np.float64), np.asarray(q, dtype=np.float64)
-    if a.shape != b.shape:
-        raise ValueError(f"distributions of different shapes: {a.shape} and {b.shape}")
-    for weights in (a, b):
-        if not np.isfinite(weights).all() or (weights < 0).any() or not weights.any():
-            raise ValueError("a distribution needs finite weights >= 0 that are not all zero")
-    a, b = a / a.sum(), b / b.sum()
-    support = a > 0
-    if (b[support] == 0).any():
-        return math.inf
-    return max(0.0, float(np.sum(a[support] * np.log(a[support] / b[support]))))
-
-
 def argmax_agreement(reference: npt.ArrayLike, actual: npt.ArrayLike) -> tuple[int, int] | None:
     """Count the positions whose arg-max over the last axis agrees.
 
     Args:
-        reference, actual: arrays of equal shape (..., classes).
+        reference: array of shape (..., classes).
+        actual: array of the same shape.
 
     Returns:
-        (agreeing, all) positions; None where there is nothing to choose from: rank below 2, fewer than two classes,
+        (agreeing, all) positions; None where there is nothing to compare: rank below 2, fewer than two classes,
         or different shapes.
     """
     x, y = np.asarray(reference), np.asarray(actual)

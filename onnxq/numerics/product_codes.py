@@ -1,12 +1,8 @@
 """Product quantization: short vectors, not single numbers, are looked up in a table.
 
-- Weights (Jegou, Douze and Schmid 2011, Product Quantization for Nearest Neighbor Search; for layers Stock et al. 2019,
-  And the Bit Goes Down): runs of `length` weights of one output share a code of `bits` bits, which is bits / length a
-  weight. `Gather` decodes them; all runs share one table, since a table each would outweigh the codes.
-- Products as sums of looked-up numbers (Blalock and Guttag 2021, Multiplying Matrices Without Multiplying): activations
-  are replaced by the nearest prototype of each run, and the products of prototypes and weights are known beforehand.
-  One table of [prototypes, outputs] a run: far more numbers than the weights, and finding the nearest prototypes is a
-  product of matrices itself, of size features x prototypes.
+Runs of `length` weights of one output share a code of `bits` bits, which is bits / length a weight (Jegou, Douze and
+Schmid 2011, Product Quantization for Nearest Neighbor Search; for layers Stock et al. 2019, And the Bit Goes Down).
+`Gather` decodes them; all runs share one table, since a table each would outweigh the codes.
 """
 
 from __future__ import annotations
@@ -27,17 +23,18 @@ _ROUNDS = 12
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class ProductCodes:
-    """A matrix [features, outputs] on codes.
+    """A quantized matrix [features, outputs].
 
     Attributes:
-        codes: uint8 [features / length, outputs]. table: float32 [2^bits, length].
+        codes: uint8 [features / length, outputs].
+        table: float32 [2^bits, length].
     """
 
     codes: UInt8
     table: Float32
 
     def decoded(self) -> Float32:
-        """Return the matrix that the codes stand for."""
+        """Return the matrix that the codes represent."""
         runs, outputs = self.codes.shape
         vectors = self.table[self.codes]  # [runs, outputs, length]
         return np.ascontiguousarray(vectors.transpose(0, 2, 1)).reshape(runs * self.table.shape[1], outputs)
@@ -49,7 +46,9 @@ def product_quantize(
     """Return codes of runs of `length` features and the table of least squared error that k-means finds.
 
     Args:
-        weight: finite, [features, outputs]; features a multiple of `length`. bits: 1 to 8.
+        weight: finite, [features, outputs]; features a multiple of `length`.
+        length: features of a run.
+        bits: 1 to 8.
         importance: [features], > 0: the mean square of the input that each row multiplies. A run's errors are weighed
             by its mean, so that one table serves all runs.
 
@@ -68,50 +67,11 @@ def product_quantize(
     return ProductCodes(codes=nearest(points, table).reshape(runs, outputs).astype(np.uint8), table=table)
 
 
-@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
-class LookUpProduct:
-    """x W as sums of looked-up numbers.
-
-    Attributes:
-        prototypes: float32 [runs, prototypes, length]. sums: float32 [runs, prototypes, outputs], their products with
-            the weights.
-    """
-
-    prototypes: Float32
-    sums: Float32
-
-    def __call__(self, x: Float32) -> Float32:
-        """Return about x W for x [rows, features]."""
-        runs, _, length = self.prototypes.shape
-        parts = x.reshape(len(x), runs, length)
-        result = np.zeros((len(x), self.sums.shape[2]), np.float32)
-        for run in range(runs):
-            result += self.sums[run][nearest(parts[:, run], self.prototypes[run])]
-        return result
-
-
-def look_up_product(weight: Float32, samples: Float32, *, length: int, count: int = 16) -> LookUpProduct:
-    """Return the product with `weight` [features, outputs] as look-ups, its prototypes learned on `samples`.
-
-    Args:
-        samples: inputs [rows, features], at least `count` rows. length: features a run. count: prototypes of each.
-
-    Raises:
-        RecipeError: a length that does not divide the features, or fewer samples than prototypes.
-    """
-    features = len(weight)
-    if length < 1 or features % length or len(samples) < count:
-        raise RecipeError(f"{len(samples)} rows of {features} features do not make {count} prototypes of {length}")
-    parts = samples.reshape(len(samples), -1, length)
-    prototypes = np.stack([nearest_means(parts[:, run], count) for run in range(parts.shape[1])])
-    return LookUpProduct(prototypes=prototypes, sums=np.matmul(prototypes, weight.reshape(-1, length, weight.shape[1])))
-
-
 def nearest_means(points: Float32, count: int, *, weights: npt.NDArray[np.float32] | None = None) -> Float32:
     """Return `count` means [count, length] of points [n, length] by Lloyd's iteration from spread-out starts.
 
     The start is k-means++ (Arthur and Vassilvitskii 2007) with fixed random numbers: the same result for the same
-    arguments. A mean that loses all its points moves to the point that is served worst.
+    arguments. A mean without points moves to the point with the largest error.
     """
     random = np.random.default_rng(0)
     weight = np.ones(len(points)) if weights is None else weights.astype(np.float64)
@@ -126,11 +86,11 @@ def nearest_means(points: Float32, count: int, *, weights: npt.NDArray[np.float3
         means[number] = points[min(place, len(points) - 1)]
     for _ in range(_ROUNDS):
         codes = nearest(points, means)
-        held = np.bincount(codes, weights=weight, minlength=count)
+        mass = np.bincount(codes, weights=weight, minlength=count)
         sums = np.stack([np.bincount(codes, weights=weight * column, minlength=count) for column in points.T], axis=1)
-        means = np.where(held[:, None] > 0, sums / np.where(held > 0, held, 1)[:, None], means).astype(np.float32)
+        means = np.where(mass[:, None] > 0, sums / np.where(mass > 0, mass, 1)[:, None], means).astype(np.float32)
         missed = np.square(points - means[codes]).sum(axis=1) * weight
-        for number in np.flatnonzero(held == 0).tolist():
+        for number in np.flatnonzero(mass == 0).tolist():
             worst = int(missed.argmax())
             means[number], missed[worst] = points[worst], 0
     return means
@@ -139,7 +99,7 @@ def nearest_means(points: Float32, count: int, *, weights: npt.NDArray[np.float3
 def nearest(points: Float32, means: Float32) -> npt.NDArray[np.intp]:
     """Return for each point the number of the nearest mean."""
     half = np.square(means).sum(axis=1) / 2
-    found = [
+    numbers = [
         np.argmax(points[begin : begin + _CHUNK] @ means.T - half, axis=1) for begin in range(0, len(points), _CHUNK)
     ]
-    return np.concatenate(found)
+    return np.concatenate(numbers)

@@ -10,17 +10,12 @@ import pytest
 from onnx.backend.test.case import node as node_tests
 from onnx.reference import ReferenceEvaluator
 from onnxq.numerics.affine import dequantize, params_from_range, quantize, storage_array
-from onnxq.numerics.integer import integer_product, requantize
 from onnxq.types.scheme import PerBlock, PerChannel, PerTensor, QuantParams, QuantType, Scheme
 
 _MODULES = (
     "quantizelinear",
     "dequantizelinear",
     "dynamicquantizelinear",
-    "matmulinteger",
-    "convinteger",
-    "qlinearconv",
-    "qlinearmatmul",
 )
 
 
@@ -116,55 +111,6 @@ def test_parameters_from_a_range_pass_the_tests_of_dynamic_quantization(case):
     _same(params.scale, scale.astype(np.float32))
     _same(params.zero_point.astype(np.uint8), zero_point)
     _same(storage_array(quantize(x, params), QuantType.UINT8), codes)
-
-
-@pytest.mark.parametrize("case", _cases("MatMulInteger"))
-def test_integer_product_passes_the_tests_of_matmul(case):
-    (a, b, a_zero, b_zero), (expected,) = (_arrays(part) for part in case.data_sets[0])
-    _same(integer_product(a, b, a_zero.reshape(-1, 1) if a_zero.size > 1 else a_zero, b_zero), expected)
-
-
-@pytest.mark.parametrize("case", _cases("QLinearMatMul"))
-def test_requantized_product_passes_the_tests_of_matmul(case):
-    inputs, (expected,) = (_arrays(part) for part in case.data_sets[0])
-    a, a_scale, a_zero, b, b_scale, b_zero, y_scale, y_zero = inputs
-    product = integer_product(a, b, a_zero, b_zero)
-    dtype = _quant_type(expected.dtype)
-    codes = requantize(product, a_scale.astype(np.float32) * b_scale.astype(np.float32), y_scale, y_zero, dtype)
-    _same(storage_array(codes, dtype), expected)
-
-
-def _patches(x, kernel, pads, zero):
-    """im2col, stride 1: (N, C, H, W) -> (N, positions, C * kh * kw) and the output's height and width."""
-    top, left, bottom, right = pads
-    x = np.pad(x, ((0, 0), (0, 0), (top, bottom), (left, right)), constant_values=zero)
-    windows = np.lib.stride_tricks.sliding_window_view(x, kernel, axis=(2, 3))
-    n, _, height, width = windows.shape[:4]
-    return windows.transpose(0, 2, 3, 1, 4, 5).reshape(n, height * width, -1), (height, width)
-
-
-def _conv(x, w, x_zero, w_zero, attributes):
-    assert attributes.get("group", 1) == 1
-    assert set(attributes.get("strides", [1])) == {1}
-    patches, size = _patches(x, w.shape[2:], attributes.get("pads", [0, 0, 0, 0]), x_zero)
-    product = integer_product(patches, w.reshape(len(w), -1).T, x_zero, w_zero)
-    return product.transpose(0, 2, 1).reshape(len(x), len(w), *size)
-
-
-@pytest.mark.parametrize("case", _cases("ConvInteger"))
-def test_integer_product_passes_the_tests_of_convolution(case):
-    inputs, (expected,) = (_arrays(part) for part in case.data_sets[0])
-    x, w, x_zero, w_zero = [*inputs, np.uint8(0)][:4]
-    _same(_conv(x, w, x_zero.reshape(()), w_zero, _attributes(case.model)), expected)
-
-
-@pytest.mark.parametrize("case", _cases("QLinearConv"))
-def test_requantized_product_passes_the_tests_of_convolution(case):
-    inputs, (expected,) = (_arrays(part) for part in case.data_sets[0])
-    x, x_scale, x_zero, w, w_scale, w_zero, y_scale, y_zero = inputs
-    product = _conv(x, w, x_zero, w_zero, _attributes(case.model))
-    codes = requantize(product, x_scale * w_scale.reshape(-1, 1, 1), y_scale, y_zero, QuantType.UINT8)
-    _same(storage_array(codes, QuantType.UINT8), expected)
 
 
 # Random tensors: ties, values far beyond the range, scales of every size.

@@ -5,7 +5,7 @@ import onnxruntime
 import pytest
 from onnx import parser
 from onnxq.errors import RecipeError
-from onnxq.numerics.product_codes import look_up_product, nearest, nearest_means, product_quantize
+from onnxq.numerics.product_codes import nearest, nearest_means, product_quantize
 
 RANDOM = np.random.default_rng(4)
 
@@ -71,26 +71,7 @@ decoded (float[5, 32] x) => (float[5, 8] y) {
     np.testing.assert_allclose(run(text, {"x": x}, constants), x @ made.decoded(), rtol=1e-5, atol=1e-5)
 
 
-def test_look_ups_are_the_product_with_prototypes_and_exact_where_inputs_are_prototypes() -> None:
-    weight = RANDOM.normal(size=(12, 6)).astype(np.float32)
-    corners = RANDOM.normal(size=(4, 12)).astype(np.float32)
-    samples = corners[RANDOM.integers(4, size=200)]
-    product = look_up_product(weight, samples, length=3, count=4)
-    np.testing.assert_allclose(product(samples), samples @ weight, rtol=1e-4, atol=1e-4)
-    others = RANDOM.normal(size=(9, 12)).astype(np.float32)
-    replaced = np.concatenate(
-        [
-            product.prototypes[run][nearest(others[:, run * 3 : run * 3 + 3], product.prototypes[run])]
-            for run in range(4)
-        ],
-        axis=1,
-    )
-    np.testing.assert_allclose(product(others), replaced @ weight, rtol=1e-4, atol=1e-4)
-
-
 def test_what_does_not_fit_is_refused() -> None:
     weight = np.zeros((10, 4), np.float32)
     with pytest.raises(RecipeError, match="runs of 4 features"):
         product_quantize(weight, length=4)
-    with pytest.raises(RecipeError, match="do not make 16 prototypes"):
-        look_up_product(weight, np.zeros((3, 10), np.float32), length=5)
