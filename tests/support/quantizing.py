@@ -79,14 +79,14 @@ def quantize_text(text: str, feeds: Feeds | None = None, **options: Any) -> Quan
 
 def quantize_model(model: ir.Model, feeds: Feeds | None = None, **options: Any) -> Quantized:
     """Quantize a prepared model; inputs are N(0, 1) unless given."""
-    if feeds is None:
-        rng = np.random.default_rng(1)
-        shapes = {value.name: [int(dim) for dim in value.shape] for value in model.graph.inputs}
-        feeds = {name: rng.standard_normal(shape).astype(np.float32) for name, shape in shapes.items()}
-    plan, statistics = plan_with_statistics(model, feeds, Recipe.parse(options))
+    rng, given = np.random.default_rng(1), dict(feeds or {})
+    for value in model.graph.inputs:
+        if value.name not in given:
+            given[value.name] = rng.standard_normal([int(dim) for dim in value.shape]).astype(np.float32)
+    plan, statistics = plan_with_statistics(model, given, Recipe.parse(options))
     quantized, _ = rewrite(model, plan, statistics=statistics)
     onnx.checker.check_model(ir.to_proto(quantized), full_check=True)
-    return Quantized(model, plan, quantized, feeds)
+    return Quantized(model, plan, quantized, given)
 
 
 def text(body: str, inputs: str, outputs: str, weights: str = "", opset: int = 17) -> str:

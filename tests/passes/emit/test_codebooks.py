@@ -18,29 +18,25 @@ from onnxq.types.plan import Action
 from onnxq.types.recipe import Recipe
 from onnxq.types.scheme import PerTensor
 from onnxq.weights import make_weight_method
+from tests.support.operators import WEIGHTS
 from tests.support.quantizing import quantize_model, quantize_text, text
 
-FAMILIES = {
-    "matmul": ("y = MatMul (x, w)", "float[5,72] x", "float[5,96] y", "float[72,96] w"),
-    "matmul-batched": ("y = MatMul (x, w)", "float[2,5,72] x", "float[2,5,96] y", "float[2,72,96] w"),
-    "gemm": ("y = Gemm <alpha = 0.5> (x, w, b)", "float[5,72] x", "float[5,96] y", "float[72,96] w, float[96] b"),
-    "gemm-transposed": ("y = Gemm <transB = 1> (x, w)", "float[5,72] x", "float[5,96] y", "float[96,72] w"),
-    "conv-1d": ("y = Conv (x, w)", "float[1,32,9] x", "float[1,48,7] y", "float[48,32,3] w"),
-    "conv": ("y = Conv (x, w, b)", "float[1,32,5,5] x", "float[1,24,3,3] y", "float[24,32,3,3] w, float[24] b"),
-    "conv-grouped": ("y = Conv <group = 2> (x, w)", "float[1,64,5,5] x", "float[1,24,3,3] y", "float[24,32,3,3] w"),
-    "conv-transpose": ("y = ConvTranspose (x, w)", "float[1,24,4,4] x", "float[1,32,6,6] y", "float[24,32,3,3] w"),
-    "gather": ("y = Gather (w, i)", "int64[2,3] i", "float[2,3,72] y", "float[96,72] w"),
-    "gather-scalar": ("y = Gather (w, i)", "int64 i", "float[72] y", "float[96,72] w"),
-    "lstm": (
-        "y = LSTM <hidden_size = 32> (x, w, r)",
-        "float[5,2,32] x",
-        "float[5,1,2,32] y",
-        "float[1,128,32] w, float[1,128,32] r",
-    ),
-}
+FORMS = (
+    "matmul",
+    "matmul-batched",
+    "gemm alpha = 0.5",
+    "gemm-transposed",
+    "conv-1d",
+    "conv-2d",
+    "grouped",
+    "conv-transpose",
+    "gather",
+    "gather-scalar",
+    "lstm-forward",
+)
 CASES = [
     (family, granularity)
-    for family in FAMILIES
+    for family in FORMS
     for granularity in ("per-tensor", "per-channel", "per-block(64)")  # 64: the last block of 72 is short
     if granularity == "per-tensor" or not family.startswith("gather")
 ]
@@ -56,8 +52,8 @@ def feeds_of(model):
     }
 
 
-def quantize(case, weights, *, opset=25, **options):
-    model = model_from_text(text(*case, opset=opset))
+def quantize(source, weights, **options):
+    model = model_from_text(source)
     return quantize_model(model, feeds_of(model), format="weight-only", weights=weights, **options)
 
 
@@ -74,7 +70,7 @@ def with_decoded_weights(done):
 @pytest.mark.parametrize("bits", [2, 3, 6])
 @pytest.mark.parametrize(("family", "granularity"), CASES)
 def test_a_model_computes_with_the_codebooks_values_bit_for_bit(family, bits, granularity):
-    done = quantize(FAMILIES[family], f"codebook({bits}),{granularity}")
+    done = quantize(WEIGHTS[family].text(opset=25), f"codebook({bits}),{granularity}")
     (decision,) = done.plan.decisions
     if decision.reason.code == "no-gain":  # 64 values a table: of 64 blocks' values each, or of a small channel
         assert bits == 6 or granularity == "per-block(64)"
@@ -125,7 +121,7 @@ def test_two_bits_keep_more_than_two_evenly_spaced_ones():
     ("bits", "kind", "opset"), [(2, "UINT2", 25), (3, "UINT4", 21), (4, "UINT4", 21), (5, "UINT8", 17)]
 )
 def test_indices_are_stored_in_the_smallest_type_and_raise_the_opset_for_it(bits, kind, opset):
-    model = ir.to_proto(model_from_text(text(*FAMILIES["matmul"], opset=17)))
+    model = ir.to_proto(model_from_text(WEIGHTS["matmul"].text(opset=17)))
     made = onnxq.quantize(model, format="weight-only", weights=f"codebook({bits})", check=False).model
     stored = {entry.name: entry for entry in made.graph.initializer}
     assert onnx.TensorProto.DataType.Name(stored["w/indices"].data_type) == kind
@@ -160,11 +156,12 @@ def test_the_optimizer_decodes_weights_once_and_nothing_is_reported_as_unfused()
 
 def test_a_weight_that_two_products_read_is_decoded_once():
     done = quantize(
-        (
+        text(
             "a = MatMul (x, w) b = MatMul (z, w) y = Add (a, b)",
             "float[5,72] x, float[5,72] z",
             "float[5,96] y",
             "float[72,96] w",
+            opset=25,
         ),
         "codebook(4),per-channel",
     )
@@ -229,8 +226,8 @@ def test_rules_mix_codebooks_with_other_weights():
 
 
 def test_tables_that_take_more_than_they_save_are_refused():
-    case = ("y = MatMul (x, w)", "float[5,24] x", "float[5,96] y", "float[24,96] w")
-    decision = quantize(case, "codebook(5),per-channel").decision("MatMul_0")
+    source = text("y = MatMul (x, w)", "float[5,24] x", "float[5,96] y", "float[24,96] w", opset=25)
+    decision = quantize(source, "codebook(5),per-channel").decision("MatMul_0")
     assert decision.reason.code == "no-gain"
     codes, tables, begins = 24 * 96, 4 * 32 * 96, 4 * 96
     assert f"{4 * 24 * 96} bytes in float" in decision.reason.text
@@ -269,7 +266,7 @@ def test_tables_that_take_more_than_they_save_are_refused():
     ],
 )
 def test_what_cannot_be_is_refused_with_what_would_do(family, options, said):
-    model = ir.to_proto(model_from_text(text(*FAMILIES[family], opset=21)))
+    model = ir.to_proto(model_from_text(WEIGHTS[family].text(opset=21)))
     with pytest.raises(RecipeError, match=said):
         onnxq.quantize(model, **{"format": "weight-only", **options}, check=False)
 
@@ -286,10 +283,9 @@ def test_what_cannot_be_is_refused_with_what_would_do(family, options, said):
     ],
     ids=str,
 )
-@pytest.mark.parametrize("target", ["cpu-avx2", "cpu-vnni", "cpu-arm64"])
-@pytest.mark.parametrize("wrong", [np.nan, np.inf])
+@pytest.mark.parametrize(("target", "wrong"), [("cpu-avx2", np.nan), ("cpu-vnni", np.inf), ("cpu-arm64", np.nan)])
 def test_a_weight_with_nan_is_planned_and_refused_by_name(wrong, target, options):
-    model = model_from_text(text(*FAMILIES["matmul"], opset=21))
+    model = model_from_text(WEIGHTS["matmul"].text(opset=21))
     weight = model.graph.initializers["w"].const_value.numpy().copy()
     weight[3, 4] = wrong
     model.graph.initializers["w"].const_value = ir.tensor(weight, name="w")
@@ -310,7 +306,7 @@ def test_the_short_form_means_the_long_one():
 
 
 def test_the_report_compares_it_as_served():
-    model = ir.to_proto(model_from_text(text(*FAMILIES["matmul"], opset=21)))
+    model = ir.to_proto(model_from_text(WEIGHTS["matmul"].text(opset=21)))
     report = onnxq.quantize(model, format="weight-only", weights="codebook(8),per-tensor", guard=False)
     assert not [text for text in report.warnings if "integer kernels" in text]
 

@@ -20,7 +20,7 @@ from onnxq.stages.rewrite import rewrite
 from onnxq.targets import targets
 from onnxq.types.format import Format
 from onnxq.types.plan import Plan
-from tests.support.families import FAMILIES
+from tests.support.operators import QOPERATOR
 from tests.support.quantizing import Quantized, plan_for, quantize_model, quantize_text, text
 from tests.support.written import BRANCHES, FEEDS, initializers, lines, node
 
@@ -75,31 +75,32 @@ def test_both_formats_store_the_same_codes():
 _WEIGHTED = [
     ("uint8", "int8", "per-channel"),
     ("uint8", "int8", "per-tensor"),
-    ("uint8", "uint8", "per-tensor"),
     ("uint8", "uint8", "per-channel"),
     ("int8", "int8", "per-channel"),
 ]
 _WEIGHTLESS = [("uint8", "int8", "per-tensor"), ("int8", "int8", "per-tensor")]
 _CASES = [
-    (name, *types) for name, family in FAMILIES.items() for types in (_WEIGHTED if family.weighted else _WEIGHTLESS)
+    (name, *types)
+    for name, operator in QOPERATOR.items()
+    for types in (_WEIGHTED if operator.weighted else _WEIGHTLESS)
 ]
 
 
 @pytest.mark.parametrize(("name", "activations", "weights", "granularity"), _CASES)
 def test_every_family_agrees_with_its_qdq_form(name, activations, weights, granularity):
-    family = FAMILIES[name]
+    operator = QOPERATOR[name]
     options = {
         "placement": "everywhere",
         "calibrator": "minmax",
         "activations": {"dtype": activations},
         "weights": {"dtype": weights, "granularity": granularity, "symmetric": weights == "int8"},
     }
-    done = emit(family.text, **options)
+    done = emit(operator.text(), **options)
     written = set(operators(done.model)) - {"QuantizeLinear", "DequantizeLinear", "Greater"}
-    assert written == family.kernels
+    assert written == operator.qoperator
     assert done.sqnr(optimize=False) > _FAITHFUL
     assert done.sqnr(optimize=True) > _FAITHFUL
-    if granularity == "per-channel" and not family.per_channel_in_qdq:
+    if granularity == "per-channel" and not operator.per_channel_in_qdq:
         return
     pairs, _ = rewrite(done.float_model, as_pairs(done.plan))
     expected = run_model(pairs, dict(done.feeds), optimize=False)
@@ -120,14 +121,14 @@ def as_pairs(plan: Plan) -> Plan:
 _STANDARD = {"QLinearConv", "QLinearMatMul", "Transpose"}  # what onnx.reference implements
 
 
-@pytest.mark.parametrize("name", [name for name, family in FAMILIES.items() if family.kernels <= _STANDARD])
+@pytest.mark.parametrize("name", [name for name, operator in QOPERATOR.items() if operator.qoperator <= _STANDARD])
 def test_the_reference_evaluator_agrees(name):
     """Requantizing rounds a product in float: an order of multiplications apart, results differ by the last step.
 
     The evaluator knows scales per channel in convolutions over images only.
     """
-    source = FAMILIES[name].text.replace('"" : 17', '"" : 21')
-    image = FAMILIES[name].kernels == {"QLinearConv"} and name not in ("conv-1d", "conv-3d")
+    source = QOPERATOR[name].text(opset=21)
+    image = QOPERATOR[name].qoperator == {"QLinearConv"} and name not in ("conv-1d", "conv-3d")
     done = emit(source, weights={"granularity": "per-channel" if image else "per-tensor"})
     actual = run_model(done.model, dict(done.feeds), optimize=False)
     expected = ReferenceEvaluator(ir.to_proto(done.model)).run(None, dict(done.feeds))[0]
@@ -242,7 +243,7 @@ def test_a_float_weight_stays_only_where_something_reads_it():
 
 def test_operators_of_the_standard_need_no_import():
     done = emit(text("y = Conv (x, w)", "float[1,3,8,8] x", "float[1,4,6,6] y", "float[4,3,3,3] w"))
-    model = model_from_text(FAMILIES["conv-2d"].text)
+    model = model_from_text(QOPERATOR["conv-2d"].text())
     del model.opset_imports[CONTRIB]
     plain = quantize_model(model, format="qoperator")
     assert CONTRIB not in plain.model.opset_imports
@@ -263,7 +264,7 @@ def test_the_same_plan_gives_the_same_bytes():
 
 
 def test_every_node_is_found_on_integers_in_the_optimized_graph():
-    done = emit(FAMILIES["moves"].text)
+    done = emit(QOPERATOR["moves"].text())
     found = runs_as(done.model, optimized_graph(done.model, layout=False))
     assert {entry.node for entry in done.plan.decisions} == set(found)
     assert all(entry.integer for entry in found.values())
@@ -293,27 +294,27 @@ class TestAPlanThatDoesNotFit:
 
     def test_a_clamp_that_the_codes_do_not_do(self):
         change = self.with_params("y", zero_point=np.asarray(10, np.int32))
-        message = self.refused(FAMILIES["conv-relu"].text, change)
+        message = self.refused(QOPERATOR["conv-relu"].text(), change)
         assert "codes of 'y' stand for" in message
         assert "'Relu_1' (Relu)" in message
 
     def test_a_move_that_would_change_parameters(self):
         change = self.with_params("y", scale=np.asarray(1.5, np.float32))
-        assert "'MaxPool_0' (MaxPool) moves codes" in self.refused(FAMILIES["max-pool"].text, change)
+        assert "'MaxPool_0' (MaxPool) moves codes" in self.refused(QOPERATOR["max-pool"].text(), change)
 
     def test_a_kernel_that_has_no_form(self):
         def change(plan):
             (decision,) = plan.decisions
             return dataclasses.replace(plan, decisions=(dataclasses.replace(decision, kernel="QLinearTanh"),))
 
-        assert "kernel 'QLinearTanh' has no form" in self.refused(FAMILIES["sigmoid"].text, change)
+        assert "kernel 'QLinearTanh' has no form" in self.refused(QOPERATOR["sigmoid"].text(), change)
 
     def test_a_float_output_where_the_kernel_gives_none(self):
         def change(plan):
             (decision,) = plan.decisions
             return dataclasses.replace(plan, decisions=(dataclasses.replace(decision, outputs={}),))
 
-        assert "float output, which QLinearSigmoid cannot give" in self.refused(FAMILIES["sigmoid"].text, change)
+        assert "float output, which QLinearSigmoid cannot give" in self.refused(QOPERATOR["sigmoid"].text(), change)
 
 
 def test_a_real_model_end_to_end():
@@ -347,7 +348,7 @@ def test_a_real_model_end_to_end():
 
 def test_nodes_whose_values_the_runtime_renames_are_found_on_integers():
     """onnxruntime moves a Transpose through the nodes behind it, and the values between them get new names."""
-    done = emit(FAMILIES["more-moves"].text)
+    done = emit(QOPERATOR["more-moves"].text())
     renamed = done.model.clone()
     for entry in renamed.graph:
         entry.outputs[0].name = f"{entry.outputs[0].name}/new"

@@ -11,19 +11,15 @@ from onnxq.runtime.session import run_model
 from onnxq.stages.rewrite import simulate
 from onnxq.types.recipe import Recipe
 from onnxq.types.scheme import PerTensor, QuantType, Scheme
+from tests.support.operators import WEIGHTS
 from tests.support.quantizing import quantize_text, text
 
-FORMS = {
-    "matmul": ("y = MatMul (x, w)", "128,96", False),
-    "gemm": ("y = Gemm <alpha = 0.5> (x, w, b)", "128,96", False),
-    "gemm-transposed": ("y = Gemm <transB = 1> (x, w, b)", "96,128", True),
-}
+FORMS = ("matmul", "gemm alpha = 0.5", "gemm-transposed")
+MATMUL = text("y = MatMul (x, w)", "float[9,128] x", "float[9,96] y", "float[128,96] w", opset=21)
 
 
-def quantized(form="matmul", **weights):
-    body, w, _ = FORMS[form]
-    graph = text(body, "float[9,128] x", "float[9,96] y", f"float[{w}] w, float[96] b", opset=21)
-    return quantize_text(graph, format="weight-only", weights={"codebook": 8, "vector": 4, **weights})
+def quantized(source=MATMUL, **weights):
+    return quantize_text(source, format="weight-only", weights={"codebook": 8, "vector": 4, **weights})
 
 
 def decoded(done, *, by_row, length=4, bits=8):
@@ -35,9 +31,9 @@ def decoded(done, *, by_row, length=4, bits=8):
 @pytest.mark.parametrize(("length", "bits"), [(4, 8), (2, 4), (8, 6)])
 @pytest.mark.parametrize("form", FORMS)
 def test_a_model_computes_with_the_vectors_bit_for_bit(form, length, bits):
-    done = quantized(form, vector=length, codebook=bits)
+    done = quantized(WEIGHTS[form].text(opset=21), vector=length, codebook=bits)
     oracle = done.float_model.clone()
-    values = decoded(done, by_row=FORMS[form][2], length=length, bits=bits)
+    values = decoded(done, by_row=form == "gemm-transposed", length=length, bits=bits)
     oracle.graph.initializers["w"].const_value = ir.tensor(values, name="w")
     for optimize in (False, True):
         expected = run_model(oracle, dict(done.feeds), optimize=optimize)["y"]
