@@ -110,11 +110,7 @@ def _write_sums(node: ir.Node, operator: QuantizedOperator, writer: Writer) -> N
         assert codes is not None
         value = step("Cast", codes)
         operands.append(value if point is None else step("Sub", value, step("Cast", point)))
-    steps.append(
-        writer.node(
-            op, operands, f"{old.name}/{op}", attributes=list(node.attributes.values()), dtype=ir.DataType.FLOAT
-        )
-    )
+    steps.append(writer.node(op, operands, f"{old.name}/{op}", attributes=node.attributes, dtype=ir.DataType.FLOAT))
     result = step("Cast", steps[-1].outputs[0], to=ir.DataType.INT32)
     steps[-1].name, result.shape = node.name, old.shape
     graph.insert_before(node, steps)

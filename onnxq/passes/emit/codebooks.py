@@ -26,7 +26,7 @@ from onnxq.numerics.blocks import parameter_shape, spread, to_groups
 from onnxq.numerics.codebook import Codebook
 from onnxq.numerics.packing import pack
 from onnxq.passes.emit.editor import Editor
-from onnxq.passes.emit.steps import Steps, take_apart
+from onnxq.passes.emit.node_builder import NodeBuilder, unpack_bits
 from onnxq.types.scheme import PerBlock
 
 _INDEX = ir.DataType.INT32  # the smaller one of those that Gather takes
@@ -44,9 +44,8 @@ class _Rows:
 class Codebooks:
     """Finds codebooks, stores them once, and writes the nodes that decode them."""
 
-    def __init__(self, editor: Editor, constants: dict[object, ir.Value]) -> None:
+    def __init__(self, editor: Editor) -> None:
         self._editor = editor
-        self._constants = constants
         self._decoded: dict[str, ir.Value] = {}
         self._rows: dict[str, _Rows] = {}
         self._stored: dict[bytes, _Rows] = {}
@@ -54,19 +53,19 @@ class Codebooks:
     def decoded(self, key: str, reader: ir.Node) -> ir.Value:
         """Return the values of the weight planned as `key`, decoded in front of its first `reader`."""
         if key not in self._decoded:
-            steps = Steps(self._editor, key, self._constants)
+            build = NodeBuilder(self._editor, key)
             if self._editor.tensor(key).scheme.vector > 1:
-                self._decoded[key] = self._vectors(steps, key, by_row=bool(reader.attributes.get_int("transB", 0)))
+                self._decoded[key] = self._vectors(build, key, by_row=bool(reader.attributes.get_int("transB", 0)))
             else:
                 codes, codebook = self._editor.constants.codebook(key)
-                shared = self._shared(steps, key, codes, codebook) if self._stored and codes.ndim == 2 else None
-                self._decoded[key] = shared or self._decode(steps, key, codes, codebook)
-            for node in steps.nodes:
+                shared = self._shared(build, key, codes, codebook) if self._stored and codes.ndim == 2 else None
+                self._decoded[key] = shared or self._decode(build, key, codes, codebook)
+            for node in build.nodes:
                 mark_unpacking(node)
-                self._editor.insert_before(reader, node)
+            self._editor.insert_before(reader, build.nodes)
         return self._decoded[key]
 
-    def look_up(self, steps: Steps, key: str, indices: ir.Value | None) -> ir.Value:
+    def look_up(self, build: NodeBuilder, key: str, indices: ir.Value | None) -> ir.Value:
         """Write what looks up rows of the matrix planned as `key`, all of whose values are in one table."""
         assert indices is not None
         assert indices.shape is not None
@@ -76,61 +75,63 @@ class Codebooks:
             packed, place = pack(codes, bits), _place(codes, codebook)
             if place not in self._stored:
                 self._stored[place] = _Rows(
-                    packed=self._editor.initializer(f"{key}/indices", packed),
-                    table=self._editor.initializer(f"{key}/codebook", codebook.table.reshape(-1)),
+                    packed=self._editor.constant(f"{key}/indices", packed),
+                    table=self._editor.constant(f"{key}/codebook", codebook.table.reshape(-1)),
                     columns=codes.shape[-1],
                 )
             self._rows[key] = self._stored[place]
         rows = self._rows[key]
-        index = steps("Gather", rows.packed, indices, node=steps.name)
+        index = build("Gather", rows.packed, indices, node=build.name)
         if bits < 8:
-            index = take_apart(steps, index, bits=bits, shape=[0] * len(indices.shape) + [rows.columns])
-        return steps("Gather", rows.table, steps("Cast", index, attributes={"to": _INDEX}))
+            index = unpack_bits(build, index, bits=bits, shape=[0] * len(indices.shape) + [rows.columns])
+        return build("Gather", rows.table, build("Cast", index, attributes={"to": _INDEX}))
 
-    def _shared(self, steps: Steps, key: str, codes: npt.NDArray[np.uint8], codebook: Codebook) -> ir.Value | None:
+    def _shared(
+        self, build: NodeBuilder, key: str, codes: npt.NDArray[np.uint8], codebook: Codebook
+    ) -> ir.Value | None:
         """Decode a matrix, or its transpose, that rows are looked up in, too: both are stored as one."""
         bits = self._editor.tensor(key).scheme.dtype.bits
         for stored, turned in ((codes, False), (np.ascontiguousarray(codes.T), True)):
             rows = self._stored.get(_place(stored, codebook))
             if rows is not None:
-                index = rows.packed if bits == 8 else take_apart(steps, rows.packed, bits=bits, shape=stored.shape)
-                index = steps("Cast", index, attributes={"to": _INDEX})
-                value = steps("Gather", rows.table, index, to="decoded", dtype=ir.DataType.FLOAT)
-                return steps("Transpose", value, attributes={"perm": [1, 0]}) if turned else value
+                index = rows.packed if bits == 8 else unpack_bits(build, rows.packed, bits=bits, shape=stored.shape)
+                index = build("Cast", index, attributes={"to": _INDEX})
+                value = build("Gather", rows.table, index, to="decoded", dtype=ir.DataType.FLOAT)
+                return build("Transpose", value, attributes={"perm": [1, 0]}) if turned else value
         return None
 
-    def _vectors(self, steps: Steps, key: str, *, by_row: bool) -> ir.Value:
+    def _vectors(self, build: NodeBuilder, key: str, *, by_row: bool) -> ir.Value:
         """Decode a matrix whose outputs are columns, or rows, from vectors of neighbouring weights of an output."""
         found = self._editor.constants.product_codes(key, by_row=by_row)
         codes = np.ascontiguousarray(found.codes.T) if by_row else found.codes
         dtype = self._editor.tensor(key).scheme.dtype
-        stored = self._editor.initializer(f"{key}/indices", storage_array(codes, dtype))
-        table = self._editor.initializer(f"{key}/codebook", found.table)
+        stored = self._editor.constant(f"{key}/indices", storage_array(codes, dtype))
+        table = self._editor.constant(f"{key}/codebook", found.table)
         runs, outputs = found.codes.shape
-        index = steps("Cast", stored, to="index", dtype=_INDEX, attributes={"to": _INDEX})
-        value = steps("Gather", table, index, to="vectors", dtype=ir.DataType.FLOAT)
+        index = build("Cast", stored, to="index", dtype=_INDEX, attributes={"to": _INDEX})
+        value = build("Gather", table, index, to="vectors", dtype=ir.DataType.FLOAT)
         shape = (outputs, runs * found.table.shape[1]) if by_row else (runs * found.table.shape[1], outputs)
         if not by_row:
-            value = steps("Transpose", value, to="turned", dtype=ir.DataType.FLOAT, attributes={"perm": [0, 2, 1]})
-        wanted = steps.constant(shape, np.int64)
-        return steps("Reshape", value, wanted, to="decoded", dtype=ir.DataType.FLOAT, shape=ir.Shape(shape))
+            value = build("Transpose", value, to="turned", dtype=ir.DataType.FLOAT, attributes={"perm": [0, 2, 1]})
+        wanted = build.constant(shape, np.int64)
+        return build("Reshape", value, wanted, to="decoded", dtype=ir.DataType.FLOAT, shape=ir.Shape(shape))
 
-    def _decode(self, steps: Steps, key: str, codes: npt.NDArray[np.uint8], codebook: Codebook) -> ir.Value:
+    def _decode(self, build: NodeBuilder, key: str, codes: npt.NDArray[np.uint8], codebook: Codebook) -> ir.Value:
         scheme, shape = self._editor.tensor(key).scheme, codes.shape
         granularity = scheme.granularity
         groups = to_groups(codes, granularity)
-        stored = self._editor.initializer(f"{key}/indices", storage_array(groups, scheme.dtype))
-        table = self._editor.initializer(f"{key}/codebook", codebook.table.reshape(-1))
+        stored = self._editor.constant(f"{key}/indices", storage_array(groups, scheme.dtype))
+        table = self._editor.constant(f"{key}/codebook", codebook.table.reshape(-1))
         grouped = ir.Shape(groups.shape)
-        index = steps("Cast", stored, to="index", dtype=_INDEX, shape=grouped, attributes={"to": _INDEX})
+        index = build("Cast", stored, to="index", dtype=_INDEX, shape=grouped, attributes={"to": _INDEX})
         count = codebook.table.size // codebook.table.shape[-1]
         if count > 1:
             begins = np.arange(count, dtype=np.int32) * np.int32(codebook.table.shape[-1])
             begins = spread(begins.reshape(parameter_shape(shape, granularity)), shape, granularity)
-            begin = self._editor.initializer(f"{key}/begins", np.ascontiguousarray(begins))
-            index = steps("Add", index, begin, to="place", dtype=_INDEX, shape=grouped)
-        value = steps("Gather", table, index, to="decoded", dtype=ir.DataType.FLOAT, shape=grouped)
-        return _joined(steps, value, shape, granularity) if isinstance(granularity, PerBlock) else value
+            begin = self._editor.constant(f"{key}/begins", np.ascontiguousarray(begins))
+            index = build("Add", index, begin, to="place", dtype=_INDEX, shape=grouped)
+        value = build("Gather", table, index, to="decoded", dtype=ir.DataType.FLOAT, shape=grouped)
+        return _joined(build, value, shape, granularity) if isinstance(granularity, PerBlock) else value
 
 
 def _place(codes: npt.NDArray[np.uint8], codebook: Codebook) -> bytes:
@@ -139,14 +140,14 @@ def _place(codes: npt.NDArray[np.uint8], codebook: Codebook) -> bytes:
     return b"".join(hashlib.sha256(part).digest() for part in parts)
 
 
-def _joined(steps: Steps, groups: ir.Value, shape: tuple[int, ...], granularity: PerBlock) -> ir.Value:
+def _joined(build: NodeBuilder, groups: ir.Value, shape: tuple[int, ...], granularity: PerBlock) -> ir.Value:
     """Add the nodes that put blocks together again, and cut off what fills up the last one."""
     axis = (granularity.axis or 0) % len(shape)
     length = -(-shape[axis] // granularity.size) * granularity.size
     full = (*shape[:axis], length, *shape[axis + 1 :])
-    wanted = steps.constant(full, np.int64)
-    value = steps("Reshape", groups, wanted, to="joined", dtype=ir.DataType.FLOAT, shape=ir.Shape(full))
+    wanted = build.constant(full, np.int64)
+    value = build("Reshape", groups, wanted, to="joined", dtype=ir.DataType.FLOAT, shape=ir.Shape(full))
     if length == shape[axis]:
         return value
-    bounds = (steps.constant([bound], np.int64) for bound in (0, shape[axis], axis))
-    return steps("Slice", value, *bounds, to="cut", dtype=ir.DataType.FLOAT, shape=ir.Shape(shape))
+    bounds = (build.constant([bound], np.int64) for bound in (0, shape[axis], axis))
+    return build("Slice", value, *bounds, to="cut", dtype=ir.DataType.FLOAT, shape=ir.Shape(shape))

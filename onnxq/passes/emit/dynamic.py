@@ -39,8 +39,8 @@ from onnxq.passes import register_pass
 from onnxq.passes.emit.editor import Editor
 from onnxq.passes.emit.emitter import Emitter
 from onnxq.passes.emit.integer_weights import IntegerWeights
+from onnxq.passes.emit.node_builder import NodeBuilder
 from onnxq.passes.emit.run_time import FLOAT, INT32, RunTimeCodes, quantize_at_run_time
-from onnxq.passes.emit.steps import Steps
 from onnxq.types.format import Format
 from onnxq.types.plan import Decision, FloatFeatures
 from onnxq.types.scheme import PerChannel, QuantParams, Scheme
@@ -74,7 +74,6 @@ class _Writer:
             if _transposition(editor.node(decision), slot) is None
         }
         self._weights = IntegerWeights(editor, as_it_is)
-        self._constants: dict[object, ir.Value] = {}
         self._activations: dict[tuple[ir.Value, Scheme, FloatFeatures | None], RunTimeCodes] = {}
         self._picked: dict[tuple[ir.Value, FloatFeatures], ir.Value] = {}
         self._old: dict[ir.Node, None] = {}
@@ -82,7 +81,7 @@ class _Writer:
     def carry_out(self, decision: Decision) -> None:
         """Write what stands in a node's place."""
         node = self._editor.node(decision)
-        kernels: dict[str | None, Callable[[ir.Node, Decision, Steps], Sequence[ir.Value]]] = {
+        kernels: dict[str | None, Callable[[ir.Node, Decision, NodeBuilder], Sequence[ir.Value]]] = {
             _MATMUL.name: self._product,
             _CONV.name: self._convolution,
             _LSTM.name: self._lstm,
@@ -90,9 +89,9 @@ class _Writer:
         }
         if decision.kernel not in kernels:
             raise PlanError(f"'{decision.node}': kernel '{decision.kernel}' has no form in format dynamic; plan again")
-        steps = self._steps(decision.node)
-        results = kernels[decision.kernel](node, decision, steps)
-        steps.replace(node, results)
+        build = self._build(decision.node)
+        results = kernels[decision.kernel](node, decision, build)
+        build.replace(node, results)
         self._old[node] = None
 
     def finish(self) -> None:
@@ -101,19 +100,19 @@ class _Writer:
         self._editor.remove(self._old)
         self._editor.drop_unread(dict.fromkeys(read))
 
-    def _product(self, node: ir.Node, decision: Decision, steps: Steps) -> Sequence[ir.Value]:
+    def _product(self, node: ir.Node, decision: Decision, build: NodeBuilder) -> Sequence[ir.Value]:
         """MatMul and Gemm."""
         key = decision.inputs[1]
         perm = _transposition(node, 1)
-        weight, params = self._weights.codes(key, steps, perm), self._weights.params(key)
+        weight, params = self._weights.codes(key, build, perm), self._weights.params(key)
         x = node.inputs[0]
         assert x is not None
         if node.attributes.get_int("transA", 0):
-            x = steps("Transpose", x, to="transposed", dtype=FLOAT, attributes={"perm": [1, 0]})
-            read = quantize_at_run_time(steps, x, self._scheme(decision), self._editor.opset)
+            x = build("Transpose", x, to="transposed", dtype=FLOAT, attributes={"perm": [1, 0]})
+            read = quantize_at_run_time(build, x, self._scheme(decision), self._editor.opset)
         else:
             read = self._activation(decision)
-        total = steps(
+        total = build(
             _MATMUL.name,
             *_MATMUL.arrange(
                 {0: (read.codes, None, read.zero_point), 1: (weight, None, self._column_zero_point(key, params))}
@@ -124,27 +123,27 @@ class _Writer:
         )
         if read.shift is not None:
             sums = self._weights.sums(key, -2 if perm is None else -1)
-            excess = steps("Mul", read.shift, sums, to="excess", dtype=INT32)
-            total = steps("Sub", total, excess, to="corrected", dtype=INT32)
+            excess = build("Mul", read.shift, sums, to="excess", dtype=INT32)
+            total = build("Sub", total, excess, to="corrected", dtype=INT32)
         scale = self._weights.scale(key, factor=node.attributes.get_float("alpha", 1.0))
-        result = _scaled(steps, total, read, scale)
+        result = _scaled(build, total, read, scale)
         if self._editor.tensor(key).in_float is not None:
-            result = steps("Add", result, self._float_part(node, decision, steps), to="joined", dtype=FLOAT)
+            result = build("Add", result, self._float_part(node, decision, build), to="joined", dtype=FLOAT)
         addend = input_at(node, 2)
         beta = node.attributes.get_float("beta", 1.0)
         if addend is not None and beta != 0.0:
-            result = steps("Add", result, self._times(addend, beta, steps), to="sum", dtype=FLOAT)
+            result = build("Add", result, self._times(addend, beta, build), to="sum", dtype=FLOAT)
         return [result]
 
-    def _convolution(self, node: ir.Node, decision: Decision, steps: Steps) -> Sequence[ir.Value]:
+    def _convolution(self, node: ir.Node, decision: Decision, build: NodeBuilder) -> Sequence[ir.Value]:
         key = decision.inputs[1]
-        weight, params, read = self._weights.codes(key, steps), self._weights.params(key), self._activation(decision)
+        weight, params, read = self._weights.codes(key, build), self._weights.params(key), self._activation(decision)
         assert weight.shape is not None
         column = [1] * (len(weight.shape) - 2)
         zero_point = self._weights.zero_point(key) if params.zero_point.any() else None
         if zero_point is not None and params.zero_point.ndim:  # one for all channels is all that the kernel takes
-            zero_point = steps.constant(params.zero_point.reshape(-1)[0], params.scheme.dtype.value)
-        total = steps(
+            zero_point = build.constant(params.zero_point.reshape(-1)[0], params.scheme.dtype.value)
+        total = build(
             _CONV.name,
             *_CONV.arrange({0: (read.codes, None, read.zero_point), 1: (weight, None, zero_point)}),
             to="accumulated",
@@ -155,45 +154,44 @@ class _Writer:
         channels = (int(weight.shape[0]), *column)  # type: ignore[arg-type]
         per_channel = isinstance(params.scheme.granularity, PerChannel)
         scale = params.scale.reshape(channels) if per_channel else params.scale
-        result = _scaled(steps, total, read, self._weights.named(f"{key}/scale", scale, of=key))
+        result = _scaled(build, total, read, self._editor.store(f"{key}/scale", scale, of=key))
         bias = input_at(node, 2)
         if bias is not None:
             values = constant_array(bias)
             if values is not None:
-                addend = self._weights.named(f"{bias.name}/column", values.reshape(channels))
+                addend = self._editor.store(f"{bias.name}/column", values.reshape(channels))
             else:
-                shape = steps.constant(channels, np.int64)
-                addend = steps("Reshape", bias, shape, to="bias", dtype=FLOAT, shape=ir.Shape(channels))
-            result = steps("Add", result, addend, to="sum", dtype=FLOAT)
+                shape = build.constant(channels, np.int64)
+                addend = build("Reshape", bias, shape, to="bias", dtype=FLOAT, shape=ir.Shape(channels))
+            result = build("Add", result, addend, to="sum", dtype=FLOAT)
         return [result]
 
-    def _lstm(self, node: ir.Node, decision: Decision, steps: Steps) -> Sequence[ir.Value]:
+    def _lstm(self, node: ir.Node, decision: Decision, build: NodeBuilder) -> Sequence[ir.Value]:
         operands: dict[int, tuple[ir.Value | None, ...]] = {slot: (value,) for slot, value in enumerate(node.inputs)}
         for slot in _LSTM.weights:
             key = decision.inputs[slot]
-            codes = self._weights.codes(key, steps, (0, 2, 1))
+            codes = self._weights.codes(key, build, (0, 2, 1))
             assert codes.shape is not None
             directions, columns = int(codes.shape[0]), int(codes.shape[2])  # type: ignore[arg-type]
             per_channel = isinstance(self._weights.params(key).scheme.granularity, PerChannel)
             shape = (directions, columns) if per_channel else (directions,)
             operands[slot] = (codes, self._weights.scale(key, shape), self._weights.zero_point(key, shape))
-        return steps.outputs(
+        return build.outputs(
             _LSTM.name,
             _LSTM.arrange(operands),
             [(f"output_{slot}" if out.name else "", FLOAT, out.shape) for slot, out in enumerate(node.outputs)],
             {name: value for name, value in node.attributes.items() if name in _LSTM.attributes},
             node=node.name,
-            domain=_LSTM.domain,
         )
 
-    def _lookup(self, node: ir.Node, decision: Decision, steps: Steps) -> Sequence[ir.Value]:
+    def _lookup(self, node: ir.Node, decision: Decision, build: NodeBuilder) -> Sequence[ir.Value]:
         key, indices = decision.inputs[0], node.inputs[1]
-        codes, params = self._weights.codes(key, steps), self._weights.params(key)
+        codes, params = self._weights.codes(key, build), self._weights.params(key)
         assert codes.dtype is not None
         assert codes.shape is not None
         rank, axis = len(codes.shape), node.attributes.get_int("axis", 0)
         shape = node.outputs[0].shape
-        rows = steps(
+        rows = build(
             "Gather",
             codes,
             indices,
@@ -206,19 +204,19 @@ class _Writer:
         live = bool(params.zero_point.any())
         if not isinstance(params.scheme.granularity, PerChannel):
             inputs = [rows, self._weights.scale(key), *([self._weights.zero_point(key)] if live else [])]
-            return [steps("DequantizeLinear", *inputs, to="values", dtype=FLOAT, shape=shape)]
+            return [build("DequantizeLinear", *inputs, to="values", dtype=FLOAT, shape=shape)]
         beside = (-1, *[1] * (rank - 1 - axis % rank))  # so that a row's parameter stands beside all its elements
-        value = steps("Cast", rows, to="float", dtype=FLOAT, shape=shape, attributes={"to": FLOAT.value})
+        value = build("Cast", rows, to="float", dtype=FLOAT, shape=shape, attributes={"to": FLOAT.value})
         parameters = [("Mul", "scale", params.scale)]
         if live:
             parameters.insert(0, ("Sub", "zero_point", params.zero_point.astype(np.float32)))
         for op, name, values in parameters:
             if math.prod(values.shape) and (values == values.flat[0]).all():
-                own: ir.Value = steps.constant(values.flat[0])
+                own: ir.Value = build.constant(values.flat[0])
             else:
-                table = self._weights.named(f"{key}/{name}", values.reshape(beside), of=key)
-                own = steps("Gather", table, indices, to=f"{name}s", dtype=FLOAT, attributes={"axis": 0})
-            value = steps(op, value, own, to=op.lower(), dtype=FLOAT, shape=shape)
+                table = self._editor.store(f"{key}/{name}", values.reshape(beside), of=key)
+                own = build("Gather", table, indices, to=f"{name}s", dtype=FLOAT, attributes={"axis": 0})
+            value = build(op, value, own, to=op.lower(), dtype=FLOAT, shape=shape)
         return [value]
 
     def _activation(self, decision: Decision) -> RunTimeCodes:
@@ -227,23 +225,23 @@ class _Writer:
         value = self._editor.values[tensor.tensor]
         place = value, tensor.scheme, tensor.in_float
         if place not in self._activations:
-            steps, rest = self._steps(tensor.tensor), value
+            build, rest = self._build(tensor.tensor), value
             if tensor.in_float is not None:
-                rest = self._split(steps, value, tensor.in_float)
-            self._activations[place] = quantize_at_run_time(steps, rest, tensor.scheme, self._editor.opset)
-            self._editor.insert_behind(value, steps.nodes)
+                rest = self._split(build, value, tensor.in_float)
+            self._activations[place] = quantize_at_run_time(build, rest, tensor.scheme, self._editor.opset)
+            self._editor.insert_behind(value, build.nodes)
         return self._activations[place]
 
-    def _split(self, steps: Steps, value: ir.Value, features: FloatFeatures) -> ir.Value:
+    def _split(self, build: NodeBuilder, value: ir.Value, features: FloatFeatures) -> ir.Value:
         """Write what picks features, and return the value with zeros in their place."""
         assert value.shape is not None
         if (value, features) not in self._picked:
-            places, axis = steps.constant(features.indices, np.int64), {"axis": len(value.shape) - 1}
-            picked = steps("Gather", value, places, to="outliers", dtype=FLOAT, attributes=axis)
+            places, axis = build.constant(features.indices, np.int64), {"axis": len(value.shape) - 1}
+            picked = build("Gather", value, places, to="outliers", dtype=FLOAT, attributes=axis)
             self._picked[value, features] = picked
-        return steps("Mul", value, steps.constant(features.others()), to="others", dtype=FLOAT, shape=value.shape)
+        return build("Mul", value, build.constant(features.others()), to="others", dtype=FLOAT, shape=value.shape)
 
-    def _float_part(self, node: ir.Node, decision: Decision, steps: Steps) -> ir.Value:
+    def _float_part(self, node: ir.Node, decision: Decision, build: NodeBuilder) -> ir.Value:
         """Return the product of the features that stay in float, times alpha."""
         key, tensor = decision.inputs[1], self._editor.tensor(decision.inputs[0])
         assert tensor.in_float is not None
@@ -252,7 +250,7 @@ class _Writer:
             rows = rows.T
         rows = rows * np.float32(node.attributes.get_float("alpha", 1.0))
         picked = self._picked[self._editor.values[tensor.tensor], tensor.in_float]
-        return steps("MatMul", picked, self._weights.named(f"{key}/float", rows, of=key), to="float_part", dtype=FLOAT)
+        return build("MatMul", picked, self._editor.store(f"{key}/float", rows, of=key), to="float_part", dtype=FLOAT)
 
     def _scheme(self, decision: Decision) -> Scheme:
         return self._editor.tensor(decision.inputs[0]).scheme
@@ -266,16 +264,16 @@ class _Writer:
             return self._weights.zero_point(key)
         return self._weights.zero_point(key, (*shape[:-2], 1, shape[-1]))
 
-    def _times(self, addend: ir.Value, factor: float, steps: Steps) -> ir.Value:
+    def _times(self, addend: ir.Value, factor: float, build: NodeBuilder) -> ir.Value:
         if factor == 1.0:
             return addend
         values = constant_array(addend)
         if values is not None:
-            return self._weights.named(f"{addend.name}/scaled", values * np.float32(factor))
-        return steps("Mul", addend, steps.constant(factor), to="addend", dtype=FLOAT, shape=addend.shape)
+            return self._editor.store(f"{addend.name}/scaled", values * np.float32(factor))
+        return build("Mul", addend, build.constant(factor), to="addend", dtype=FLOAT, shape=addend.shape)
 
-    def _steps(self, name: str) -> Steps:
-        return Steps(self._editor, name, self._constants)
+    def _build(self, name: str) -> NodeBuilder:
+        return NodeBuilder(self._editor, name)
 
 
 def _transposition(node: ir.Node, slot: int) -> tuple[int, ...] | None:
@@ -285,11 +283,11 @@ def _transposition(node: ir.Node, slot: int) -> tuple[int, ...] | None:
     return (0, 2, 1) if node.op_type == "LSTM" and slot in (1, 2) else None
 
 
-def _scaled(steps: Steps, total: ir.Value, read: RunTimeCodes, scale: ir.Value) -> ir.Value:
+def _scaled(build: NodeBuilder, total: ir.Value, read: RunTimeCodes, scale: ir.Value) -> ir.Value:
     """Return an accumulated int32 result as float: times the scale of the activation times that of the weight."""
-    value = steps("Cast", total, to="float", dtype=FLOAT, attributes={"to": FLOAT.value})
+    value = build("Cast", total, to="float", dtype=FLOAT, attributes={"to": FLOAT.value})
     if read.per_token:
-        columns = steps("Mul", value, scale, to="columns", dtype=FLOAT)
-        return steps("Mul", columns, read.scale, to="product", dtype=FLOAT)
-    factor = steps("Mul", read.scale, scale, to="factor", dtype=FLOAT, shape=scale.shape)
-    return steps("Mul", value, factor, to="product", dtype=FLOAT)
+        columns = build("Mul", value, scale, to="columns", dtype=FLOAT)
+        return build("Mul", columns, read.scale, to="product", dtype=FLOAT)
+    factor = build("Mul", read.scale, scale, to="factor", dtype=FLOAT, shape=scale.shape)
+    return build("Mul", value, factor, to="product", dtype=FLOAT)

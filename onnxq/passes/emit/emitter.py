@@ -8,8 +8,6 @@ from typing import ClassVar
 
 import onnx_ir as ir
 
-from onnxq.graph.linear import CONTRIB
-from onnxq.graph.walk import nodes
 from onnxq.passes.emit.constants import Chosen
 from onnxq.passes.emit.editor import Editor, editors
 from onnxq.types.format import Format
@@ -41,10 +39,8 @@ class Emitter(ir.passes.InPlacePass):
 
     def call(self, model: ir.Model) -> ir.passes.PassResult:
         """Rewrite the model; raises PlanError if the plan does not fit it."""
-        changed = False
+        modified = False
         for editor in editors(model, self.plan, self.fmt, self.statistics, self.chosen):
             self.write(editor)
-            changed = changed or editor.changed
-        if any(node.domain == CONTRIB for _, node in nodes(model)):
-            model.opset_imports.setdefault(CONTRIB, 1)
-        return ir.passes.PassResult(model, modified=changed)
+            modified = True
+        return ir.passes.PassResult(model, modified=modified)

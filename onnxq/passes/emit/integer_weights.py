@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from typing import Any
 
@@ -12,7 +11,7 @@ import onnx_ir as ir
 
 from onnxq.numerics.affine import storage_array
 from onnxq.passes.emit.editor import Editor
-from onnxq.passes.emit.steps import Steps
+from onnxq.passes.emit.node_builder import NodeBuilder
 from onnxq.types.scheme import PerChannel, QuantParams
 
 
@@ -35,17 +34,16 @@ class IntegerWeights:
         self._params: dict[str, QuantParams] = {}
         self._arrays: dict[str, npt.NDArray[Any]] = {}
         self._values: dict[tuple[str, tuple[int, ...]], ir.Value] = {}
-        self._stored: dict[tuple[str, tuple[int, ...], bytes], ir.Value] = {}
         self._turned: dict[tuple[str, tuple[int, ...]], ir.Value] = {}
 
-    def codes(self, key: str, steps: Steps, perm: Sequence[int] | None = None) -> ir.Value:
+    def codes(self, key: str, build: NodeBuilder, perm: Sequence[int] | None = None) -> ir.Value:
         """Return the codes of a weight, as they are or with their axes in the order `perm`."""
         order = () if perm is None else tuple(perm)
         if (key, order) not in self._values:
             if order and key in self._as_it_is:
-                self._values[key, order] = self._transpose(self.codes(key, steps), order, steps)
+                self._values[key, order] = self._transpose(self.codes(key, build), order, build)
             else:
-                self._values[key, order] = self._store(key, order, steps)
+                self._values[key, order] = self._store(key, order, build)
         return self._values[key, order]
 
     def params(self, key: str) -> QuantParams:
@@ -56,14 +54,14 @@ class IntegerWeights:
     def scale(self, key: str, shape: Sequence[int] | None = None, factor: float = 1.0) -> ir.Value:
         """Return the stored scale of a weight, in another shape where one is given, times `factor`."""
         scale = self.params(key).scale * np.float32(factor)
-        return self.named(f"{key}/scale", scale if shape is None else np.broadcast_to(scale, shape), of=key)
+        return self._editor.store(f"{key}/scale", scale if shape is None else np.broadcast_to(scale, shape), of=key)
 
     def zero_point(self, key: str, shape: Sequence[int] | None = None) -> ir.Value:
         """Return the stored zero point of a weight, in another shape where one is given."""
         params = self.params(key)
         values = storage_array(params.zero_point, params.scheme.dtype)
         values = values if shape is None else np.broadcast_to(values, shape)
-        return self.named(f"{key}/zero_point", values, of=key)
+        return self._editor.store(f"{key}/zero_point", values, of=key)
 
     def sums(self, key: str, axis: int) -> ir.Value:
         """Return the stored int32 sums of a weight's codes, zero points taken off, along its axis -1 or -2.
@@ -78,19 +76,11 @@ class IntegerWeights:
             zero_point = zero_point.reshape(shape)
         sums = (self._array(key).astype(np.int32) - zero_point).sum(axis=axis, keepdims=True, dtype=np.int32)
         sums = sums.reshape(-1) if sums.ndim == 2 else np.swapaxes(sums, axis, -2)
-        return self.named(f"{key}/sums", sums, of=key)
+        return self._editor.store(f"{key}/sums", sums, of=key)
 
     def shape(self, key: str) -> tuple[int, ...]:
         """Return the shape of a weight."""
         return self._array(key).shape
-
-    def named(self, name: str, array: npt.NDArray[Any], *, of: str | None = None) -> ir.Value:
-        """Store an array; equal ones are stored once. `of`: plan key of the weight that it belongs to, if any."""
-        array = np.ascontiguousarray(array).reshape(array.shape)
-        place = _place(array)
-        if place not in self._stored:
-            self._stored[place] = self._editor.initializer(name, array, of=of)
-        return self._stored[place]
 
     def _array(self, key: str) -> npt.NDArray[Any]:
         if key not in self._arrays:
@@ -99,31 +89,27 @@ class IntegerWeights:
             self._arrays[key] = storage_array(codes, params.scheme.dtype)
         return self._arrays[key]
 
-    def _store(self, key: str, order: tuple[int, ...], steps: Steps) -> ir.Value:
+    def _store(self, key: str, order: tuple[int, ...], build: NodeBuilder) -> ir.Value:
         array = self._array(key)
         if order:
             array = np.ascontiguousarray(array.transpose(order))
         if array.ndim == 2:
-            turned = self._stored.get(_place(np.ascontiguousarray(array.T)))
+            turned = self._editor.stored(array.T, of=key)
             if turned is not None:
-                return self._transpose(turned, (1, 0), steps)
-        value = self.named(f"{key}/quantized", array, of=key)
+                return self._transpose(turned, (1, 0), build)
+        value = self._editor.store(f"{key}/quantized", array, of=key)
         # What is stored may lie in a file: codes of a model that is bigger than memory are not kept beside it.
         assert value.const_value is not None
         self._arrays[key] = value.const_value.numpy().transpose(np.argsort(order or range(array.ndim)))
         return value
 
-    def _transpose(self, codes: ir.Value, order: tuple[int, ...], steps: Steps) -> ir.Value:
+    def _transpose(self, codes: ir.Value, order: tuple[int, ...], build: NodeBuilder) -> ir.Value:
         if (codes.name or "", order) not in self._turned:
             assert codes.dtype is not None
             assert codes.shape is not None
             shape = ir.Shape([codes.shape[axis] for axis in order])
-            turned = steps(
+            turned = build(
                 "Transpose", codes, to="weight", dtype=codes.dtype, shape=shape, attributes={"perm": list(order)}
             )
             self._turned[codes.name or "", order] = turned
         return self._turned[codes.name or "", order]
-
-
-def _place(array: npt.NDArray[Any]) -> tuple[str, tuple[int, ...], bytes]:
-    return array.dtype.name, array.shape, hashlib.sha256(array.tobytes()).digest()

@@ -45,7 +45,7 @@ class _Pairs(Rewirer):
         editor = self.editor
         params = editor.activation_params(tensor)
         scale, zero_point = editor.parameters(tensor.name, params)
-        quantize = editor.quantize(source, scale, zero_point, f"{tensor.name}/quantized")
+        quantize = editor.writer.quantize(source, scale, zero_point, f"{tensor.name}/quantized")
         codes = quantize.outputs[0]
         return quantize, editor.dequantize(codes, scale, zero_point, f"{tensor.name}/dequantized", params)
 

@@ -103,28 +103,20 @@ class _Writer:
         if operator is None:
             self._check_moves(decision)
             inputs = [self._value(node, slot, decision) for slot in range(len(node.inputs))]
-            while inputs and inputs[-1] is None:
-                inputs.pop()
-            attributes, domain = list(node.attributes.values()), node.domain
+            attributes, domain = dict(node.attributes), node.domain
         else:
             self._check_inputs(decision, node)
             inputs = self._inputs(operator, node, decision, outputs.get(0))
             attributes, domain = _attributes(operator, node, self.editor.opset), operator.domain
-        written = ir.Node(
-            domain,
-            name,
-            inputs,
-            attributes,
-            outputs=[self._output(node, slot, outputs) for slot in range(len(node.outputs))],
-            name=node.name,
-            doc_string=node.doc_string,
-            metadata_props=dict(node.metadata_props),
-        )
+        values = [self._output(node, slot, outputs) for slot in range(len(node.outputs))]
+        written = self.editor.writer.node(name, inputs, values, attributes=attributes, name=node.name, domain=domain)
+        written.doc_string = node.doc_string
+        written.metadata_props.update(node.metadata_props)
         self.editor.insert_behind(node.outputs[0], [written])
         self._old[node] = None
         for slot, value in enumerate(written.outputs):
             if slot not in outputs:
-                self._replace(node.outputs[slot], value)
+                self.editor.replace(node.outputs[slot], value)
 
     def finish(self) -> None:
         """Dequantize what is read in float, insert what belongs behind new nodes, and take out the old ones."""
@@ -133,7 +125,7 @@ class _Writer:
             if value.is_graph_output() or any(use.node not in self._old for use in value.uses()):
                 self.float_value(key)
         for key, result in self._float.items():
-            self._replace(self.editor.values[self.editor.tensor(key).tensor], result)
+            self.editor.replace(self.editor.values[self.editor.tensor(key).tensor], result)
         for node in self._behind:
             (source, *_) = node.inputs
             assert source is not None
@@ -177,8 +169,8 @@ class _Writer:
         if key not in self._columns:
             stack = (*shape.numpy()[:-2], 1, shape.numpy()[-1])
             self._columns[key] = (
-                self.editor.initializer(f"{key}/scale", np.broadcast_to(params.scale, stack)),
-                self.editor.initializer(
+                self.editor.constant(f"{key}/scale", np.broadcast_to(params.scale, stack)),
+                self.editor.constant(
                     f"{key}/zero_point",
                     storage_array(np.broadcast_to(params.zero_point, stack), params.scheme.dtype),
                 ),
@@ -220,7 +212,7 @@ class _Writer:
             source = self.float_value(tensor.tensor)
         else:
             source = self.editor.values[tensor.tensor]
-        node = self.editor.quantize(source, *self.parameters(tensor.name), f"{tensor.name}/quantized")
+        node = self.editor.writer.quantize(source, *self.parameters(tensor.name), f"{tensor.name}/quantized")
         self._behind.append(node)
         return node.outputs[0]
 
@@ -228,19 +220,13 @@ class _Writer:
         """Return a value for the codes of a tensor, to be the output of the operator that computes them."""
         dtype = ir.DataType.from_numpy(storage_array(params.zero_point, params.scheme.dtype).dtype)
         shape = self.editor.values[tensor.tensor].shape
-        return ir.val(self.editor.name(f"{tensor.name}/quantized"), dtype=dtype, shape=shape)
+        return ir.val(self.editor.writer.name(f"{tensor.name}/quantized"), dtype=dtype, shape=shape)
 
     def _output(self, node: ir.Node, slot: int, outputs: Mapping[int, str]) -> ir.Value:
         old = node.outputs[slot]
         if slot in outputs:
             return self._codes[outputs[slot]]
-        return ir.val(self.editor.name(f"{old.name}/written"), type=old.type, shape=old.shape)
-
-    def _replace(self, value: ir.Value, result: ir.Value) -> None:
-        """Let a new value take the place, the name and the readers of an old one."""
-        self.editor.stand_in(value, result)
-        value.replace_all_uses_with(result)
-        self.editor.values[result.name] = result
+        return ir.val(self.editor.writer.name(f"{old.name}/written"), type=old.type, shape=old.shape)
 
     def _check_inputs(self, decision: Decision, node: ir.Node) -> None:
         """Make sure that an integer operator takes inputs of these types and parameters."""
@@ -273,7 +259,7 @@ class _Writer:
                 )
 
 
-def _attributes(operator: QuantizedOperator, node: ir.Node, opset: int) -> list[ir.Attr]:
+def _attributes(operator: QuantizedOperator, node: ir.Node, opset: int) -> dict[str, ir.Attr]:
     """Return the attributes of the integer operator for a float node.
 
     Raises:
@@ -286,4 +272,4 @@ def _attributes(operator: QuantizedOperator, node: ir.Node, opset: int) -> list[
         )
     kept = {name: entry for name, entry in node.attributes.items() if name in operator.attributes}
     kept |= {name: ir.AttrInt64(name, value) for name, value in operator.defaults(node, opset).items()}
-    return list(kept.values())
+    return kept

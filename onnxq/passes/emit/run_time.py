@@ -17,7 +17,7 @@ from dataclasses import dataclass
 import numpy as np
 import onnx_ir as ir
 
-from onnxq.passes.emit.steps import Steps
+from onnxq.passes.emit.node_builder import NodeBuilder
 from onnxq.types.scheme import PerToken, Scheme
 
 _LEAST = float(np.finfo(np.float32).tiny)
@@ -47,36 +47,36 @@ class RunTimeCodes:
         return self.scale.shape is None or len(self.scale.shape) > 0
 
 
-def quantize_at_run_time(steps: Steps, x: ir.Value, scheme: Scheme, opset: int) -> RunTimeCodes:
+def quantize_at_run_time(build: NodeBuilder, x: ir.Value, scheme: Scheme, opset: int) -> RunTimeCodes:
     """Write the nodes that quantize `x`.
 
     Args:
-        steps: where to write. x: float32. scheme: int8 or uint8, per tensor or per token. opset: of the model.
+        build: where to write. x: float32. scheme: int8 or uint8, per tensor or per token. opset: of the model.
     """
     dtype = ir.DataType.from_numpy(np.dtype(scheme.dtype.value))
     scalar = ir.Shape([])
     if not isinstance(scheme.granularity, PerToken) and not scheme.symmetric and not scheme.dtype.signed:
-        codes, scale, zero_point = steps.outputs(
+        codes, scale, zero_point = build.outputs(
             "DynamicQuantizeLinear",
             [x],
             (("quantized", dtype, x.shape), ("scale", FLOAT, scalar), ("zero_point", dtype, scalar)),
         )
         return RunTimeCodes(codes=codes, scale=scale, zero_point=zero_point)
-    extremes = _Extremes(steps, x, per_token=isinstance(scheme.granularity, PerToken), opset=opset)
+    extremes = _Extremes(build, x, per_token=isinstance(scheme.granularity, PerToken), opset=opset)
     if scheme.symmetric:
-        return _symmetric(steps, x, extremes, scheme, dtype)
-    return _asymmetric(steps, x, extremes, scheme, dtype)
+        return _symmetric(build, x, extremes, scheme, dtype)
+    return _asymmetric(build, x, extremes, scheme, dtype)
 
 
 class _Extremes:
     """Writes what finds the largest and smallest value of a tensor, or of each of its rows."""
 
-    def __init__(self, steps: Steps, x: ir.Value, *, per_token: bool, opset: int) -> None:
+    def __init__(self, build: NodeBuilder, x: ir.Value, *, per_token: bool, opset: int) -> None:
         self.per_token = per_token
         self.shape: ir.Shape | None = ir.Shape([])
         if per_token:
             self.shape = None if x.shape is None else ir.Shape([*x.shape[:-1], 1])
-        self._steps = steps
+        self._build = build
         self._opset = opset
 
     def reduce(self, op: str, value: ir.Value, to: str) -> ir.Value:
@@ -86,50 +86,54 @@ class _Extremes:
         if self.per_token and self._opset < _AXES_ARE_INPUTS:
             attributes["axes"] = [-1]
         elif self.per_token:
-            inputs.append(self._steps.constant([-1], np.int64))
-        return self._steps(op, *inputs, to=to, dtype=FLOAT, shape=self.shape, attributes=attributes)
+            inputs.append(self._build.constant([-1], np.int64))
+        return self._build(op, *inputs, to=to, dtype=FLOAT, shape=self.shape, attributes=attributes)
 
 
-def _symmetric(steps: Steps, x: ir.Value, extremes: _Extremes, scheme: Scheme, dtype: ir.DataType) -> RunTimeCodes:
+def _symmetric(
+    build: NodeBuilder, x: ir.Value, extremes: _Extremes, scheme: Scheme, dtype: ir.DataType
+) -> RunTimeCodes:
     half = scheme.dtype.maximum - scheme.middle
-    size = steps("Abs", x, to="absolute", dtype=FLOAT, shape=x.shape)
+    size = build("Abs", x, to="absolute", dtype=FLOAT, shape=x.shape)
     largest = extremes.reduce("ReduceMax", size, "largest")
-    scale = _scale(steps, largest, half, extremes.shape)
-    middle = steps.constant(scheme.middle, dtype.numpy())
+    scale = _scale(build, largest, half, extremes.shape)
+    middle = build.constant(scheme.middle, dtype.numpy())
     if extremes.per_token:
-        codes = _rows(steps, x, scale, dtype, zero_point=steps.constant(scheme.middle) if scheme.middle else None)
+        codes = _rows(build, x, scale, dtype, zero_point=build.constant(scheme.middle) if scheme.middle else None)
     else:
-        codes = steps("QuantizeLinear", x, scale, middle, to="quantized", dtype=dtype, shape=x.shape)
+        codes = build("QuantizeLinear", x, scale, middle, to="quantized", dtype=dtype, shape=x.shape)
     return RunTimeCodes(codes=codes, scale=scale, zero_point=middle if scheme.middle else None)
 
 
-def _asymmetric(steps: Steps, x: ir.Value, extremes: _Extremes, scheme: Scheme, dtype: ir.DataType) -> RunTimeCodes:
+def _asymmetric(
+    build: NodeBuilder, x: ir.Value, extremes: _Extremes, scheme: Scheme, dtype: ir.DataType
+) -> RunTimeCodes:
     lowest, highest = scheme.code_range
-    zero = steps.constant(0.0)
+    zero = build.constant(0.0)
     shape = extremes.shape
-    low = steps("Min", extremes.reduce("ReduceMin", x, "smallest"), zero, to="low", dtype=FLOAT, shape=shape)
-    high = steps("Max", extremes.reduce("ReduceMax", x, "largest"), zero, to="high", dtype=FLOAT, shape=shape)
-    extent = steps("Sub", high, low, to="extent", dtype=FLOAT, shape=shape)
-    scale = _scale(steps, extent, highest - lowest, shape)
-    below = steps("Div", low, scale, to="below", dtype=FLOAT, shape=shape)
-    rounded = steps("Round", below, to="below/rounded", dtype=FLOAT, shape=shape)
-    place = steps("Sub", steps.constant(lowest), rounded, to="zero_point/float", dtype=FLOAT, shape=shape)
+    low = build("Min", extremes.reduce("ReduceMin", x, "smallest"), zero, to="low", dtype=FLOAT, shape=shape)
+    high = build("Max", extremes.reduce("ReduceMax", x, "largest"), zero, to="high", dtype=FLOAT, shape=shape)
+    extent = build("Sub", high, low, to="extent", dtype=FLOAT, shape=shape)
+    scale = _scale(build, extent, highest - lowest, shape)
+    below = build("Div", low, scale, to="below", dtype=FLOAT, shape=shape)
+    rounded = build("Round", below, to="below/rounded", dtype=FLOAT, shape=shape)
+    place = build("Sub", build.constant(lowest), rounded, to="zero_point/float", dtype=FLOAT, shape=shape)
     if extremes.per_token:
-        codes = _rows(steps, x, scale, dtype, zero_point=place, limits=(lowest, highest))
-        shift = steps("Cast", place, to="shift", dtype=INT32, shape=shape, attributes={"to": INT32.value})
+        codes = _rows(build, x, scale, dtype, zero_point=place, limits=(lowest, highest))
+        shift = build("Cast", place, to="shift", dtype=INT32, shape=shape, attributes={"to": INT32.value})
         return RunTimeCodes(codes=codes, scale=scale, zero_point=None, shift=shift)
-    zero_point = steps("Cast", place, to="zero_point", dtype=dtype, shape=shape, attributes={"to": dtype.value})
-    codes = steps("QuantizeLinear", x, scale, zero_point, to="quantized", dtype=dtype, shape=x.shape)
+    zero_point = build("Cast", place, to="zero_point", dtype=dtype, shape=shape, attributes={"to": dtype.value})
+    codes = build("QuantizeLinear", x, scale, zero_point, to="quantized", dtype=dtype, shape=x.shape)
     return RunTimeCodes(codes=codes, scale=scale, zero_point=zero_point)
 
 
-def _scale(steps: Steps, extent: ir.Value, codes: int, shape: ir.Shape | None) -> ir.Value:
-    quotient = steps("Div", extent, steps.constant(codes), to="scale/exact", dtype=FLOAT, shape=shape)
-    return steps("Max", quotient, steps.constant(_LEAST), to="scale", dtype=FLOAT, shape=shape)
+def _scale(build: NodeBuilder, extent: ir.Value, codes: int, shape: ir.Shape | None) -> ir.Value:
+    quotient = build("Div", extent, build.constant(codes), to="scale/exact", dtype=FLOAT, shape=shape)
+    return build("Max", quotient, build.constant(_LEAST), to="scale", dtype=FLOAT, shape=shape)
 
 
 def _rows(
-    steps: Steps,
+    build: NodeBuilder,
     x: ir.Value,
     scale: ir.Value,
     dtype: ir.DataType,
@@ -140,11 +144,11 @@ def _rows(
     """Write QuantizeLinear with a scale for each row, which the operator itself has not before opset 21."""
 
     def step(op: str, *inputs: ir.Value, to: str) -> ir.Value:
-        return steps(op, *inputs, to=to, dtype=FLOAT, shape=x.shape)
+        return build(op, *inputs, to=to, dtype=FLOAT, shape=x.shape)
 
     value = step("Round", step("Div", x, scale, to="quotient"), to="rounded")
     if zero_point is not None:
         value = step("Add", value, zero_point, to="shifted")
     if limits is not None:
-        value = step("Clip", value, *(steps.constant(limit) for limit in limits), to="clipped")
-    return steps("Cast", value, to="quantized", dtype=dtype, shape=x.shape, attributes={"to": dtype.value})
+        value = step("Clip", value, *(build.constant(limit) for limit in limits), to="clipped")
+    return build("Cast", value, to="quantized", dtype=dtype, shape=x.shape, attributes={"to": dtype.value})

@@ -21,8 +21,8 @@ from onnxq.passes import register_pass
 from onnxq.passes.emit.constants import Chosen
 from onnxq.passes.emit.editor import Editor
 from onnxq.passes.emit.emitter import Emitter
+from onnxq.passes.emit.node_builder import NodeBuilder
 from onnxq.passes.emit.rewire import Rewirer
-from onnxq.passes.emit.steps import Steps
 from onnxq.types.format import Format
 from onnxq.types.plan import Action, FloatFeatures, Plan, TensorPlan
 from onnxq.types.scheme import PerToken, Scheme
@@ -56,21 +56,17 @@ class Simulate(Emitter):
 class _Rounded(Rewirer):
     """Makes values rounded to the grid of their codes."""
 
-    def __init__(self, editor: Editor) -> None:
-        super().__init__(editor)
-        self._constants: dict[object, ir.Value] = {}
-
     def activation(self, tensor: TensorPlan, source: ir.Value) -> Sequence[ir.Node]:
         """Return the nodes that round an activation."""
-        steps = Steps(self.editor, tensor.name, self._constants)
+        build = NodeBuilder(self.editor, tensor.name)
         if tensor.params is None:
-            _round_at_run_time(steps, tensor.scheme, source, tensor.in_float)
-            return steps.nodes
+            _round_at_run_time(build, tensor.scheme, source, tensor.in_float)
+            return build.nodes
         low, high = (code - int(tensor.params.zero_point) for code in tensor.scheme.code_range)
-        scale = steps.constant(tensor.params.scale)
-        code = _float(steps, "Round", _float(steps, "Div", source, scale))
-        _float(steps, "Mul", _float(steps, "Clip", code, steps.constant(low), steps.constant(high)), scale)
-        return steps.nodes
+        scale = build.constant(tensor.params.scale)
+        code = _float(build, "Round", _float(build, "Div", source, scale))
+        _float(build, "Mul", _float(build, "Clip", code, build.constant(low), build.constant(high)), scale)
+        return build.nodes
 
     def constant(self, tensor: TensorPlan, reader: ir.Node) -> ir.Value:
         """Store what a constant's codes stand for."""
@@ -78,46 +74,46 @@ class _Rounded(Rewirer):
             by_row = bool(reader.attributes.get_int("transB", 0))
             decoded = self.editor.constants.product_codes(tensor.name, by_row=by_row).decoded()
             values = np.ascontiguousarray(decoded.T) if by_row else decoded
-            return self.editor.initializer(f"{tensor.name}/dequantized", values, of=tensor.name)
+            return self.editor.constant(f"{tensor.name}/dequantized", values, of=tensor.name)
         if tensor.scheme.codebook is not None:
             values = codebook_dequantize(*self.editor.constants.codebook(tensor.name))
-            return self.editor.initializer(f"{tensor.name}/dequantized", values, of=tensor.name)
+            return self.editor.constant(f"{tensor.name}/dequantized", values, of=tensor.name)
         values = self.editor.constants.values(tensor.name)
-        return self.editor.initializer(f"{tensor.name}/dequantized", values, of=tensor.name)
+        return self.editor.constant(f"{tensor.name}/dequantized", values, of=tensor.name)
 
 
-def _round_at_run_time(steps: Steps, scheme: Scheme, whole: ir.Value, in_float: FloatFeatures | None) -> None:
+def _round_at_run_time(build: NodeBuilder, scheme: Scheme, whole: ir.Value, in_float: FloatFeatures | None) -> None:
     """Add the nodes that find scale and zero point of a value, of each row where it has a scale, and round it.
 
     Features that stay in float are 0 meanwhile, and come back in the end.
     """
     source = whole
     if in_float is not None:
-        source = _float(steps, "Mul", whole, steps.constant(in_float.others()))
-    qmin, qmax = (steps.constant(code) for code in scheme.code_range)
-    zero, least = steps.constant(0.0), steps.constant(np.finfo(np.float32).tiny)
+        source = _float(build, "Mul", whole, build.constant(in_float.others()))
+    qmin, qmax = (build.constant(code) for code in scheme.code_range)
+    zero, least = build.constant(0.0), build.constant(np.finfo(np.float32).tiny)
     by_row = isinstance(scheme.granularity, PerToken)
     axes: dict[str, Any] = {"axes": [-1], "keepdims": 1} if by_row else {"keepdims": 0}
-    low = _float(steps, "Min", _float(steps, "ReduceMin", source, **axes), zero)
-    high = _float(steps, "Max", _float(steps, "ReduceMax", source, **axes), zero)
+    low = _float(build, "Min", _float(build, "ReduceMin", source, **axes), zero)
+    high = _float(build, "Max", _float(build, "ReduceMax", source, **axes), zero)
     if scheme.symmetric:
-        reach = _float(steps, "Max", _float(steps, "Neg", low), high)
-        half = steps.constant(scheme.code_range[1] - scheme.middle)
-        scale = _float(steps, "Max", _float(steps, "Div", reach, half), least)
-        point = steps.constant(scheme.middle)
+        reach = _float(build, "Max", _float(build, "Neg", low), high)
+        half = build.constant(scheme.code_range[1] - scheme.middle)
+        scale = _float(build, "Max", _float(build, "Div", reach, half), least)
+        point = build.constant(scheme.middle)
     else:
         first, last = scheme.code_range
-        extent = _float(steps, "Div", _float(steps, "Sub", high, low), steps.constant(last - first))
-        scale = _float(steps, "Max", extent, least)
-        start = _float(steps, "Sub", qmin, _float(steps, "Div", low, scale))
-        point = _float(steps, "Clip", _float(steps, "Round", start), qmin, qmax)
-    code = _float(steps, "Add", _float(steps, "Round", _float(steps, "Div", source, scale)), point)
-    code = _float(steps, "Clip", code, qmin, qmax)
-    rounded = _float(steps, "Mul", _float(steps, "Sub", code, point), scale)
+        extent = _float(build, "Div", _float(build, "Sub", high, low), build.constant(last - first))
+        scale = _float(build, "Max", extent, least)
+        start = _float(build, "Sub", qmin, _float(build, "Div", low, scale))
+        point = _float(build, "Clip", _float(build, "Round", start), qmin, qmax)
+    code = _float(build, "Add", _float(build, "Round", _float(build, "Div", source, scale)), point)
+    code = _float(build, "Clip", code, qmin, qmax)
+    rounded = _float(build, "Mul", _float(build, "Sub", code, point), scale)
     if in_float is not None:
-        _float(steps, "Add", rounded, _float(steps, "Mul", whole, steps.constant(1 - in_float.others())))
+        _float(build, "Add", rounded, _float(build, "Mul", whole, build.constant(1 - in_float.others())))
 
 
-def _float(steps: Steps, op: str, *inputs: ir.Value, **attributes: Any) -> ir.Value:
+def _float(build: NodeBuilder, op: str, *inputs: ir.Value, **attributes: Any) -> ir.Value:
     """Add an operator of float32 values; return its output."""
-    return steps(op, *inputs, to=op.lower(), dtype=ir.DataType.FLOAT, attributes=attributes)
+    return build(op, *inputs, to=op.lower(), dtype=ir.DataType.FLOAT, attributes=attributes)

@@ -18,13 +18,14 @@ import onnx_ir as ir
 
 from onnxq.errors import PlanError
 from onnxq.graph.walk import input_at
+from onnxq.numerics.affine import storage_array
 from onnxq.ops.quantized import BIAS, MATMUL_NBITS, QUANTIZED_OPERATORS
 from onnxq.passes import register_pass
+from onnxq.passes.emit.block_weights import Matrices, Stored
 from onnxq.passes.emit.codebooks import Codebooks
 from onnxq.passes.emit.editor import Editor
 from onnxq.passes.emit.emitter import Emitter
-from onnxq.passes.emit.matrices import Matrices, Stored
-from onnxq.passes.emit.steps import Steps, take_apart
+from onnxq.passes.emit.node_builder import NodeBuilder, unpack_bits
 from onnxq.types.accuracy import ROUNDS
 from onnxq.types.format import Format
 from onnxq.types.plan import Decision, Detour
@@ -55,8 +56,7 @@ class _Writer:
     def __init__(self, editor: Editor) -> None:
         self._editor = editor
         self._matrices = Matrices(editor)
-        self._constants: dict[object, ir.Value] = {}
-        self._codebooks = Codebooks(editor, self._constants)
+        self._codebooks = Codebooks(editor)
         self._dequantized: dict[str, ir.Value] = {}
         self._tables: dict[str, Stored] = {}
         self._replaced: dict[ir.Value, None] = {}
@@ -95,27 +95,27 @@ class _Writer:
             "block_size": matrix.block,
             "accuracy_level": ROUNDS if decision.accuracy_level is None else decision.accuracy_level,
         }
-        steps = self._steps(node)
+        build = self._build(node)
         weight = (matrix.codes, matrix.scale, matrix.zero_point)
         inputs = _PRODUCT.arrange({0: node.inputs[:1], 1: weight, BIAS: (addend if inside else None,)})
-        result = steps(_PRODUCT.name, *inputs, attributes=attributes, domain=_PRODUCT.domain, node=node.name)
+        result = build(_PRODUCT.name, *inputs, attributes=attributes, node=node.name)
         if alpha != 1.0:
-            result = steps("Mul", result, steps.constant(alpha))
+            result = build("Mul", result, build.constant(alpha))
         if addend is not None and not inside:
             self._replaced[addend] = None
-            result = steps("Add", result, addend if beta == 1.0 else steps("Mul", addend, steps.constant(beta)))
-        self._replace(node, steps, result)
+            result = build("Add", result, addend if beta == 1.0 else build("Mul", addend, build.constant(beta)))
+        self._replace(node, build, result)
 
     def _lookup(self, node: ir.Node, decision: Decision) -> None:
-        steps = self._steps(node)
+        build = self._build(node)
         matrix = self._matrices.for_lookup(decision.inputs[0])
         codes = matrix.codes
         if codes.shape is not None and len(codes.shape) == 3:  # stored for a product
-            codes = steps("Reshape", codes, steps.constant([0, -1], np.int64))
+            codes = build("Reshape", codes, build.constant([0, -1], np.int64))
         attributes = {"bits": matrix.bits, "block_size": matrix.block, "gather_axis": 0, "quantize_axis": 1}
         inputs = _LOOKUP.arrange({0: (codes, matrix.scale, matrix.zero_point), 1: node.inputs[1:2]})
-        result = steps(_LOOKUP.name, *inputs, attributes=attributes, domain=_LOOKUP.domain, node=node.name)
-        self._replace(node, steps, result)
+        result = build(_LOOKUP.name, *inputs, attributes=attributes, node=node.name)
+        self._replace(node, build, result)
 
     def _portable_lookup(self, node: ir.Node, decision: Decision) -> None:
         """Look up bytes and scales, take codes of fewer bits apart, and dequantize the rows that were asked for."""
@@ -126,26 +126,26 @@ class _Writer:
         if key not in self._tables:
             signed = any(Detour.SIGNED_TABLE in each.detours for each in self._editor.readers(key))
             self._tables[key] = self._matrices.for_portable_lookup(key, signed=signed)
-        table, steps = self._tables[key], self._steps(node)
-        codes = steps("Gather", table.codes, indices, node=node.name)
+        table, build = self._tables[key], self._build(node)
+        codes = build("Gather", table.codes, indices, node=node.name)
         if table.bits < 8:
-            codes = take_apart(steps, codes, bits=table.bits, shape=[0] * rank + [table.columns])
+            codes = unpack_bits(build, codes, bits=table.bits, shape=[0] * rank + [table.columns])
             if table.zero_point is not None and table.zero_point.dtype == ir.DataType.INT8:
-                codes = steps("Cast", codes, attributes={"to": ir.DataType.INT8.value})
-        scale = steps("Gather", table.scale, indices)
-        zero_point = None if table.zero_point is None else steps("Gather", table.zero_point, indices)
+                codes = build("Cast", codes, attributes={"to": ir.DataType.INT8.value})
+        scale = build("Gather", table.scale, indices)
+        zero_point = None if table.zero_point is None else build("Gather", table.zero_point, indices)
         attributes = {"axis": rank, "block_size": table.block}
-        self._replace(node, steps, steps("DequantizeLinear", codes, scale, zero_point, attributes=attributes))
+        self._replace(node, build, build("DequantizeLinear", codes, scale, zero_point, attributes=attributes))
 
     def _codebook_lookup(self, node: ir.Node, decision: Decision) -> None:
-        steps = self._steps(node)
-        self._replace(node, steps, self._codebooks.look_up(steps, decision.inputs[0], node.inputs[1]))
+        build = self._build(node)
+        self._replace(node, build, self._codebooks.look_up(build, decision.inputs[0], node.inputs[1]))
 
-    def _steps(self, node: ir.Node) -> Steps:
-        return Steps(self._editor, node.name or node.op_type, self._constants)
+    def _build(self, node: ir.Node) -> NodeBuilder:
+        return NodeBuilder(self._editor, node.name or node.op_type)
 
-    def _replace(self, node: ir.Node, steps: Steps, result: ir.Value) -> None:
-        steps.replace(node, [result])
+    def _replace(self, node: ir.Node, build: NodeBuilder, result: ir.Value) -> None:
+        build.replace(node, [result])
         self._editor.remove([node])
 
     def _decode(self, node: ir.Node, decision: Decision) -> None:
@@ -157,7 +157,15 @@ class _Writer:
         """Put DequantizeLinear in front of every weight."""
         for slot, key in decision.inputs.items():
             if key not in self._dequantized:
-                dequantize = self._editor.dequantized(key)
-                self._editor.insert_before(node, dequantize)
-                self._dequantized[key] = dequantize.outputs[0]
+                self._dequantized[key] = self._dequantize(key, node)
             node.replace_input_with(slot, self._dequantized[key])
+
+    def _dequantize(self, key: str, reader: ir.Node) -> ir.Value:
+        codes, params = self._editor.codes_and_params(key)
+        scale, zero_point = self._editor.constant(f"{key}/scale", params.scale, of=key), None
+        if params.zero_point.any():
+            stored = storage_array(params.zero_point, params.scheme.dtype)
+            zero_point = self._editor.constant(f"{key}/zero_point", stored, of=key)
+        node = self._editor.dequantize(codes, scale, zero_point, f"{key}/dequantized", params)
+        self._editor.insert_before(reader, node)
+        return node.outputs[0]

@@ -208,24 +208,19 @@ def _expand(node: ir.Node, op: str, product: _Product, writer: Writer) -> str | 
         for array in (product.scale, zero)
     )
     stem = plain(product.codes.name)
-    inputs: list[ir.Value | None] = [product.codes, writer.constant(graph, f"{stem}/scale", np.array(scale))]
+    zero_point = None
+    scale_value = writer.constant(graph, f"{stem}/scale", np.array(scale))
     if zero.any():
-        inputs.append(writer.constant(graph, f"{stem}/zero_point", np.array(zero).reshape(flat)))
-    dequantize = writer.node(
-        "DequantizeLinear",
-        inputs,
-        f"{stem}/dequantized",
-        attributes={"axis": axis} if per_channel else {},
-        dtype=float_type(),
-        shape=ir.Shape(shape),
+        zero_point = writer.constant(graph, f"{stem}/zero_point", np.array(zero).reshape(flat))
+    dequantize = writer.dequantize(
+        product.codes, scale_value, zero_point, f"{stem}/dequantized", axis=axis if per_channel else None
     )
     old = product.end.outputs[0]
-    kept = list(node.attributes.values()) if op == "Conv" else []
     result = writer.node(
         op,
         [product.x, dequantize.outputs[0]],
         f"{old.name}/float",
-        attributes=kept,
+        attributes=node.attributes if op == "Conv" else {},
         name=node.name,
         dtype=float_type(),
         shape=old.shape,

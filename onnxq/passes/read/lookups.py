@@ -214,13 +214,8 @@ def _write(
 
     scale = writer.constant(graph, f"{stem}/scale", np.ascontiguousarray(table.scale))
     zeros = None if table.zero_point is None else constant("zero_point", table.zero_point)
-    dequantize = writer.node(
-        "DequantizeLinear",
-        [constant("quantized", table.codes), scale, zeros],
-        f"{stem}/dequantized",
-        attributes={"axis": 1, "block_size": table.block},
-        dtype=float_type(),
-        shape=ir.Shape(table.codes.shape),
+    dequantize = writer.dequantize(
+        constant("quantized", table.codes), scale, zeros, f"{stem}/dequantized", axis=1, block_size=table.block
     )
     old = behind.outputs[0]
     rows = writer.node(

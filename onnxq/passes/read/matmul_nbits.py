@@ -7,9 +7,10 @@ https://github.com/microsoft/onnxruntime/blob/main/docs/ContribOperators.md#com.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import numpy.typing as npt
 
 from onnxq.graph.constants import constant_array
 from onnxq.graph.marks import mark_accuracy
@@ -85,28 +86,19 @@ def _expand(node: ir.Node, writer: Writer) -> str | None:
     codes = unpack(packed.reshape(rows, blocks, -1), bits, block).reshape(rows, -1)[:, :columns].T
     stem = plain(node.inputs[1].name)  # type: ignore[union-attr]
     writer.step_aside(*node.inputs[1:4])
-    unsigned, signed = (getattr(ir.DataType, f"{sign}INT{bits}") for sign in ("U", ""))
-    inputs: list[ir.Value | None] = [None, None, None]
+    dtype, points = getattr(ir.DataType, f"UINT{bits}"), None
     if zeros is None:  # the middle code: what codes of the signed type need not say
-        moved = (codes.astype(np.int16) - (1 << (bits - 1))).astype(np.int8)
-        inputs[0] = writer.constant(graph, f"{stem}/quantized", ir.tensor(moved.astype(signed.numpy()), dtype=signed))
-    else:
-        inputs[0] = writer.constant(
-            graph, f"{stem}/quantized", ir.tensor(codes.astype(unsigned.numpy()), dtype=unsigned)
-        )
-        found = unpack(zeros.reshape(rows, -1), bits, blocks).T
-        inputs[2] = writer.constant(
-            graph, f"{stem}/zero_point", ir.tensor(found.astype(unsigned.numpy()), dtype=unsigned)
-        )
-    inputs[1] = writer.constant(graph, f"{stem}/scale", np.ascontiguousarray(scale.reshape(rows, blocks).T))
-    dequantize = writer.node(
-        "DequantizeLinear",
-        inputs,
-        f"{stem}/dequantized",
-        attributes={"axis": 0, "block_size": block},
-        dtype=float_type(),
-        shape=ir.Shape([columns, rows]),
-    )
+        codes = (codes.astype(np.int16) - (1 << (bits - 1))).astype(np.int8)
+        dtype = getattr(ir.DataType, f"INT{bits}")
+
+    def constant(name: str, array: npt.NDArray[Any]) -> ir.Value:
+        return writer.constant(graph, f"{stem}/{name}", ir.tensor(array.astype(dtype.numpy()), dtype=dtype))
+
+    stored = constant("quantized", codes)
+    if zeros is not None:
+        points = constant("zero_point", unpack(zeros.reshape(rows, -1), bits, blocks).T)
+    scales = writer.constant(graph, f"{stem}/scale", np.ascontiguousarray(scale.reshape(rows, blocks).T))
+    dequantize = writer.dequantize(stored, scales, points, f"{stem}/dequantized", axis=0, block_size=block)
     old = node.outputs[0]
     source = node.inputs[0]
     inside = bias is not None and source is not None and source.shape is not None and len(source.shape) == 2

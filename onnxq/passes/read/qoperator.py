@@ -78,10 +78,10 @@ class _Expansion:
     def _replace(self, node: ir.Node, operator: QuantizedOperator, before: list[ir.Node]) -> bool:
         """Write one integer operator as a float one; tell whether that could be done."""
         assert operator.float_op is not None
-        attributes = []
+        attributes = {}
         for name, attribute in node.attributes.items():
             if name not in operator.extra:
-                attributes.append(attribute)
+                attributes[name] = attribute
             elif not operator.extra[name](attribute.value):
                 return False
         if operator.output is not None and input_at(node, operator.output[0]) is None and not operator.float_output:
@@ -188,8 +188,8 @@ class _Expansion:
         scale_array = constant_array(scale)
         if scale_array is None or (zero_point is not None and constant_tensor(zero_point) is None):
             return None
-        attributes: dict[str, Any] = {}
         if scale_array.size == 1:
+            axis = None
             scale, zero_point = self._reshaped(scale, ()), self._reshaped(zero_point, ())
         else:
             if axis is None or codes.shape is None or codes.shape[axis] != scale_array.size:
@@ -197,27 +197,11 @@ class _Expansion:
             scale, zero_point = self._reshaped(scale, (-1,)), self._reshaped(zero_point, (-1,))
             if zero_point is not None and zero_point.shape is not None and zero_point.shape[0] != scale_array.size:
                 return None
-            attributes = {"axis": axis}
-        return self._writer.node(
-            "DequantizeLinear",
-            [codes, scale, zero_point],
-            f"{plain(codes.name)}/dequantized",
-            attributes=attributes,
-            dtype=float_type(),
-            shape=codes.shape,
-        )
+        return self._writer.dequantize(codes, scale, zero_point, f"{plain(codes.name)}/dequantized", axis=axis)
 
     def _quantize(self, value: ir.Value, params: Parameters, name: str) -> ir.Node:
-        import onnx_ir as ir
-
-        scale, zero_point = params
-        return self._writer.node(
-            "QuantizeLinear",
-            [value, self._reshaped(scale, ()), self._reshaped(zero_point, ())],
-            name,
-            dtype=ir.DataType.UINT8 if zero_point is None else zero_point.dtype,
-            shape=value.shape,
-        )
+        scale, zero_point = (self._reshaped(part, ()) for part in params)
+        return self._writer.quantize(value, scale, zero_point, name)
 
     def _reshaped(self, value: Any, shape: tuple[int, ...]) -> Any:
         """Return a constant in another shape: the same one where it has that, else a copy, made once."""
@@ -241,17 +225,8 @@ class _Expansion:
         if len(codes.shape) > 1 and product.ndim:
             return None
         scale = self._writer.constant(self._graph, f"{plain(codes.name)}/scale", product)
-        attributes = {"axis": 0} if product.ndim else {}
-        before.append(
-            self._writer.node(
-                "DequantizeLinear",
-                [codes, scale],
-                f"{plain(codes.name)}/dequantized",
-                attributes=attributes,
-                dtype=float_type(),
-                shape=codes.shape,
-            )
-        )
+        name, axis = f"{plain(codes.name)}/dequantized", 0 if product.ndim else None
+        before.append(self._writer.dequantize(codes, scale, None, name, axis=axis))
         return before[-1].outputs[0]
 
 

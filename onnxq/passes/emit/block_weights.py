@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -65,7 +64,6 @@ class Matrices:
 
     def __init__(self, editor: Editor) -> None:
         self._editor = editor
-        self._stored: dict[tuple[str, tuple[int, ...], bytes], ir.Value] = {}
         self._rows: dict[tuple[int, bytes], ir.Value] = {}
 
     def for_product(self, key: str, *, by_row: bool) -> Stored:
@@ -80,15 +78,17 @@ class Matrices:
         padding = [(0, 0), (0, blocks * matrix.block - columns)]
         padded = np.pad(matrix.codes, padding, constant_values=matrix.middle)
         packed = pack(padded.reshape(rows, blocks, matrix.block), matrix.bits)
-        stored = self._store(key, "quantized", packed)
-        self._rows.setdefault((rows, _hash(packed)), stored)
+        stored = self._editor.store(f"{key}/quantized", packed, of=key)
+        self._rows.setdefault((rows, _digest(packed)), stored)
         return self._complete(key, matrix, stored)
 
     def for_lookup(self, key: str) -> Stored:
         """Return a table for GatherBlockQuantized, codes as [rows, bytes of a row] or as stored for a product."""
         matrix = self.codes(key, by_row=True)
         packed = pack(matrix.codes, matrix.bits)
-        stored = self._rows.get((len(packed), _hash(packed))) or self._store(key, "quantized", packed)
+        stored = self._rows.get((len(packed), _digest(packed))) or self._editor.store(
+            f"{key}/quantized", packed, of=key
+        )
         return self._complete(key, matrix, stored)
 
     def for_portable_lookup(self, key: str, *, signed: bool = False) -> Stored:
@@ -105,9 +105,9 @@ class Matrices:
         zero_point = matrix.zero_point ^ 128 if flips else matrix.zero_point
         zero_point = zero_point.view(np.int8) if signed else zero_point
         return Stored(
-            codes=self._store(key, "quantized", codes),
-            scale=self._store(key, "scale", matrix.scale),
-            zero_point=None if flips and middle else self._store(key, "zero_point", zero_point),
+            codes=self._editor.store(f"{key}/quantized", codes, of=key),
+            scale=self._editor.store(f"{key}/scale", matrix.scale, of=key),
+            zero_point=None if flips and middle else self._editor.store(f"{key}/zero_point", zero_point, of=key),
             rows=rows,
             columns=columns,
             bits=matrix.bits,
@@ -143,10 +143,10 @@ class Matrices:
         zero_point = None
         if (matrix.zero_point != matrix.middle).any():
             packed = pack(matrix.zero_point, matrix.bits)
-            zero_point = self._store(key, "zero_point", packed)
+            zero_point = self._editor.store(f"{key}/zero_point", packed, of=key)
         return Stored(
             codes=codes,
-            scale=self._store(key, "scale", matrix.scale),
+            scale=self._editor.store(f"{key}/scale", matrix.scale, of=key),
             zero_point=zero_point,
             rows=matrix.codes.shape[0],
             columns=matrix.codes.shape[1],
@@ -154,13 +154,6 @@ class Matrices:
             block=matrix.block,
         )
 
-    def _store(self, key: str, part: str, array: npt.NDArray[Any]) -> ir.Value:
-        """Return the initializer that holds these bytes in this shape, made on first use."""
-        place = (array.dtype.name, array.shape, _hash(array))
-        if place not in self._stored:
-            self._stored[place] = self._editor.initializer(f"{key}/{part}", array, of=key)
-        return self._stored[place]
 
-
-def _hash(array: npt.NDArray[Any]) -> bytes:
+def _digest(array: npt.NDArray[np.uint8]) -> bytes:
     return hashlib.sha256(np.ascontiguousarray(array).data).digest()
