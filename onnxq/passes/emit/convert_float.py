@@ -14,8 +14,8 @@ import onnx_ir as ir
 
 from onnxq.graph.float_slots import float_slots
 from onnxq.graph.marks import mark_unpacking
-from onnxq.graph.names import names, take_name
 from onnxq.graph.walk import nodes, scopes
+from onnxq.graph.writer import Writer
 from onnxq.numerics.half import to_float
 from onnxq.passes import register_pass
 from onnxq.types.float_type import FloatType
@@ -76,7 +76,7 @@ class _Writer:
 
     def __init__(self, model: ir.Model) -> None:
         self.changed = False
-        self._taken = set[str]().union(*map(names, scopes(model)))
+        self._writer = Writer(model)
         self._casts: dict[tuple[ir.Value, ir.DataType], ir.Value] = {}
 
     def returns(self, value: ir.Value, kind: FloatType) -> None:
@@ -90,8 +90,8 @@ class _Writer:
         if not uses and not is_output:
             return
         if is_output:
-            value.name = self._name(f"{name}/{kind}")
-        back = self._cast(value, ir.DataType.FLOAT, name if is_output else self._name(f"{name}/float32"))
+            value.name = self._writer.name(f"{name}/{kind}")
+        back = self._cast(value, ir.DataType.FLOAT, name if is_output else self._writer.name(f"{name}/float32"))
         for use in uses:
             use.node.replace_input_with(use.idx, back)
         for index, output in enumerate(outputs):
@@ -120,7 +120,7 @@ class _Writer:
             return
         copied = self._casts.get((value, _TYPES[kind]))
         short = copied if copied is not None else self._copy(value, kind)
-        back = self._cast(short, ir.DataType.FLOAT, self._name(f"{value.name}/float32"), scope)
+        back = self._cast(short, ir.DataType.FLOAT, self._writer.name(f"{value.name}/float32"), scope)
         unpacking = back.producer()
         assert unpacking is not None
         mark_unpacking(unpacking)
@@ -148,15 +148,12 @@ class _Writer:
             tensor, scope = value.const_value, value.graph
             assert tensor is not None
             assert scope is not None
-            name = self._name(f"{value.name}/{kind}")
-            copy = ir.LazyTensor(
+            short = ir.LazyTensor(
                 lambda: ir.tensor(to_float(tensor.numpy(), kind), dtype=dtype),
                 dtype=dtype,
                 shape=ir.Shape(tensor.shape.numpy()),
-                name=name,
             )
-            result = ir.Value(name=name, type=ir.TensorType(dtype), shape=copy.shape, const_value=copy)
-            scope.register_initializer(result)
+            result = self._writer.constant(scope, f"{value.name}/{kind}", short)
             self._casts[value, dtype] = result
         return self._casts[value, dtype]
 
@@ -165,10 +162,10 @@ class _Writer:
         if (value, dtype) not in self._casts:
             graph = scope or value.graph
             assert graph is not None
-            name = name or self._name(f"{value.name}/{dtype.name.lower()}")
-            node = ir.node("Cast", [value], {"to": int(dtype)}, name=self._name(f"{name}/Cast"))
-            result = node.outputs[0]
-            result.name, result.type, result.shape = name, ir.TensorType(dtype), value.shape
+            name = name or self._writer.name(f"{value.name}/{dtype.name.lower()}")
+            result = ir.Value(name=name, type=ir.TensorType(dtype), shape=value.shape)
+            cast = self._writer.name(f"{name}/Cast")
+            node = self._writer.node("Cast", [value], [result], attributes={"to": int(dtype)}, name=cast)
             producer = value.producer()
             if producer is not None:
                 graph.insert_after(producer, [node])
@@ -177,6 +174,3 @@ class _Writer:
             self._casts[value, dtype] = result
             self.changed = True
         return self._casts[value, dtype]
-
-    def _name(self, wanted: str) -> str:
-        return take_name(wanted, self._taken, second=1)

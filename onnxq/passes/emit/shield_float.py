@@ -12,9 +12,9 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 
-from onnxq.graph.constants import add_constant, constant_array, constant_tensor
-from onnxq.graph.names import names, take_name
+from onnxq.graph.constants import constant_array, constant_tensor
 from onnxq.graph.walk import input_at, nodes
+from onnxq.graph.writer import Writer
 from onnxq.passes import register_pass
 from onnxq.types.plan import Plan
 
@@ -27,7 +27,7 @@ class ShieldFloat(ir.passes.InPlacePass):
 
     The activations of a convolution are dequantized by a scale for each channel, all of them equal: the runtime asks
     for a single one. A Gemm's bias becomes a matrix of one row: it asks for a vector. What stood so in the source model
-    is served as it was.
+    is served unchanged.
     """
 
     def __init__(self, plan: Plan) -> None:
@@ -37,20 +37,20 @@ class ShieldFloat(ir.passes.InPlacePass):
 
     def call(self, model: ir.Model) -> ir.passes.PassResult:
         """Go through all graphs."""
-        came = {decision.node for decision in self.plan.decisions}
+        source = {decision.node for decision in self.plan.decisions}
         paths = {node: path for path, node in nodes(model)}
-        found = []
+        shielded = []
         for node in paths:
             ends = _ends(node)
-            if ends is not None and not came.issuperset(paths[end] for end in ends):
-                found.append((node, ends[0]))
-        taken = names(model.graph) if found else set()
-        for node, dequantize in found:
+            if ends is not None and not source.issuperset(paths[end] for end in ends):
+                shielded.append((node, ends[0]))
+        writer = Writer(model)
+        for node, dequantize in shielded:
             if node.op_type == "Gemm":
-                _give_bias_a_row(node, taken)
+                _give_bias_a_row(node, writer)
             elif dequantize.domain or model.opset_imports.get("", 0) >= _FIRST_PER_CHANNEL:
-                _dequantize_by_channel(node, dequantize, taken)
-        return ir.passes.PassResult(model, modified=bool(found))
+                _dequantize_by_channel(node, dequantize, writer)
+        return ir.passes.PassResult(model, modified=bool(shielded))
 
 
 def _ends(node: ir.Node) -> tuple[ir.Node, ir.Node] | None:
@@ -67,8 +67,8 @@ def _ends(node: ir.Node) -> tuple[ir.Node, ir.Node] | None:
     if any(parameter is None or parameter.size != 1 for parameter in parameters):
         return None
     bias = input_at(node, 2)
-    held = constant_tensor(bias)
-    if bias is not None and (held is None or len(held.shape) != 1):
+    stored = constant_tensor(bias)
+    if bias is not None and (stored is None or len(stored.shape) != 1):
         return None
     quantize = _reader(node)
     while quantize is not None and quantize.op_type in ("Clip", "Relu") and not quantize.domain:
@@ -82,7 +82,7 @@ def _reader(node: ir.Node) -> ir.Node | None:
     return readers[0] if len(readers) == 1 and readers[0].graph is node.graph else None
 
 
-def _give_bias_a_row(node: ir.Node, taken: set[str]) -> None:
+def _give_bias_a_row(node: ir.Node, writer: Writer) -> None:
     weight, graph = constant_tensor(node.inputs[1]), node.graph
     assert weight is not None
     assert isinstance(graph, ir.Graph)
@@ -90,10 +90,10 @@ def _give_bias_a_row(node: ir.Node, taken: set[str]) -> None:
     bias = constant_array(node.inputs[2]) if len(node.inputs) > 2 else None
     row = np.zeros((1, features), np.float32) if bias is None else np.broadcast_to(bias, (1, features))
     node.resize_inputs(3)
-    node.replace_input_with(2, add_constant(graph, f"{node.name}/bias", np.ascontiguousarray(row), taken))
+    node.replace_input_with(2, writer.constant(graph, f"{node.name}/bias", np.ascontiguousarray(row)))
 
 
-def _dequantize_by_channel(node: ir.Node, dequantize: ir.Node, taken: set[str]) -> None:
+def _dequantize_by_channel(node: ir.Node, dequantize: ir.Node, writer: Writer) -> None:
     graph, weight = node.graph, constant_tensor(node.inputs[1])
     assert isinstance(graph, ir.Graph)
     assert weight is not None
@@ -104,22 +104,22 @@ def _dequantize_by_channel(node: ir.Node, dequantize: ir.Node, taken: set[str]) 
         array = constant_array(value)
         if array is not None:  # the zero point may be left out
             each = np.full(channels, array.reshape(()))
-            by_channel.append(add_constant(graph, f"{node.name}/{role}", each, taken))
+            by_channel.append(writer.constant(graph, f"{node.name}/{role}", each))
+    scale, zero_point = by_channel[0], by_channel[1] if by_channel[1:] else None
     old, source = dequantize.outputs[0], dequantize.inputs[0]
+    assert source is not None
     added = []
-    if by_channel[1:] and by_channel[1].dtype == ir.DataType.INT8:
+    if zero_point is not None and zero_point.dtype == ir.DataType.INT8:
         # The runtime makes uint8 of int8 where all that reads the codes has one scale: a pair of its own lets it.
-        added.append(ir.node("QuantizeLinear", [old, *by_channel], {"axis": 1}, domain=dequantize.domain))
+        name, domain = writer.name(f"{node.name}/QuantizeLinear"), dequantize.domain
+        added.append(
+            writer.quantize(old, scale, zero_point, f"{node.name}/quantized", axis=1, name=name, domain=domain)
+        )
         source = added[0].outputs[0]
-        source.name, source.shape = take_name(f"{node.name}/quantized", taken), old.shape
-        source.dtype = ir.DataType.INT8
-    fresh = ir.Value(name=take_name(f"{node.name}/dequantized", taken), type=old.type, shape=old.shape)
-    added.append(
-        ir.node("DequantizeLinear", [source, *by_channel], {"axis": 1}, outputs=[fresh], domain=dequantize.domain)
-    )
-    for new in added:
-        new.name = take_name(f"{node.name}/{new.op_type}", taken)
+    result = ir.Value(name=writer.name(f"{node.name}/dequantized"), type=old.type, shape=old.shape)
+    name = writer.name(f"{node.name}/DequantizeLinear")
+    added.append(writer.dequantize(source, scale, zero_point, result, axis=1, name=name, domain=dequantize.domain))
     graph.insert_before(node, added)
-    node.replace_input_with(0, fresh)
+    node.replace_input_with(0, result)
     if not old.uses() and not old.is_graph_output():
         graph.remove(dequantize, safe=True)

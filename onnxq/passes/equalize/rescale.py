@@ -12,9 +12,10 @@ import onnx_ir as ir
 
 from onnxq.errors import PlanError
 from onnxq.graph.marks import mark_equalizing
-from onnxq.graph.names import names, take_name
+from onnxq.graph.names import name_of
 from onnxq.graph.spill import Spill
 from onnxq.graph.walk import top_level
+from onnxq.graph.writer import Writer
 from onnxq.passes import register_pass
 
 Floats = npt.NDArray[np.float64]
@@ -62,7 +63,7 @@ class Rescaling:
 
 @register_pass("rescale", preserves_semantics=True)
 class Rescale(ir.passes.InPlacePass):
-    """Scale, turn or shift constants on one side of a tensor and undo it on the other, as an equalization decided."""
+    """Scale, rotate or shift constants on one side of a tensor and undo it on the other, as an equalization decided."""
 
     def __init__(self, rescaling: Rescaling) -> None:
         """Take what is to be done."""
@@ -77,43 +78,34 @@ class Rescale(ir.passes.InPlacePass):
             value = model.graph.initializers.get(name)
             if value is None or value.const_value is None:
                 raise PlanError(f"the model has no constant '{name}' to scale; equalize this model anew")
-            held = value.const_value.numpy()
-            scaled = np.asarray(changes.applied(name, held), held.dtype)
-            if scaled.shape != held.shape or not np.isfinite(scaled).all():
+            array = value.const_value.numpy()
+            scaled = np.asarray(changes.applied(name, array), array.dtype)
+            if scaled.shape != array.shape or not np.isfinite(scaled).all():
                 raise PlanError(f"scaling '{name}' leaves what its type can hold; leave the equalization out")
             value.const_value = ir.tensor(spill.keep(scaled), name=name)
         nodes = dict(top_level(model))
-        taken = names(model.graph)
+        writer = Writer(model)
         for insert in self.rescaling.inserted:
-            _insert(insert, [nodes[name] for name in insert.nodes], taken)
+            _insert(insert, [nodes[name] for name in insert.nodes], writer)
         changed = bool(changes.factors or changes.left or changes.right or changes.addends or changes.inserted)
         return ir.passes.PassResult(model, modified=changed)
 
 
-def _insert(insert: Inserted, readers: list[ir.Node], taken: set[str]) -> None:
-    slots = [(node, slot) for node in readers for slot, held in enumerate(node.inputs) if _is(held, insert.tensor)]
+def _insert(insert: Inserted, readers: list[ir.Node], writer: Writer) -> None:
+    slots = [
+        (node, slot) for node in readers for slot, source in enumerate(node.inputs) if name_of(source) == insert.tensor
+    ]
     if not slots:
         raise PlanError(f"nothing reads '{insert.tensor}' any more; equalize this model anew")
     value: Any = slots[0][0].inputs[slots[0][1]]
     graph = readers[0].graph
     assert isinstance(graph, ir.Graph)
-    factor = np.asarray(insert.factor, value.dtype.numpy())
-    constant = ir.Value(
-        name=take_name(f"{insert.tensor}/factor", taken),
-        shape=ir.Shape(factor.shape),
-        type=ir.TensorType(value.dtype),
-        const_value=ir.tensor(factor),
-    )
-    graph.register_initializer(constant)
-    node = ir.node(insert.op, [value, constant], name=take_name(f"{insert.tensor}/{insert.op}", taken))
-    result = node.outputs[0]
-    result.name, result.shape, result.type = take_name(f"{insert.tensor}/scaled", taken), value.shape, value.type
+    factor = writer.constant(graph, f"{insert.tensor}/factor", np.asarray(insert.factor, value.dtype.numpy()))
+    name = writer.name(f"{insert.tensor}/{insert.op}")
+    scaled = f"{insert.tensor}/scaled"
+    node = writer.node(insert.op, [value, factor], scaled, name=name, dtype=value.dtype, shape=value.shape)
     mark_equalizing(node, insert.method)
     first = next(each for each in graph if each in readers)
     graph.insert_before(first, node)
     for reader, slot in slots:
-        reader.replace_input_with(slot, result)
-
-
-def _is(value: ir.Value | None, name: str) -> bool:
-    return value is not None and value.name == name
+        reader.replace_input_with(slot, node.outputs[0])

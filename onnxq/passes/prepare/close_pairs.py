@@ -5,8 +5,8 @@ from __future__ import annotations
 import onnx_ir as ir
 
 from onnxq.graph.constants import constant_tensor
-from onnxq.graph.names import names, take_name
 from onnxq.graph.walk import scopes
+from onnxq.graph.writer import Writer
 from onnxq.passes import register_pass
 
 _FIRST_WITH_OUTPUT_DTYPE = 21  # of QuantizeLinear
@@ -27,19 +27,18 @@ class ClosePairs(ir.passes.InPlacePass):
         """Close pairs in all scopes; pairs put in are looked at in turn, as they may be moved on."""
         modified = False
         if model.opset_imports.get("", 0) >= _FIRST_WITH_OUTPUT_DTYPE:
-            taken: set[str] = set()
+            writer = Writer(model)
             for scope in scopes(model):
                 for node in scope:
                     if _gives_int8(node):
                         for mover in [use.node for use in node.outputs[0].uses() if _moved_on(*use)]:
-                            taken = taken or names(model.graph)
-                            _close(node, mover, taken)
+                            _close(node, mover, writer)
                             modified = True
         return ir.passes.PassResult(model, modified=modified)
 
 
 def _gives_int8(node: ir.Node) -> bool:
-    """Tell whether a node dequantizes int8 that is computed at run time, by one scale and zero point.
+    """Return whether a node dequantizes int8 that is computed at run time, by one scale and zero point.
 
     One that gives another type than its scale's, or whose scale is that of a block, has no such pair.
     """
@@ -58,7 +57,7 @@ def _gives_int8(node: ir.Node) -> bool:
 
 
 def _moved_on(mover: ir.Node, slot: int) -> bool:
-    """Tell whether a reader moves the values to a single reader that does not quantize them, or out of the graph."""
+    """Return whether a reader moves the values to a single reader that does not quantize them, or out of the graph."""
     if mover.domain or mover.op_type not in _MOVERS or slot:
         return False
     moved = mover.outputs[0]
@@ -68,23 +67,18 @@ def _moved_on(mover: ir.Node, slot: int) -> bool:
     return not (readers and readers[0].op_type == "QuantizeLinear" and not readers[0].domain)
 
 
-def _close(pair: ir.Node, mover: ir.Node, taken: set[str]) -> None:
+def _close(pair: ir.Node, mover: ir.Node, writer: Writer) -> None:
     """Put a pair of the same scale and zero point behind an operator."""
     moved, graph = mover.outputs[0], mover.graph
+    _, scale, zero_point = pair.inputs[:3]
     assert isinstance(graph, ir.Graph)
+    assert scale is not None
     name = moved.name or mover.name or ""
-    fresh = ir.Value(name=name, type=moved.type, shape=moved.shape)  # what stands for the value from here on
-    quantize = ir.node("QuantizeLinear", [moved, *pair.inputs[1:3]], name=take_name(f"{name}/QuantizeLinear", taken))
-    codes = quantize.outputs[0]
-    codes.name, codes.shape = take_name(f"{name}/quantized", taken), moved.shape
-    codes.type = ir.TensorType(ir.DataType.INT8)
-    again = ir.node(
-        "DequantizeLinear",
-        [codes, *pair.inputs[1:3]],
-        outputs=[fresh],
-        name=take_name(f"{name}/DequantizeLinear", taken),
-    )
-    ir.convenience.replace_all_uses_with(moved, fresh, replace_graph_outputs=True)
+    result = ir.Value(name=name, type=moved.type, shape=moved.shape)
+    named = writer.name(f"{name}/QuantizeLinear"), writer.name(f"{name}/DequantizeLinear")
+    quantize = writer.quantize(moved, scale, zero_point, f"{name}/quantized", name=named[0])
+    dequantize = writer.dequantize(quantize.outputs[0], scale, zero_point, result, name=named[1])
+    ir.convenience.replace_all_uses_with(moved, result, replace_graph_outputs=True)
     quantize.replace_input_with(0, moved)
-    moved.name = take_name(f"{name}/moved", taken)
-    graph.insert_after(mover, [quantize, again])
+    moved.name = writer.name(f"{name}/moved")
+    graph.insert_after(mover, [quantize, dequantize])
