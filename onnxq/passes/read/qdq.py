@@ -164,9 +164,9 @@ class _Lifting:
         ]
         readers = [use.node for value in node.outputs for use in value.uses()]
         if any(each is not None and op_key(each) in DEQUANTIZE and not _unpacks(each) for each in others) or any(
-            op_key(reader) in QUANTIZE for reader in readers
+            op_key(reader) in QUANTIZE and constant_tensor(input_at(reader, 1)) is not None for reader in readers
         ):
-            return None  # calibrated
+            return None  # calibrated; a scale that is computed is of a reader that quantizes at run time
         held = self._constant(node, fact.weight)
         if isinstance(held, Constant):
             return Group(activations=(), constants=(fact.weight,), output=False)

@@ -68,27 +68,26 @@ def lift_weights(
     Returns:
         A copy, the imported weights, and by path name why products that were wanted stay as they are.
     """
-    lifted, weights, unread = _lifted(model, wanted)
-    stuck = {name: why for name, why in unread.items() if name in weights.names}
-    refused = {**stuck, **refuses(lifted, weights)}
+    lifted, weights, refused = _lifted(model, wanted)
+    refused |= refuses(lifted, weights)
     if refused:
         lifted, weights, _ = _lifted(
             model, lambda name, op, weighted=True: name not in refused and wanted(name, op, weighted)
         )
-    return lifted, weights, {**unread, **refused}
+    return lifted, weights, refused
 
 
 def _lifted(model: ir.Model, wanted: Wanted) -> tuple[ir.Model, ImportedWeights, dict[str, str]]:
-    """Return a copy with products as float ones, their weights, and why others, and some of these, stay as they are."""
+    """Return a copy with products as float ones, their weights, and why others are not to be that, by path name."""
     lifted = model.clone()
     expanded = expand_dynamic(lifted, wanted)
     imported = lift(lifted, lambda name, node: name in expanded.nodes, weights_only=True)
     drop_unread(lifted)
-    names = {name: _weight(node) for name, node in nodes(lifted) if name in expanded.nodes}
-    stuck = sorted(name for name in expanded.nodes if name not in imported.groups)
-    unread = expanded.left | {name: imported.left.get(name, CALIBRATED) for name in stuck}
+    names = {name: _weight(node) for name, node in nodes(lifted) if name in imported.groups}
+    stuck = sorted(expanded.nodes.keys() - imported.groups.keys())
+    refused = expanded.left | {name: imported.left.get(name, CALIBRATED) for name in stuck}
     weights = ImportedWeights(constants=imported.constants, names=names, activations=expanded.activations)
-    return lifted, weights, unread
+    return lifted, weights, refused
 
 
 def settled(known: ImportedWeights, prepared: ir.Model) -> tuple[ImportedWeights, frozenset[str]]:

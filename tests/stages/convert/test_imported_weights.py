@@ -483,6 +483,27 @@ def test_a_product_with_the_transpose_of_a_table_is_written_too(form: str) -> No
     assert np.abs(first - second).max() < 0.05 * np.abs(first).max()
 
 
+CHAIN = """
+<ir_version: 9, opset_import: ["" : 17]>
+net (float[4,64] x) => (float[4,16] y) <float[64,48] v, float[48,32] w, float[32,16] u>
+{ a = MatMul (x, v) b = MatMul (a, w) y = MatMul (b, u) }
+"""
+
+
+@pytest.mark.parametrize("form", ["weight-only", "qdq", "qoperator"])
+@pytest.mark.parametrize("kept", ["MatMul_1", "MatMul_2"])
+def test_a_product_in_front_of_one_that_stays_is_written(kept: str, form: str) -> None:
+    """Its output is quantized at run time, by a QuantizeLinear with a computed scale."""
+    rng = np.random.default_rng(0)
+    data = [{"x": rng.standard_normal((4, 64)).astype(np.float32)} for _ in range(3)]
+    options = {"calibration": data, "placement": "everywhere"}
+    model = written(proto(CHAIN), format="dynamic", activations="int8,symmetric", **options)
+    found = written(model, format=form, keep=[kept], **options)
+    assert ops(found)["MatMulInteger"] == 1
+    first, second = (run_model(each, data[0], optimize=False)["y"] for each in (model, found))
+    assert np.abs(first - second).max() < 0.05 * np.abs(first).max()
+
+
 @pytest.mark.parametrize("form", ["weight-only", "qdq"])
 def test_what_stands_in_a_body_is_written_too(form: str) -> None:
     text = """
