@@ -178,7 +178,8 @@ def plan(
     """Decide what would happen to every node, and why; change and write nothing. Arguments as for `quantize`."""
     asked = make_recipe(recipe, calibration=calibration, **options)
     job = _begun(model, asked, progress, calibration, statistics)
-    made = job.planned(job.statistics(statistics))
+    found = job.statistics(statistics)
+    made = job.with_bias_corrections(job.recipe, job.planned(found), found)
     return replace(made, warnings=(*job.warnings, *made.warnings))
 
 
@@ -205,11 +206,12 @@ def simulate(
     job = _begun(model, asked, progress, calibration, statistics)
     assert job.prepared is not None
     prepared = job.prepared.model
-    found = None
+    found = chosen = None
     if made is None or made.uses_statistics:
         found = job.statistics(statistics)
-        made = made or job.planned(found)
-    chosen = None if found is None else job.chosen(made, found)
+        planned = made or job.planned(found)
+        chosen = job.chosen(planned, found)
+        made = made or job.with_bias_corrections(job.recipe, planned, found, chosen)
     return _like(model, run_simulate(prepared, made, statistics=found, chosen=chosen))
 
 

@@ -45,6 +45,8 @@ def show_plan(plan: Plan) -> None:
         show("", table(["float type", "nodes>", "constants>"], counts))
         why = Counter(entry.float_reason.code for entry in plan.decisions if entry.float_reason is not None)
         show("", table(["float type because", "nodes>"], why.most_common()))
+    if plan.bias_corrections:
+        show(f"biases corrected by what rounding shifts on average: {len(plan.bias_corrections)}")
     if kept:
         show("", table(["kept in float because", "nodes>"], kept.most_common()))
     if plan.equalizations:

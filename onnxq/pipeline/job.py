@@ -37,7 +37,7 @@ from onnxq.stages.convert import (
     with_rules_for,
 )
 from onnxq.stages.equalize import equalize
-from onnxq.stages.layerwise.bias_correction import with_corrected_biases
+from onnxq.stages.layerwise.bias_correction import bias_corrections
 from onnxq.stages.layerwise.sequential import choose_in_order, wants_data
 from onnxq.stages.plan import (
     Features,
@@ -370,26 +370,27 @@ class Job:
         )
         return ImportedCodes(made, self.known.constants, chosen)
 
-    def with_corrected_biases(
-        self, recipe: Recipe, made: Plan, found: Statistics, chosen: Mapping[str, Chosen] | None
-    ) -> ir.Model:
-        """Return the prepared model, with biases that make up for the plan's rounding if the recipe wants that.
+    def with_bias_corrections(
+        self, recipe: Recipe, made: Plan, found: Statistics, chosen: Mapping[str, Chosen] | None = None
+    ) -> Plan:
+        """Return the plan, with what makes biases up for its rounding if the recipe wants that.
 
         Raises:
             CalibrationError: statistics were given in place of the data, which has to be run again for that.
         """
         assert self.prepared is not None
         if recipe.bias_correction == "none":
-            return self.prepared.model
-        return with_corrected_biases(
+            return made
+        amounts = bias_corrections(
             self.prepared.model,
             made,
             self._again("bias correction", "`bias_correction`"),
             empirical=recipe.bias_correction == "empirical",
             statistics=found,
-            chosen=chosen,
+            chosen=self.chosen(made, found) if chosen is None else chosen,
             threads=recipe.serving[0],
         )
+        return replace(made, bias_corrections=amounts)
 
     def _again(self, what: str, option: str) -> Source:
         """Return the calibration data for a second run."""
@@ -405,7 +406,7 @@ class Job:
             found: statistics; where another recipe needs more, it is observed. dump_after: as for `rewrite`.
         """
         assert self.prepared is not None
-        declared = declared_values(self.model)
+        prepared, declared = self.prepared.model, declared_values(self.model)
 
         def make(recipe: Recipe) -> Draft:
             nonlocal found
@@ -414,8 +415,9 @@ class Job:
                 made = self.planned(found, recipe)
             with self.timed("rewrite"):
                 chosen = self.chosen(made, found)
+                made = self.with_bias_corrections(recipe, made, found, chosen)
                 quantized, records = rewrite(
-                    self.with_corrected_biases(recipe, made, found, chosen),
+                    prepared,
                     made,
                     statistics=found,
                     chosen=chosen,

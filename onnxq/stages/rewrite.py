@@ -17,14 +17,14 @@ from onnxq.types.statistics import Statistics
 if TYPE_CHECKING:
     import onnx_ir as ir
 
-_EMIT = "emit-"
+_CORRECT, _EMIT = "correct-biases", "emit-"
 # Passes behind the emitters. So is close-pairs, which prepares as well.
 _CONVERT, _SHIELD, _DROP = "convert-float", "shield-float", "drop-inferred"
 
 
 def is_of_rewrite(name: str) -> bool:
-    """Tell whether a pass is one of those that carry out a plan; others prepare."""
-    return name.startswith(_EMIT) or name in (_CONVERT, _SHIELD, _DROP)
+    """Return whether a pass is one of those that carry out a plan; others prepare."""
+    return name.startswith(_EMIT) or name in (_CORRECT, _CONVERT, _SHIELD, _DROP)
 
 
 def rewrite(
@@ -57,6 +57,9 @@ def rewrite(
     options: dict[str, dict[str, Any]] = {
         name: {"plan": plan, "statistics": statistics, "chosen": chosen} for name in names
     }
+    if plan.bias_corrections:
+        names.insert(0, _CORRECT)
+        options[_CORRECT] = {"plan": plan}
     if plan.constants or any(decision.float_type is not None for decision in plan.decisions):
         names.append(_CONVERT)
         options[_CONVERT] = {"plan": plan}
@@ -81,9 +84,10 @@ def simulate(
     Raises:
         PlanError: the plan does not fit the model. ModelError: a weight holds NaN or infinite values.
     """
-    options = {"simulate": {"plan": plan, "statistics": statistics, "chosen": chosen}}
+    options: dict[str, dict[str, Any]] = {_CORRECT: {"plan": plan}} if plan.bias_corrections else {}
+    options["simulate"] = {"plan": plan, "statistics": statistics, "chosen": chosen}
     with _faults_of_the_model():
-        simulated, _ = run_pipeline(model, ("simulate",), options=options)
+        simulated, _ = run_pipeline(model, tuple(options), options=options)
     return simulated
 
 

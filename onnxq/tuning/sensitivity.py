@@ -92,6 +92,7 @@ def only(plan: Plan, key: str) -> Plan:
         decisions=tuple(_only(decision, key) for decision in plan.decisions),
         tensors={key: plan.tensors[key]},
         constants={},
+        bias_corrections={},
     )
 
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from onnxq.types.equalization import Equalization
 from onnxq.types.float_type import FloatType
 from onnxq.types.format import Format
+from onnxq.types.plain import Real
 from onnxq.types.scheme import QuantParams, Scheme
 
 if TYPE_CHECKING:
@@ -173,6 +174,7 @@ class Plan:
         constants: by the name of an initializer, how it is stored; empty where the recipe leaves float32 as it is.
         times: where the times come from that decided what is cheaper in float.
         equalizations: what was done to the model before, so that it is easier to quantize, and what was not.
+        bias_corrections: what is added to biases, by the name of the initializer, one float64 an element.
     """
 
     format: Format
@@ -184,6 +186,7 @@ class Plan:
     constants: Mapping[str, ConstantPlan] = field(default_factory=dict)
     times: str = ""
     equalizations: tuple[Equalization, ...] = ()
+    bias_corrections: Mapping[str, tuple[Real, ...]] = field(default_factory=dict)
 
     @property
     def uses_statistics(self) -> bool:

@@ -48,7 +48,7 @@ class _BiasedLayer:
     axis: int
 
 
-def with_corrected_biases(
+def bias_corrections(
     model: ir.Model,
     plan: Plan,
     source: Source,
@@ -57,34 +57,26 @@ def with_corrected_biases(
     statistics: Statistics | None = None,
     chosen: Mapping[str, Chosen] | None = None,
     threads: int = 1,
-) -> ir.Model:
-    """Return a copy of a prepared model whose biases compensate the average shift of the plan's rounding.
+) -> dict[str, tuple[float, ...]]:
+    """Return what to add to biases, by name, to compensate the average shift of a plan's rounding.
 
     Args:
         model: prepared.
-        plan: of the model.
+        plan: of the model, without corrections.
         source: calibration data, of which the first batches are read.
         empirical: see above; False: analytic.
         statistics: as for `rewrite`.
         chosen: as for `rewrite`.
         threads: intra-op threads.
     """
-    import onnx_ir as ir
-
     layers = list(_layers(model, plan))
     if not layers:
-        return model
+        return {}
     feeds = [batch.feeds for _, batch in takewhile(lambda each: each[0] < _BATCHES, enumerate(source.batches()))]
     rounded = simulate(model, plan, statistics=statistics, chosen=chosen)
     measure = _empirical if empirical else _analytic
     shifts = measure(model, rounded, layers, feeds, threads)
-    copy = model.clone()
-    for layer in layers:
-        bias = copy.graph.initializers[layer.bias]
-        assert bias.const_value is not None
-        old = bias.const_value.numpy()
-        bias.const_value = ir.tensor((old + shifts[layer.node].reshape(old.shape)).astype(old.dtype), name=layer.bias)
-    return copy
+    return {layer.bias: tuple(shifts[layer.node].tolist()) for layer in layers}
 
 
 def _layers(model: ir.Model, plan: Plan) -> Iterator[_BiasedLayer]:

@@ -1,10 +1,13 @@
 """Bias correction: outputs keep their means, by either way, for every kind of layer; nothing is changed in place."""
 
+from dataclasses import replace
+
 import numpy as np
 import onnx_ir as ir
 import onnxq
 import pytest
-from onnxq.errors import CalibrationError
+from onnxq.errors import CalibrationError, PassError
+from onnxq.files.plan import plan_from_json, plan_to_json
 from onnxq.graph.text import model_from_text
 from onnxq.runtime.session import run_model
 
@@ -77,6 +80,26 @@ def test_means_are_kept(case: str, form: str) -> None:
         assert found["analytic"] < 0.6 * found["none"]
     for name, value in before.items():
         np.testing.assert_array_equal(model.graph.initializers[name].const_value.numpy(), value)
+
+
+@pytest.mark.parametrize("way", ["analytic", "empirical"])
+def test_the_plan_holds_the_amounts_and_is_carried_out_by_simulation_too(way: str) -> None:
+    model, data = build("Conv, grouped")
+    options = {"placement": "everywhere", "calibration": data, **FORMATS["qdq"]}
+    plan = onnxq.quantize(model, bias_correction=way, check=False, guard=False, **options).plan
+    assert set(plan.bias_corrections) == {"b", "c"}
+    assert plan_from_json(plan_to_json(plan)) == plan
+    assert onnxq.plan(model, bias_correction=way, **options).bias_corrections == plan.bias_corrections
+    without = replace(plan, bias_corrections={})
+    shifts = [shift(model, onnxq.simulate(model, each), data) for each in (plan, without)]
+    assert shifts[0] < 0.6 * shifts[1]
+
+
+def test_a_plan_that_corrects_another_models_biases_is_refused() -> None:
+    model, data = build("Gemm")
+    plan = replace(onnxq.plan(model, calibration=data), bias_corrections={"b": (1.0,)})
+    with pytest.raises(PassError, match="the plan corrects 1 values of bias 'b'"):
+        onnxq.simulate(model, plan)
 
 
 def test_without_data_it_says_what_to_do() -> None:
