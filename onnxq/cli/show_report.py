@@ -35,7 +35,8 @@ def report_parts(report: Report, *, refused: bool = False) -> Iterator[Renderabl
     """Yield what to print, part by part; made for 80 columns, wider terminals fold less.
 
     Args:
-        report: of a call. refused: whether nothing was written, and no model handed back.
+        report: of a call.
+        refused: whether nothing was written, and no model handed back.
     """
     changed = any(entry.action is Action.QUANTIZE for entry in report.plan.decisions)
     yield _title(report, "not written" if refused else _result(report.plan.decisions))

@@ -23,7 +23,8 @@ def audit(model: ir.Model, what: str) -> None:
     """Check that every value which is read exists, that tensors hold what they declare, and that functions end.
 
     Args:
-        model: the model as it was read. what: how to call it in messages.
+        model: the model as it was read.
+        what: how to call it in messages.
 
     Raises:
         ModelError: the first fault found, with the node or tensor.

@@ -19,7 +19,8 @@ def densify(proto: onnx.ModelProto, what: str) -> onnx.ModelProto:
     """Return the model without sparse tensors: `proto` itself where it has none, else a changed copy.
 
     Args:
-        proto: the model. what: how to call it in messages.
+        proto: the model.
+        what: how to call it in messages.
 
     Raises:
         ModelError: a sparse tensor is damaged or too big.

@@ -186,7 +186,7 @@ class Job:
             message = "equalizing observes the calibration data, and only statistics were given"
             raise CalibrationError(f"{message}; give the data too (`calibration`), or take `equalize` out")
         # What a guard found comes after equalizing, when it is replayed, too.
-        rules = tuple(rule for rule in self.recipe.rules if not rule.found)
+        rules = tuple(rule for rule in self.recipe.rules if not rule.from_guard)
         asked = self.recipe.model_copy(update={"rules": rules})
         with self.timed("equalize"), self._naming_nodes():
             found = equalize(self.prepared.model, asked, self.target, self.samples(), progress=self.progress)

@@ -22,12 +22,16 @@ class Measured:
     """One model in one setting.
 
     Attributes:
-        model: path. setting: how it was served.
-        median_ms, p95_ms, best_ms: of one call, milliseconds. runs: how many there were.
-        throughput: samples a second, by the median. speedup: fastest run of the first model / fastest run of this one.
+        model: path.
+        setting: how it was served.
+        median_ms, p95_ms, best_ms: of one call, milliseconds.
+        runs: how many there were.
+        throughput: samples a second, by the median.
+        speedup: fastest run of the first model / fastest run of this one.
         noise: relative difference that could be chance.
-        load_seconds: until the session was ready. memory_bytes: what loading and running added at the peak, in a
-            process of its own; None where the system does not tell.
+        load_seconds: until the session was ready.
+        memory_bytes: what loading and running added at the peak, in a process of its own; None where the system does
+            not tell.
         file_bytes: external data included.
         sqnr: worst output against the first model's, dB; inf for the first, NaN without outputs that hold floats.
     """
@@ -52,8 +56,11 @@ class Benchmark:
     """Models in all settings, the first model first.
 
     Attributes:
-        rows: setting by setting, in the order of the models. data: what they were run on, in words.
-        shapes: of each input at the first batch size. versions: of what ran them. warnings: what to mind.
+        rows: setting by setting, in the order of the models.
+        data: what they were run on, in words.
+        shapes: of each input at the first batch size.
+        versions: of what ran them.
+        warnings: what to mind.
     """
 
     rows: tuple[Measured, ...]
@@ -77,9 +84,11 @@ class TensorDifference:
     """One tensor that both models have.
 
     Attributes:
-        tensor: its name in the float model. node: what makes it there.
+        tensor: its name in the float model.
+        node: what makes it there.
         sqnr_plain, sqnr_served: dB with the optimizer off, and on; tapped, a tensor is fused with nothing behind it.
-        max_abs: largest absolute difference, optimizer off. spread: of the worst ones.
+        max_abs: largest absolute difference, optimizer off.
+        spread: of the worst ones.
     """
 
     tensor: str
@@ -95,8 +104,11 @@ class Comparison:
     """Where a quantized model differs from the float model.
 
     Attributes:
-        outputs: error of each output. tensors: worst first, optimizer off.
-        unmatched: floats of the float model that have no counterpart. samples: compared. data: in words.
+        outputs: error of each output.
+        tensors: worst first, optimizer off.
+        unmatched: floats of the float model that have no counterpart.
+        samples: compared.
+        data: in words.
         warnings: what to mind.
     """
 

@@ -51,7 +51,8 @@ class CostTable:
 
     Attributes:
         target, processor, onnxruntime: what it holds for; others are measured again.
-        costs: what plans go by. kernels: what they were drawn from, for people.
+        costs: what plans go by.
+        kernels: what they were drawn from, for people.
     """
 
     target: str

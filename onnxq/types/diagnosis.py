@@ -24,7 +24,9 @@ class Covered:
     """One operator that holds or multiplies weights.
 
     Attributes:
-        node, op: as in plans. state: see there. reason: why it stays in float, None for other states.
+        node, op: as in plans.
+        state: see there.
+        reason: why it stays in float, None for other states.
         weight_bytes: of its constant weights as they are stored; one that several operators read counts with the first.
         macs: multiply-accumulates in one run; free extents count as 32.
     """
@@ -42,7 +44,9 @@ class Hazard:
     """Something that could cost accuracy, speed or size.
 
     Attributes:
-        code: stable, for machines. text: what was found. advice: what to do about it.
+        code: stable, for machines.
+        text: what was found.
+        advice: what to do about it.
         where: names of the nodes or tensors, all of them.
     """
 
@@ -58,8 +62,10 @@ class Diagnosis:
 
     Attributes:
         target, format: what could be quantized was judged for these.
-        operators: those that hold or multiply weights, in graph order. advice: reason code -> what to do about it.
-        hazards: by weight. observed: whether the model was run on calibration data, for ranges of activations.
+        operators: those that hold or multiply weights, in graph order.
+        advice: reason code -> what to do about it.
+        hazards: by weight.
+        observed: whether the model was run on calibration data, for ranges of activations.
         warnings: of loading, preparing and observing.
     """
 

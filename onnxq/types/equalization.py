@@ -12,11 +12,13 @@ class Equalization:
     """What one method did at one place of the model.
 
     Attributes:
-        method: with its options, as in a recipe. tensor: whose channels were scaled, shifted or rotated.
-        nodes: those whose weights took the opposite. taken: whether it was done.
+        method: with its options, as in a recipe.
+        tensor: whose channels were scaled, shifted or rotated.
+        nodes: those whose weights took the opposite.
+        taken: whether it was done.
         text: what was done and where it went, or why not, in words.
-        before, after: expected squared error of the nodes' outputs as the method models it, relative to the mean
-            square of their outputs where that is known; 0 where the method has no such model.
+        before, after: expected squared error of the nodes' outputs as the method models it, relative to the mean square
+            of their outputs where that is known; 0 where the method has no such model.
     """
 
     method: str

@@ -24,7 +24,9 @@ class Race:
 
     Attributes:
         threads: intra-op threads, 0 for all cores.
-        float_ms, quantized_ms: fastest run, milliseconds. speedup: float_ms / quantized_ms. runs: of each model.
+        float_ms, quantized_ms: fastest run, milliseconds.
+        speedup: float_ms / quantized_ms.
+        runs: of each model.
         noise: relative difference that could be chance: smaller ones decide nothing.
     """
 
@@ -51,7 +53,9 @@ class GuardStep:
     """Nodes that a guard put back in float or gave another form, or tried to.
 
     Attributes:
-        why: "unfused", "error", "slower" or "kernel-fault". nodes: their names. text: figures.
+        why: "unfused", "error", "slower" or "kernel-fault".
+        nodes: their names.
+        text: figures.
         taken: whether the result has them so; False: that was tried, and gained nothing.
     """
 
@@ -66,8 +70,10 @@ class Guarding:
     """What a guard did.
 
     Attributes:
-        verdict, message: the outcome, and why in words. seconds: what it took.
-        races: of the result, at each thread count. steps: in order.
+        verdict, message: the outcome, and why in words.
+        seconds: what it took.
+        races: of the result, at each thread count.
+        steps: in order.
     """
 
     verdict: Verdict

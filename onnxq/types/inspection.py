@@ -20,11 +20,13 @@ class Inspection:
     """What is in a model.
 
     Attributes:
-        ir_version, opsets, producer: as declared. inputs, outputs: of the main graph.
+        ir_version, opsets, producer: as declared.
+        inputs, outputs: of the main graph.
         operators: `domain::op_type` -> count, subgraphs and functions included.
         weights: dtype -> (tensors, elements, bytes) of initializers and constants.
-        nodes: of the prepared model, the one that is quantized. candidates: operator -> nodes that have an integer
-            kernel on `target`. kept: reason code -> nodes that stay in float whatever calibration shows.
+        nodes: of the prepared model, the one that is quantized.
+        candidates: operator -> nodes that have an integer kernel on `target`.
+        kept: reason code -> nodes that stay in float whatever calibration shows.
         warnings: of loading and preparing.
     """
 

@@ -130,7 +130,8 @@ class TensorPlan:
             (`method`), and for a bias from `scale_from`; and None for activations that are quantized at run time.
         method: weight method that turns data into codes, with its options ("rtn", "mse:importance=true").
         features_from: tensors whose statistics the method uses: the values that the weight multiplies, of all its
-            readers. feature_axis: the weight's axis that their features lie along.
+            readers.
+        feature_axis: the weight's axis that their features lie along.
         pairs: what the codes of a weight must keep to after the method; None for nothing.
         scale_from: for a bias, the plan keys (activation, weight) whose scales' product is its scale.
         shares: plan key of the tensor whose parameters this one took over, None if its own.
@@ -167,9 +168,11 @@ class Plan:
     """Everything the rewrite needs to know, and why.
 
     Attributes:
-        format: of all decisions that no rule gave another one. target: the target it was made for.
+        format: of all decisions that no rule gave another one.
+        target: the target it was made for.
         fingerprint: of the prepared model it belongs to.
-        decisions: one for every node, in topological order. tensors: by plan key.
+        decisions: one for every node, in topological order.
+        tensors: by plan key.
         warnings: what the user should know.
         constants: by the name of an initializer, how it is stored; empty where the recipe leaves float32 as it is.
         times: where the times come from that decided what is cheaper in float.

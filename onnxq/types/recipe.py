@@ -161,7 +161,8 @@ class Rule(_Model):
         activations, weights: parts of the schemes to change for them.
         accuracy_level: of MatMulNBits, as in the recipe.
         why: "kernel-fault" where a guard gave them this form, since the kernel of the one before computes something
-            else than the graph says. because: the figures, of `keep` or `why`.
+            else than the graph says.
+        because: the figures, of `keep` or `why`.
         optional: allow that the rule matches nothing, for recipes that serve many models.
     """
 
@@ -188,8 +189,8 @@ class Rule(_Model):
         return self
 
     @property
-    def found(self) -> bool:
-        """Whether a guard found the rule, and nobody asked for it."""
+    def from_guard(self) -> bool:
+        """Whether a guard added the rule, not the user."""
         return self.why is not None or self.keep not in (None, "float")
 
 

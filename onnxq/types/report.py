@@ -55,8 +55,10 @@ class Latency:
 
     Attributes:
         float_ms, quantized_ms: fastest run, milliseconds: the one that nothing else on the machine disturbed.
-        speedup: float_ms / quantized_ms. runs: how often each model was timed.
-        threads: intra-op threads, 0 for all cores. batch: rows of the first input, None where it has no axis.
+        speedup: float_ms / quantized_ms.
+        runs: how often each model was timed.
+        threads: intra-op threads, 0 for all cores.
+        batch: rows of the first input, None where it has no axis.
     """
 
     float_ms: float
@@ -101,8 +103,12 @@ class Verification:
     """What running both models showed.
 
     Attributes:
-        outputs: error of each output. tensors: of each quantized tensor. latency, metric, kernels: None where unknown.
-        samples: compared. data: where they came from, in words. warnings: what was found on the way.
+        outputs: error of each output.
+        tensors: of each quantized tensor.
+        latency, metric, kernels: None where unknown.
+        samples: compared.
+        data: where they came from, in words.
+        warnings: what was found on the way.
     """
 
     outputs: tuple[OutputError, ...]
@@ -135,13 +141,19 @@ class Report:
     Attributes:
         source, output: paths, None for in-memory models.
         float_bytes, quantized_bytes: serialized sizes, external data included.
-        plan: every decision. verification: what running it showed, None if it was not run.
+        plan: every decision.
+        verification: what running it showed, None if it was not run.
         recipe: the complete recipe as plain data, with what a guard decided as rules, so that it gives the same model
-            again without a guard. guard: what that did, None if there was none. warnings: of every stage, in order.
-        versions: of everything that shaped the result. hashes: sha256 of source, output and calibration data.
-        seconds: time taken by each stage. passes: what each pass changed and took.
+            again without a guard.
+        guard: what that did, None if there was none.
+        warnings: of every stage, in order.
+        versions: of everything that shaped the result.
+        hashes: sha256 of source, output and calibration data.
+        seconds: time taken by each stage.
+        passes: what each pass changed and took.
         search: every model that the search tried, None if there was none.
-        calibration: samples seen, tensors observed, synthetic or not. coverage: by bytes and by operations.
+        calibration: samples seen, tensors observed, synthetic or not.
+        coverage: by bytes and by operations.
         model: the quantized model, of the same kind as the input; not part of the JSON.
     """
 

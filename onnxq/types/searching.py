@@ -14,12 +14,15 @@ class Tried:
     """One model that was made and run.
 
     Attributes:
-        ways: of each unit, an index into the search's ways; -1 for float. bytes: of its tensors.
-        latency_ms: fastest run. speedup: the float model's fastest run by it, in turns. noise: of that, what may be
-            chance. None where time was not measured.
-        outputs: dB of each output as served. metric: what it scores, None where nothing is scored.
-        shortfall: in words how it misses the budget, None if it does not. excess: how far beyond it is, at most 0
-            within; see `onnxq.tuning.budget`.
+        ways: of each unit, an index into the search's ways; -1 for float.
+        bytes: of its tensors.
+        latency_ms: fastest run.
+        speedup: the float model's fastest run by it, in turns.
+        noise: of that, what may be chance. None where time was not measured.
+        outputs: dB of each output as served.
+        metric: what it scores, None where nothing is scored.
+        shortfall: in words how it misses the budget, None if it does not.
+        excess: how far beyond it is, at most 0 within; see `onnxq.tuning.budget`.
     """
 
     ways: tuple[int, ...]
@@ -57,12 +60,18 @@ class Searching:
     """What a search did.
 
     Attributes:
-        budget: in words. prefer: "speed" or "size". ways: by name.
-        units: of nodes that go one way together. alone: what each does alone, each way that it can go.
-        tried: whole models, in order. chosen: index of the one that was taken, None where none is within the budget.
+        budget: in words.
+        prefer: "speed" or "size".
+        ways: by name.
+        units: of nodes that go one way together.
+        alone: what each does alone, each way that it can go.
+        tried: whole models, in order.
+        chosen: index of the one that was taken, None where none is within the budget.
         nearest: index of the one that comes nearest to the budget.
         metric, float_metric: its name and what the float model scores, None where nothing is scored.
-        message: the outcome, in words. float_bytes: of the float model. seconds: it took, this time.
+        message: the outcome, in words.
+        float_bytes: of the float model.
+        seconds: it took, this time.
         resumed: how many measurements an interrupted search had left.
     """
 

@@ -14,8 +14,11 @@ class Effect:
     """A model of which one part is quantized, against the float model.
 
     Attributes:
-        nodes: that are quantized. ops: their operators. way: how: a format, or a way of a search.
-        outputs: dB of each output as served. metric: what it scores, None where none was asked for.
+        nodes: that are quantized.
+        ops: their operators.
+        way: how: a format, or a way of a search.
+        outputs: dB of each output as served.
+        metric: what it scores, None where none was asked for.
         saved: bytes by which the model is smaller.
     """
 
@@ -37,8 +40,12 @@ class TensorEffect:
     """A float model in which one tensor alone is rounded to the values of its codes.
 
     Attributes:
-        tensor: its name in the plan. role: activation or weight. scheme: in words. nodes: those that read or make it.
-        outputs: dB of each output. metric: as of Effect.
+        tensor: its name in the plan.
+        role: activation or weight.
+        scheme: in words.
+        nodes: those that read or make it.
+        outputs: dB of each output.
+        metric: as of Effect.
     """
 
     tensor: str
@@ -59,9 +66,14 @@ class Sensitivity:
     """What each part does alone.
 
     Attributes:
-        units: layers, worst first. tensors: worst first. whole: the model with all of them quantized.
-        metric: its name, None where none was asked for. float_metric: what the float model scores.
-        samples: that outputs were compared on, at most. data: where they came from. seconds: it took.
+        units: layers, worst first.
+        tensors: worst first.
+        whole: the model with all of them quantized.
+        metric: its name, None where none was asked for.
+        float_metric: what the float model scores.
+        samples: that outputs were compared on, at most.
+        data: where they came from.
+        seconds: it took.
         warnings: what to mind.
     """
 

@@ -37,7 +37,8 @@ class Cluster:
         smallest, largest: smallest and largest magnitude; `smallest` is 0.0 for a cluster that reaches down to zero.
         histogram: of this cluster's values, finest grid that holds `largest`; None in a cluster that reaches down to
             zero where extremes alone were asked for.
-        minimum, maximum: exact extremes. count: values.
+        minimum, maximum: exact extremes.
+        count: values.
         samples: samples that have values in this cluster or in those of smaller magnitude.
         sum_minima, sum_maxima: over those samples, the sums of each sample's extremes among the values of this cluster
             and those of smaller magnitude; exact, in units of 2^-1074.
@@ -70,9 +71,10 @@ class ChannelStatistics:
     Attributes:
         axis: the axis, as it was asked for.
         minimum, maximum: float64, shape (channels,); exact; 0.0 for a channel without values.
-        sum_squares: float64, shape (channels,), exact to about 1e-13 relative. count: int64, shape (channels,).
-        products: float64, shape (channels, channels): sums over all places of the products of two channels' values
-            (the Gram matrix, whose diagonal is `sum_squares`); None where they were not asked for.
+        sum_squares: float64, shape (channels,), exact to about 1e-13 relative.
+        count: int64, shape (channels,).
+        products: float64, shape (channels, channels): sums over all places of the products of two channels' values (the
+            Gram matrix, whose diagonal is `sum_squares`); None where they were not asked for.
     """
 
     axis: int
@@ -130,7 +132,8 @@ class Statistics:
     Attributes:
         tensors: by tensor name (of the prepared model).
         fingerprint: of the prepared model that was observed.
-        samples: how many samples were seen. synthetic: whether they were made up from the model's signature.
+        samples: how many samples were seen.
+        synthetic: whether they were made up from the model's signature.
     """
 
     tensors: Mapping[str, TensorStatistics] = field(default_factory=dict)

@@ -263,7 +263,7 @@ def _without_effect(decisions: Sequence[Decision], recipe: Recipe) -> tuple[str,
     lacking = [("", recipe.accuracy_level)] if not has_one else []
     for index, rule in enumerate(recipe.rules):
         meant = (each.kernel for each in decisions if rule.match.covers(each.op, each.node))
-        if not rule.optional and not rule.found and MATMUL_NBITS not in meant:
+        if not rule.optional and not rule.from_guard and MATMUL_NBITS not in meant:
             lacking.append((f" of rule {index}", rule.accuracy_level))
     return tuple(
         f"`accuracy_level: {level}`{whose} has no effect: no node {'of it ' if whose else ''}runs as MatMulNBits "
