@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from typing import TYPE_CHECKING
 
 from onnxq.registry import Registry
@@ -84,11 +85,15 @@ def op_key(node: ir.Node) -> str:
 
 def known_operators() -> frozenset[str]:
     """Return every operator type that exists: those of the ONNX specification and those with facts."""
+    return _onnx_operators() | frozenset(facts.names())
+
+
+@cache
+def _onnx_operators() -> frozenset[str]:
     import onnx.defs
 
     schemas = onnx.defs.get_all_schemas()
-    keys = (f"{schema.domain}::{schema.name}" if schema.domain else schema.name for schema in schemas)
-    return frozenset(keys) | frozenset(facts.names())
+    return frozenset(f"{schema.domain}::{schema.name}" if schema.domain else schema.name for schema in schemas)
 
 
 def clamp_bounds(node: ir.Node) -> Range | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from functools import cache
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from onnxq.errors import RecipeError, nearest
@@ -35,8 +36,7 @@ class PassEntry:
     @property
     def options(self) -> Mapping[str, Any]:
         """The options by name, each with its default (`inspect.Parameter.empty` where one must be given)."""
-        parameters = inspect.signature(self.factory).parameters.values()
-        return {parameter.name: parameter.default for parameter in parameters}
+        return _options(self.factory)
 
     def check(self, options: Iterable[str]) -> None:
         """Raise RecipeError, with the nearest spelling, for an option that the pass does not have."""
@@ -55,6 +55,11 @@ class PassEntry:
             if default is inspect.Parameter.empty and name not in options:
                 raise RecipeError(f"pass '{self.name}' needs the option '{name}'")
         return self.factory(**options)
+
+
+@cache  # a signature takes longer to read than most passes take to run
+def _options(factory: Callable[..., ir.passes.PassBase]) -> Mapping[str, Any]:
+    return {parameter.name: parameter.default for parameter in inspect.signature(factory).parameters.values()}
 
 
 passes: Registry[PassEntry] = Registry("pass", "onnxq.passes")
