@@ -46,7 +46,7 @@ def _run(arguments: Sequence[str]) -> int:
             code = app(list(arguments), prog_name="onnxq", standalone_mode=False)
             show_text("")  # notices where the help could not be written
     except typer.TyperException as error:
-        if error.format_message():  # none where the help was shown because nothing was asked for
+        if error.format_message():  # none where the help was shown because no command was given
             context = getattr(error, "ctx", None)
             complain(error.format_message())
             complain(f"`{context.command_path if context else 'onnxq'} --help` lists what there is", title="help")

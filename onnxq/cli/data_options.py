@@ -43,7 +43,7 @@ def as_calibration(given: dict[str, Any]) -> str | None:
     """Return the data source that the options describe, None if none was given.
 
     Raises:
-        RecipeError: two kinds at once, or an option of a kind that was not asked for.
+        RecipeError: two kinds at once, or an option of a kind that is not given.
     """
     from onnxq.data.spec import format_spec
     from onnxq.errors import RecipeError

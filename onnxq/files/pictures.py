@@ -22,7 +22,7 @@ EXACT = 100.0  # dB at which outputs that are equal, or hold no floats, are draw
 
 
 def check_picture(picture: str | Path | None) -> Path | None:
-    """Return the path of a picture, None where none is asked for, once it is sure that it can be drawn.
+    """Return the path of a picture, None for None, after checking that it can be drawn.
 
     Raises:
         MissingDependencyError: matplotlib is not installed. ModelError: not a kind of picture, or no such folder.
@@ -158,7 +158,7 @@ def sensitivity_picture(sensitivity: Sensitivity, path: Path) -> bytes:
 
 
 def search_picture(search: Searching, path: Path) -> bytes:
-    """Return the picture of a search: error against time, and against size, of every model that it met."""
+    """Return the picture of a search: error against time, and against size, of every model that it tried."""
     timed = [row for row in search.tried if row.speedup is not None]
     figure, axes = figure_of(2 if timed else 1, 3.8)
     sizes = [row.bytes / 1e6 for row in search.tried]

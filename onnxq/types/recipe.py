@@ -154,7 +154,7 @@ class Rule(_Model):
 
     Attributes:
         match: the nodes meant.
-        keep: leaves them alone, and says why: "float" since it was asked for; "unfused", "error", "slower" and
+        keep: leaves them alone, and says why: "float" as requested; "unfused", "error", "slower" and
             "kernel-fault" since a guard found that they do not run on integers, spoil an output, take longer, or that
             their kernel computes something else than the graph says.
         format: write them in another format than the recipe's.
@@ -235,7 +235,7 @@ def _fault_names(value: object) -> object:
 
 
 class Recipe(_Model):
-    """All that a command or call was asked for, except the model's own path and the output's.
+    """All options of a command or call, except the model's own path and the output's.
 
     The description of a field is also the help of the command line's option for it. `rules` are exceptions, in order:
     later ones win.

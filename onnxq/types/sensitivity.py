@@ -18,7 +18,7 @@ class Effect:
         ops: their operators.
         way: how: a format, or a way of a search.
         outputs: dB of each output as served.
-        metric: what it scores, None where none was asked for.
+        metric: what it scores, None where there is none.
         saved: bytes by which the model is smaller.
     """
 
@@ -69,7 +69,7 @@ class Sensitivity:
         units: layers, worst first.
         tensors: worst first.
         whole: the model with all of them quantized.
-        metric: its name, None where none was asked for.
+        metric: its name, None where there is none.
         float_metric: what the float model scores.
         samples: that outputs were compared on, at most.
         data: where they came from.

@@ -36,7 +36,7 @@ class Cluster:
     Attributes:
         smallest, largest: smallest and largest magnitude; `smallest` is 0.0 for a cluster that reaches down to zero.
         histogram: of this cluster's values, finest grid that holds `largest`; None in a cluster that reaches down to
-            zero where extremes alone were asked for.
+            zero where extremes alone were requested.
         minimum, maximum: exact extremes.
         count: values.
         samples: samples that have values in this cluster or in those of smaller magnitude.
@@ -69,12 +69,12 @@ class ChannelStatistics:
     """What was seen of each index of one axis; finite values, mask sentinels included.
 
     Attributes:
-        axis: the axis, as it was asked for.
+        axis: the axis, as requested.
         minimum, maximum: float64, shape (channels,); exact; 0.0 for a channel without values.
         sum_squares: float64, shape (channels,), exact to about 1e-13 relative.
         count: int64, shape (channels,).
         products: float64, shape (channels, channels): sums over all places of the products of two channels' values (the
-            Gram matrix, whose diagonal is `sum_squares`); None where they were not asked for.
+            Gram matrix, whose diagonal is `sum_squares`); None where not requested.
     """
 
     axis: int
@@ -93,7 +93,7 @@ class TensorStatistics:
 
     Attributes:
         histogram: counts of the finite values that are not mask sentinels; None while there are none, or where
-            extremes alone were asked for.
+            extremes alone were requested.
         minimum, maximum: their exact extremes; 0.0 while there are none.
         count: how many they are.
         nan, pos_inf, neg_inf: the values that are not finite, counted apart.
@@ -104,7 +104,7 @@ class TensorStatistics:
         samples: samples seen, those without finite values included.
         mean_minimum, mean_maximum: mean over the samples of each one's extremes (finite, no sentinels), correctly
             rounded; 0.0 while there are none.
-        channels: per-channel statistics where they were asked for; None also when channel counts differ.
+        channels: per-channel statistics where requested; None also when channel counts differ.
         clusters: the state that the fields above are read from, by rising magnitude.
     """
 
