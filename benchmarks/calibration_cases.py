@@ -42,7 +42,7 @@ def run_float(path: str, count: int) -> dict[str, float]:
 
 def run_onnxq(path: str, count: int, calibrator: str) -> dict[str, float]:
     """Memory of calibration, from the file to the ranges."""
-    statistics = _job(Path(path), lambda: noise(count), calibrator).observe()
+    statistics = _calibration(Path(path), lambda: noise(count), calibrator)()
     _ranges(statistics, calibrator)
     return {"tensors": _count(statistics)}
 
@@ -83,7 +83,7 @@ def _zoo(name: str) -> tuple[Path, list[Feeds]]:
 
 def _times(path: Path, data: list[Feeds], repeats: int) -> dict[str, float]:
     """Medians of float inference and of calibration, on 1 thread and on all cores, taken in turns."""
-    job, extremes = _job(path, data), _job(path, data, "minmax")
+    calibrate, extremes = _calibration(path, data), _calibration(path, data, "minmax")
     taken: dict[str, list[float]] = {}
     for _ in range(repeats):
         for threads, name in ((1, "1"), (0, "all")):
@@ -92,9 +92,9 @@ def _times(path: Path, data: list[Feeds], repeats: int) -> dict[str, float]:
                 if tool == "float":
                     _float(path, data, threads)
                 elif tool == "extremes":
-                    extremes.observe(threads=threads)
+                    extremes(threads=threads)
                 else:
-                    statistics = job.observe(threads=threads)
+                    statistics = calibrate(threads=threads)
                 taken.setdefault(f"{tool} {name}", []).append(time.perf_counter() - wall)
     ratios = {
         f"ratio {ours}/{theirs}": float(np.median(np.array(taken[ours]) / np.array(taken[theirs])))
@@ -122,14 +122,18 @@ def _float(path: Path, data: list[Feeds], threads: int) -> None:
         session.run(feeds)
 
 
-def _job(path: Path, data: Any, calibrator: str = "mse") -> Any:
-    """Return a quantization that has come as far as calibration."""
-    from onnxq.pipeline.job import Job
+def _calibration(path: Path, data: Any, calibrator: str = "mse") -> Any:
+    """Prepare a model; return what calibrates it, a function of `calibrate`'s keyword arguments."""
+    from onnxq.pipeline.log import Log
+    from onnxq.pipeline.observing import observe
+    from onnxq.pipeline.preparing import prepare_model
+    from onnxq.pipeline.request import make_request
     from onnxq.types.recipe import Recipe
 
-    job = Job(path, Recipe.model_validate({"calibrator": calibrator}), None, data)
-    job.prepare()
-    return job
+    log = Log()
+    request = make_request(path, Recipe.model_validate({"calibrator": calibrator}), log, calibration=data)
+    prepared = prepare_model(request, log)
+    return lambda **options: observe(prepared, log, **options).statistics
 
 
 def _count(statistics: Any) -> int:

@@ -11,7 +11,7 @@ from onnxq.data import open_source, signature, synthetic
 from onnxq.data.statistics_file import save_statistics
 from onnxq.diagnose import diagnose, look
 from onnxq.diagnose.inspect import inspect as run_inspect
-from onnxq.errors import RecipeError, VerificationError
+from onnxq.errors import RecipeError
 from onnxq.evaluate.benchmark import benchmark as run_benchmark
 from onnxq.evaluate.compare import compare as run_compare
 from onnxq.files.load import load
@@ -19,32 +19,22 @@ from onnxq.files.pictures import (
     benchmark_picture,
     check_picture,
     comparison_picture,
-    search_picture,
     sensitivity_picture,
     write_picture,
 )
 from onnxq.files.recipe import make_recipe
-from onnxq.files.save import check_writable, has_data_files, to_proto
-from onnxq.pipeline.job import Data, Job
-from onnxq.pipeline.judging import Judging
-from onnxq.pipeline.report import (
-    make_report,
-    refuse_empty,
-    refuse_none_found,
-    refuse_worse,
-    report_path,
-    save_with_report,
-)
-from onnxq.pipeline.why_empty import why_empty
+from onnxq.files.save import check_writable, to_proto
+from onnxq.pipeline.drafting import chosen_codes, planned, with_bias_corrections
+from onnxq.pipeline.judging import Judge
+from onnxq.pipeline.log import Log
+from onnxq.pipeline.observing import observed_for_plan
+from onnxq.pipeline.preparing import equalized, prepare_model
+from onnxq.pipeline.quantizing import quantize_request, sensitivity_of_request
+from onnxq.pipeline.report import report_path
+from onnxq.pipeline.request import Data, make_request
 from onnxq.progress import Progress
-from onnxq.runtime.loading import check_loads
 from onnxq.stages.calibrate.processes import engine
-from onnxq.stages.rewrite import is_of_rewrite
 from onnxq.stages.rewrite import simulate as run_simulate
-from onnxq.tuning.budget import Budget
-from onnxq.tuning.draft import is_empty
-from onnxq.tuning.search.checkpoint import checkpoint_path
-from onnxq.tuning.sensitivity import sensitivity as run_sensitivity
 from onnxq.types.benchmark import Benchmark, Comparison
 from onnxq.types.diagnosis import Diagnosis
 from onnxq.types.inspection import Inspection
@@ -126,44 +116,26 @@ def quantize(
         RecipeError: an unknown name or an impossible option. ModelError, CalibrationError: input that does not do.
         VerificationError: worse than the recipe's limits allow, or nothing can be quantized; nothing is written.
     """
-    asked = make_recipe(recipe, calibration=calibration, evaluation=evaluation, **options)
-    job = Job(model, asked, progress, data=calibration, replayed=statistics is not None)
-    target = check_picture(picture)
-    if target is not None and not job.recipe.search:
-        raise RecipeError("a picture shows the models that a search met, and no search was asked for")
-    if output is not None:
-        output = Path(output)
-        check_writable(output, force, [report_path(output)])
-    if check:
-        check_loads(job.came)  # what cannot be run cannot be compared: told before the work, too
-    of_rewrite = dump_after is not None and is_of_rewrite(dump_after[0])
-    job.prepare(None if of_rewrite else dump_after, reproducer_dir, verify_each=verify_each)
-    job.equalize()
-    if job.recipe.search and statistics is None:
-        found = job.observe_for([way.recipe for way in job.ways], memory=memory, executor=executor)
-    else:
-        found = job.statistics(statistics, memory=memory, executor=executor)
-    make, judging = job.maker(found, dump_after=dump_after if of_rewrite else None), Judging(job, evaluation)
-    if check:
-        judging.samples()  # what cannot be opened is told before the work, not after it
-    if job.recipe.search:
-        draft, searching, notebook = judging.search(found, make, None if output is None else checkpoint_path(output))
-        write_picture(target, search_picture, searching)
-        refuse_none_found(job, draft, found, searching, kept=output is not None)
-    else:
-        draft, searching, notebook = make(job.recipe), None, None
-    if not allow_empty:
-        refuse_empty(job, draft, found)
-    draft, guarding = judging.guard(draft, make) if check and job.recipe.guard else (draft, None)
-    verification = judging.verify(draft.model, draft.plan) if check else None
-    report = make_report(job, draft, found=found, verification=verification, guarding=guarding, searching=searching)
-    refuse_worse(report, Budget.of(job.recipe))
-    if output is None:
-        return replace(report, model=_like(model, draft.model))
-    saved = save_with_report(draft.model, output, report, force=force, streamed=has_data_files(job.came))
-    if notebook is not None:
-        notebook.close()
-    return saved
+    log = Log(progress=progress)
+    wanted = make_recipe(recipe, calibration=calibration, evaluation=evaluation, **options)
+    request = make_request(model, wanted, log, calibration=calibration, replayed=statistics is not None)
+    report = quantize_request(
+        request,
+        log,
+        output=None if output is None else Path(output),
+        evaluation=evaluation,
+        statistics=statistics,
+        memory=memory,
+        executor=executor,
+        force=force,
+        allow_empty=allow_empty,
+        check=check,
+        verify_each=verify_each,
+        dump_after=dump_after,
+        reproducer_dir=reproducer_dir,
+        picture=picture,
+    )
+    return report if report.model is None else replace(report, model=_like(model, report.model))
 
 
 def plan(
@@ -176,11 +148,14 @@ def plan(
     **options: Any,
 ) -> Plan:
     """Decide what would happen to every node, and why; change and write nothing. Arguments as for `quantize`."""
-    asked = make_recipe(recipe, calibration=calibration, **options)
-    job = _begun(model, asked, progress, calibration, statistics)
-    found = job.statistics(statistics)
-    made = job.with_bias_corrections(job.recipe, job.planned(found), found)
-    return replace(made, warnings=(*job.warnings, *made.warnings))
+    log = Log(progress=progress)
+    wanted = make_recipe(recipe, calibration=calibration, **options)
+    request = make_request(model, wanted, log, calibration=calibration, replayed=statistics is not None)
+    prepared, observed = observed_for_plan(equalized(prepare_model(request, log), log), statistics, log)
+    result = planned(prepared, observed.statistics, prepared.recipe)
+    chosen = chosen_codes(prepared, result, observed.statistics, log)
+    result = with_bias_corrections(prepared, prepared.recipe, result, observed.statistics, chosen)
+    return replace(result, warnings=(*log.warnings, *result.warnings))
 
 
 def simulate(
@@ -202,17 +177,18 @@ def simulate(
     Returns:
         A model of the same kind as `model` (for a path, `onnx_ir.Model`).
     """
-    asked = make_recipe(recipe, calibration=calibration, **options)
-    job = _begun(model, asked, progress, calibration, statistics)
-    assert job.prepared is not None
-    prepared = job.prepared.model
-    found = chosen = None
-    if made is None or made.uses_statistics:
-        found = job.statistics(statistics)
-        planned = made or job.planned(found)
-        chosen = job.chosen(planned, found)
-        made = made or job.with_bias_corrections(job.recipe, planned, found, chosen)
-    return _like(model, run_simulate(prepared, made, statistics=found, chosen=chosen))
+    log = Log(progress=progress)
+    wanted = make_recipe(recipe, calibration=calibration, **options)
+    request = make_request(model, wanted, log, calibration=calibration, replayed=statistics is not None)
+    prepared = equalized(prepare_model(request, log), log)
+    if made is not None and not made.uses_statistics:
+        return _like(model, run_simulate(prepared.model, made))
+    prepared, observed = observed_for_plan(prepared, statistics, log)
+    result = made or planned(prepared, observed.statistics, prepared.recipe)
+    chosen = chosen_codes(prepared, result, observed.statistics, log)
+    if made is None:
+        result = with_bias_corrections(prepared, prepared.recipe, result, observed.statistics, chosen)
+    return _like(model, run_simulate(prepared.model, result, statistics=observed.statistics, chosen=chosen))
 
 
 def calibrate(
@@ -240,20 +216,23 @@ def calibrate(
         checkpoint: file to keep the state in; an interrupted calibration goes on from it.
         force: overwrite `output`. progress: told what is going on.
     """
-    job = Job(model, make_recipe(recipe, calibration=calibration, **options), progress, data=calibration)
+    log = Log(progress=progress)
+    wanted = make_recipe(recipe, calibration=calibration, **options)
+    request = make_request(model, wanted, log, calibration=calibration)
     if output is not None:
         check_writable(Path(output), force)
-    job.prepare()
-    job.equalize()
-    found = job.observe(
+    _, observed = observed_for_plan(
+        equalized(prepare_model(request, log), log),
+        None,
+        log,
         memory=memory,
         executor=executor,
         checkpoint=None if checkpoint is None else Path(checkpoint),
         histograms=True,  # for any calibrator, not only this recipe's
     )
     if output is not None:
-        save_statistics(found, Path(output))
-    return found
+        save_statistics(observed.statistics, Path(output))
+    return observed.statistics
 
 
 def verify(
@@ -275,9 +254,10 @@ def verify(
         recipe, options: for `threads`, `metric`, `samples`, `batch_size` and `evaluation`.
         progress: told what is going on.
     """
-    job = Job(model, make_recipe(recipe, evaluation=evaluation, **options), progress)
-    empty = Plan(format=job.recipe.format, target=job.recipe.target, fingerprint="", decisions=(), tensors={})
-    return Judging(job, evaluation).verify(load(quantized), made or empty)
+    log = Log(progress=progress)
+    request = make_request(model, make_recipe(recipe, evaluation=evaluation, **options), log)
+    empty = Plan(format=request.recipe.format, target=request.recipe.target, fingerprint="", decisions=(), tensors={})
+    return Judge(request, None, evaluation, log).verify(load(quantized), made or empty)
 
 
 def benchmark(
@@ -385,36 +365,23 @@ def sensitivity(
         MissingDependencyError: a picture without matplotlib.
     """
     target = check_picture(picture)
-    asked = make_recipe(recipe, calibration=calibration, evaluation=evaluation, **options)
-    alone = asked.model_copy(update={"search": (), "guard": False})
-    job = _begun(model, alone, progress, calibration, statistics)
-    assert job.prepared is not None
-    found = job.observe_for((job.recipe,)) if statistics is None else job.statistics(statistics)
-    make = job.maker(found)
-    draft = make(job.recipe)
-    if is_empty(draft.plan):
-        raise VerificationError(f"{why_empty(draft.plan)}; there is nothing to look at")
-    job.progress = None  # what single drafts take is not told
-    effects = run_sensitivity(
-        draft,
-        make,
-        prepared=job.prepared.model,
-        statistics=found,
-        limits=Judging(job, evaluation).limits(samples=judged),
-        tensors=tensors,
-        metric=job.recipe.metric is not None or job.recipe.max_ppl_increase is not None,
-        progress=progress,
+    wanted = make_recipe(recipe, calibration=calibration, evaluation=evaluation, **options)
+    wanted = wanted.model_copy(update={"search": (), "guard": False})
+    log = Log(progress=progress)
+    request = make_request(model, wanted, log, calibration=calibration, replayed=statistics is not None)
+    effects = sensitivity_of_request(
+        request, log, evaluation=evaluation, statistics=statistics, tensors=tensors, judged=judged
     )
-    effects = replace(effects, warnings=tuple(job.warnings))
     write_picture(target, sensitivity_picture, effects)
     return effects
 
 
 def inspect(model: Model, **options: Any) -> Inspection:
     """Tell what is in a model, and which of its nodes could be quantized; nothing is run."""
-    job = Job(model, make_recipe(**options), None)
-    prepared = job.prepare(as_it_is=True)
-    return run_inspect(job.model, prepared.model, job.recipe, job.target, tuple(job.warnings))
+    log = Log()
+    request = make_request(model, make_recipe(**options), log)
+    prepared = prepare_model(request, log, convert=False)
+    return run_inspect(request.model, prepared.examined, tuple(log.warnings))
 
 
 def doctor(
@@ -432,25 +399,12 @@ def doctor(
         calibration: representative inputs; without them, ranges of activations are not looked at.
         recipe, options: for what could be quantized, as for `quantize`. progress: told what is going on.
     """
-    job = Job(model, make_recipe(recipe, calibration=calibration, **options), progress, data=calibration)
-    prepared = job.prepare(as_it_is=True)
-    given = calibration is not None or job.recipe.calibration is not None
-    found = look(prepared.model, job.recipe, job.target, job.samples(), progress=progress) if given else None
-    return diagnose(job.model, prepared.model, job.recipe, job.target, statistics=found, warnings=job.warnings)
-
-
-def _begun(
-    model: Model,
-    recipe: Recipe,
-    progress: Progress | None,
-    calibration: Data | None,
-    statistics: Statistics | str | Path | None,
-) -> Job:
-    """Return a job that has come as far as its statistics."""
-    job = Job(model, recipe, progress, data=calibration, replayed=statistics is not None)
-    job.prepare()
-    job.equalize()
-    return job
+    log = Log(progress=progress)
+    request = make_request(model, make_recipe(recipe, calibration=calibration, **options), log, calibration=calibration)
+    examined = prepare_model(request, log, convert=False).examined
+    given = request.calibration.data is not None
+    statistics = look(examined, request.calibration.source, progress=progress) if given else None
+    return diagnose(request.model, examined, statistics=statistics, warnings=log.warnings)
 
 
 def _like(given: object, quantized: ir.Model) -> Any:

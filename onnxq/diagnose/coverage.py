@@ -13,7 +13,7 @@ from onnxq.graph.walk import nodes
 from onnxq.ops import OpFact, facts, op_key
 from onnxq.ops.quantized import MATMUL_NBITS, quantized_operator
 from onnxq.stages.plan.already_quantized import ALREADY, IMPORTED, is_quantized
-from onnxq.stages.plan.candidates import Candidate, Kept
+from onnxq.stages.plan.entries import Candidate, FloatNode
 from onnxq.stages.plan.sizes import UNKNOWN, Sizes
 from onnxq.types.diagnosis import Covered, State
 from onnxq.types.plan import Action, Plan
@@ -28,7 +28,7 @@ QUANTIZED = "quantized"
 _LEAST = 1024  # elements of a constant that make an operator one that holds weights, if it is none by its nature
 
 
-def coverage(examined: Iterable[Candidate | Kept], sizes: Sizes) -> Iterator[Covered]:
+def coverage(examined: Iterable[Candidate | FloatNode], sizes: Sizes) -> Iterator[Covered]:
     """Yield the operators of a prepared model that hold or multiply weights, in graph order.
 
     Args:
@@ -40,7 +40,7 @@ def coverage(examined: Iterable[Candidate | Kept], sizes: Sizes) -> Iterator[Cov
         if found is None:
             continue
         size, macs, quantized = found
-        quantized = quantized or (isinstance(entry, Kept) and entry.reason.code == ALREADY)
+        quantized = quantized or (isinstance(entry, FloatNode) and entry.reason.code == ALREADY)
         possible = isinstance(entry, Candidate)
         yield Covered(
             node=entry.name,

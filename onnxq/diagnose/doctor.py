@@ -13,13 +13,12 @@ from onnxq.diagnose.weight_hazards import weight_hazards
 from onnxq.passes.read.saturation import saturating
 from onnxq.progress import Progress
 from onnxq.stages.calibrate import calibrate
-from onnxq.stages.plan import observed_tensors
-from onnxq.stages.plan.candidates import Candidate, Kept, examine
+from onnxq.stages.plan import Examined
+from onnxq.stages.plan.entries import Candidate, FloatNode
 from onnxq.stages.plan.observed import without_unfit
 from onnxq.stages.plan.sizes import Sizes
 from onnxq.targets import Target, targets
 from onnxq.types.diagnosis import Diagnosis, Hazard
-from onnxq.types.recipe import Recipe
 from onnxq.types.statistics import ChannelStatistics, Statistics
 
 if TYPE_CHECKING:
@@ -37,20 +36,18 @@ _FROM_VALUES = {
 }
 
 
-def look(
-    model: ir.Model, recipe: Recipe, target: Target, source: Source, *, progress: Progress | None = None
-) -> Statistics:
-    """Run a prepared model over calibration data; observe what the planner would go by, and single channels."""
-    axes = _watched(model, recipe, target)
-    wanted = observed_tensors(model, recipe, target) | axes.keys()
-    return calibrate(model, wanted, source, channel_axes=axes, progress=progress)
+def look(examined: Examined, source: Source, *, progress: Progress | None = None) -> Statistics:
+    """Run a prepared model over calibration data; observe what the planner would use, and single channels."""
+    axes = _watched(examined)
+    wanted = examined.observed | axes.keys()
+    return calibrate(examined.model, wanted, source, channel_axes=axes, progress=progress)
 
 
-def _watched(model: ir.Model, recipe: Recipe, target: Target) -> dict[str, int]:
+def _watched(examined: Examined) -> dict[str, int]:
     """Return the activations whose channels are looked at one by one, and their channel axis."""
     axes = {}
-    for entry in examine(model, recipe, target):
-        if not isinstance(entry, Candidate) or entry.fact.feature_axis is None or not entry.weights:
+    for entry in examined.candidates:
+        if entry.fact.feature_axis is None or not entry.weights:
             continue
         value = entry.node.inputs[entry.activations[0]] if entry.activations else None
         if value is not None and value.name and value.shape is not None and not entry.hidden:
@@ -60,9 +57,7 @@ def _watched(model: ir.Model, recipe: Recipe, target: Target) -> dict[str, int]:
 
 def diagnose(
     model: ir.Model,
-    prepared: ir.Model,
-    recipe: Recipe,
-    target: Target,
+    examined: Examined,
     *,
     statistics: Statistics | None,
     warnings: Sequence[str],
@@ -70,26 +65,26 @@ def diagnose(
     """Tell how much of a model runs on codes, what does not and why, and what could go wrong.
 
     Args:
-        model: as loaded. prepared: its normal form. recipe, target: for what could be quantized.
+        model: as loaded. examined: its normal form, and what could be quantized in it.
         statistics: what `look` returned; None where no data was run.
         warnings: of the stages before.
     """
-    examined = list(examine(prepared, recipe, target))
+    prepared, target, entries = examined.model, examined.target, list(examined.entries)
     if statistics is not None:
-        examined = list(without_unfit(examined, statistics))
-    operators = tuple(coverage(examined, Sizes(statistics or Statistics())))
+        entries = list(without_unfit(entries, statistics))
+    operators = tuple(coverage(entries, Sizes(statistics or Statistics())))
     codes = dict.fromkeys(entry.reason.code for entry in operators if entry.reason is not None)
     hazards = [
         *fault_hazards(prepared, target),
         *graph_hazards(model, prepared),
-        *weight_hazards(prepared, examined),
+        *weight_hazards(prepared, entries),
         *_saturation(prepared, target),
     ]
     if statistics is not None:
-        hazards += [*_values(examined), *_outliers(statistics)]
+        hazards += [*_values(entries), *_outliers(statistics)]
     return Diagnosis(
         target=target.name,
-        format=str(recipe.format),
+        format=str(examined.recipe.format),
         operators=operators,
         advice={code: advice_for(code) for code in codes},
         hazards=tuple(hazards),
@@ -98,11 +93,11 @@ def diagnose(
     )
 
 
-def _values(examined: Sequence[Candidate | Kept]) -> Iterator[Hazard]:
+def _values(examined: Sequence[Candidate | FloatNode]) -> Iterator[Hazard]:
     """Yield what ranges say against quantizing."""
     found: dict[str, list[str]] = {}
     for entry in examined:
-        if isinstance(entry, Kept) and entry.reason.code in _FROM_VALUES:
+        if isinstance(entry, FloatNode) and entry.reason.code in _FROM_VALUES:
             found.setdefault(entry.reason.code, []).append(entry.name)
     for code, names in found.items():
         text, advice = _FROM_VALUES[code]

@@ -8,27 +8,25 @@ from typing import TYPE_CHECKING
 from onnxq.graph.tensors import tensors
 from onnxq.graph.walk import nodes
 from onnxq.ops import op_key
-from onnxq.stages.plan.candidates import Candidate, examine
+from onnxq.stages.plan import Examined
+from onnxq.stages.plan.entries import Candidate
 from onnxq.stages.plan.placement import absorbable
-from onnxq.targets import Target
 from onnxq.types.inspection import Inspection, Tensor
-from onnxq.types.recipe import Recipe
 
 if TYPE_CHECKING:
     import onnx_ir as ir
 
 
-def inspect(
-    model: ir.Model, prepared: ir.Model, recipe: Recipe, target: Target, warnings: tuple[str, ...]
-) -> Inspection:
+def inspect(model: ir.Model, examined: Examined, warnings: tuple[str, ...]) -> Inspection:
     """Describe a model.
 
     Args:
-        model: as loaded. prepared: its normal form. recipe, target: for what could be quantized.
+        model: as loaded.
+        examined: its normal form, and what could be quantized in it.
         warnings: of the stages before.
     """
-    examined = list(examine(prepared, recipe, target))
-    absorbed = {clamp.name for clamp, _ in absorbable(examined)}
+    entries = examined.entries
+    absorbed = {clamp.name for clamp, _ in absorbable(entries)}
     initializers = {value.name for value in model.graph.initializers.values()}
     weights: dict[str, tuple[int, int, int]] = {}
     for _, tensor in tensors(model):
@@ -42,11 +40,11 @@ def inspect(
         outputs=tuple(_tensor(value) for value in model.graph.outputs),
         operators=_counted(op_key(node) for _, node in nodes(model)),
         weights=weights,
-        target=target.name,
-        nodes=len(examined),
-        candidates=_counted(entry.op for entry in examined if isinstance(entry, Candidate) or entry.name in absorbed),
+        target=examined.target.name,
+        nodes=len(entries),
+        candidates=_counted(entry.op for entry in entries if isinstance(entry, Candidate) or entry.name in absorbed),
         kept=_counted(
-            entry.reason.code for entry in examined if not isinstance(entry, Candidate) and entry.name not in absorbed
+            entry.reason.code for entry in entries if not isinstance(entry, Candidate) and entry.name not in absorbed
         ),
         warnings=warnings,
     )

@@ -13,7 +13,7 @@ from onnxq.graph.constants import constant_array, moved_tensor
 from onnxq.graph.names import name_of
 from onnxq.graph.tensors import drop_pages
 from onnxq.graph.walk import nodes
-from onnxq.stages.plan.candidates import Candidate, Kept
+from onnxq.stages.plan.entries import Candidate, FloatNode
 from onnxq.types.diagnosis import Hazard
 
 if TYPE_CHECKING:
@@ -60,7 +60,7 @@ _TEXTS = {
 }
 
 
-def weight_hazards(prepared: ir.Model, examined: Iterable[Candidate | Kept]) -> Iterator[Hazard]:
+def weight_hazards(prepared: ir.Model, examined: Iterable[Candidate | FloatNode]) -> Iterator[Hazard]:
     """Yield what constants show, reading one at a time.
 
     Args:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 from onnxq.diagnose import holds_codes, planned
 from onnxq.errors import VerificationError
@@ -13,7 +13,9 @@ from onnxq.files.load import file_bytes
 from onnxq.files.report import report_to_json
 from onnxq.files.save import SavedModel, save
 from onnxq.graph.tensors import stored_bytes
-from onnxq.pipeline.job import Job
+from onnxq.pipeline.log import Log
+from onnxq.pipeline.observing import Observed
+from onnxq.pipeline.preparing import PreparedModel
 from onnxq.pipeline.why_empty import about_empty, gains_nothing, why_empty
 from onnxq.runtime.session import versions
 from onnxq.tuning.budget import Budget
@@ -21,61 +23,61 @@ from onnxq.tuning.draft import Draft, is_empty
 from onnxq.types.guarding import Guarding
 from onnxq.types.report import Report, Verification
 from onnxq.types.searching import Searching
-from onnxq.types.statistics import Statistics
 
 if TYPE_CHECKING:
     import onnx_ir as ir
 
 
 def make_report(
-    job: Job,
+    prepared: PreparedModel,
+    observed: Observed,
     draft: Draft,
+    log: Log,
     *,
-    found: Statistics,
-    verification: Verification | None,
-    guarding: Guarding | None,
+    verification: Verification | None = None,
+    guarding: Guarding | None = None,
     searching: Searching | None = None,
 ) -> Report:
-    """Gather what a job did.
+    """Gather what a call did.
 
     Args:
-        job: with its prepared model. draft: the result, with its recipe and plan.
-        found: the statistics that the plan is based on. verification: None where the models were not run.
+        prepared: its model.
+        observed: the statistics that the plan is based on.
+        draft: the result, with its recipe and plan.
+        log: what there was to say on the way.
+        verification: None where the models were not run.
         guarding, searching: what a guard and a search did, None if there was none.
     """
-    made = draft.plan
-    assert job.prepared is not None
-    path = Path(job.source) if isinstance(job.source, str | Path) else None
-    hashes = {} if path is None else {"source": _sha256(path)}
-    data = None if job.opened is None else job.opened.sha256
-    if data is not None:
-        hashes["calibration"] = data
-    if is_empty(made) and not job.imported:
-        job.warnings.append(about_empty(made, draft.model))
-    checked = () if verification is None else verification.warnings
+    plan, path = draft.plan, prepared.request.path
+    data = prepared.request.calibration.sha256
+    hashes = ({} if path is None else {"source": _sha256(path)}) | ({} if data is None else {"calibration": data})
+    warnings = list(log.warnings)
+    if is_empty(plan) and not prepared.has_imported:
+        warnings.append(about_empty(plan, draft.model))
+    warnings += [*plan.warnings, *(() if verification is None else verification.warnings)]
     return Report(
         source=None if path is None else str(path),
         output=None,
-        float_bytes=stored_bytes(job.came) if path is None else file_bytes(path),
+        float_bytes=stored_bytes(prepared.request.model) if path is None else file_bytes(path),
         quantized_bytes=stored_bytes(draft.model),
-        plan=made,
+        plan=plan,
         # What a guard would decide is decided: replayed, the recipe gives this model whatever the clocks say.
         recipe=draft.recipe.model_copy(update={"guard": False, "search": ()}).plain(),
         verification=verification,
-        warnings=tuple(dict.fromkeys((*job.warnings, *made.warnings, *checked))),
+        warnings=tuple(dict.fromkeys(warnings)),
         versions=versions(),
         hashes=hashes,
-        seconds=dict(job.seconds),
-        passes=tuple(asdict(record) for record in (*job.prepared.records, *draft.records)),
+        seconds=dict(log.seconds),
+        passes=tuple(asdict(record) for record in (*prepared.records, *draft.records)),
         calibration={
-            "source": job.ranges_from,
-            "samples": found.samples,
-            "tensors": len(found.tensors),
-            "synthetic": found.synthetic,
+            "source": observed.source,
+            "samples": observed.statistics.samples,
+            "tensors": len(observed.statistics.tensors),
+            "synthetic": observed.statistics.synthetic,
         },
         guard=guarding,
         search=searching,
-        coverage=planned(made, job.prepared.model, found),
+        coverage=planned(plan, prepared.model, observed.statistics),
     )
 
 
@@ -84,32 +86,24 @@ def _sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def refuse_none_found(job: Job, draft: Draft, found: Statistics, searching: Searching, *, kept: bool) -> None:
-    """Raise VerificationError if a search met no model within the budget.
-
-    Args:
-        job: of the search. draft: the nearest. found: the statistics that it is based on. searching: what was met.
-        kept: whether the measurements are in a file.
-    """
-    if searching.chosen is None:
-        report = make_report(job, draft, found=found, verification=None, guarding=None, searching=searching)
-        again = "; what was measured is kept for a search with another budget" if kept else ""
-        raise VerificationError(f"{searching.message}; no model was written{again}", report)
+def refuse_none_found(searching: Searching, report: Report, *, kept: bool) -> NoReturn:
+    """Raise VerificationError: a search met no model within the budget; `kept`: whether its measurements are."""
+    again = "; what was measured is kept for a search with another budget" if kept else ""
+    raise VerificationError(f"{searching.message}; no model was written{again}", report)
 
 
-def refuse_empty(job: Job, draft: Draft, found: Statistics) -> None:
-    """Raise VerificationError if nothing can be quantized.
+def refuse_empty(draft: Draft, report: Report) -> None:
+    """Raise VerificationError if a plan is empty because nothing can be quantized.
 
     The model is written where something was quantized before, where the user's rules keep it in float, and where
     quantizing gains nothing, which a guard would find as well. Rules that may match nothing are a recipe's own, for
     many models: they do not say that nothing is to be quantized.
     """
-    asked = [rule.keep is not None and not rule.optional for rule in job.recipe.rules]
+    keeps = [rule.keep is not None and not rule.optional for rule in draft.recipe.rules]
     by_request = any(
-        entry.rule is not None and entry.rule < len(asked) and asked[entry.rule] for entry in draft.plan.decisions
+        entry.rule is not None and entry.rule < len(keeps) and keeps[entry.rule] for entry in draft.plan.decisions
     )
-    if is_empty(draft.plan) and not (by_request or gains_nothing(draft.plan) or holds_codes(draft.model)):
-        report = make_report(job, draft, found=found, verification=None, guarding=None)
+    if not (by_request or gains_nothing(draft.plan) or holds_codes(draft.model)):
         raise VerificationError(f"{why_empty(draft.plan)}; nothing was written (--allow-empty writes it)", report)
 
 

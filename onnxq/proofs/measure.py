@@ -19,7 +19,7 @@ from onnxq.errors import RecipeError
 from onnxq.graph.text import model_from_text
 from onnxq.runtime.profile import NodeTime, profile_nodes
 from onnxq.runtime.session import CPU, versions
-from onnxq.stages.plan import make_plan, observed_tensors
+from onnxq.stages.plan import examine, make_plan
 from onnxq.stages.rewrite import rewrite
 from onnxq.targets import Target, targets
 from onnxq.targets.processor import this_processor
@@ -139,8 +139,8 @@ def _times(case: _Case, target: Target) -> Iterator[tuple[str, dict[str, float]]
 
 def _quantized(model: ir.Model, target: Target, options: dict[str, object]) -> ir.Model:
     recipe = Recipe.parse({"placement": "everywhere", "calibrator": "minmax", **options, "target": target.name})
-    statistics = Statistics(tensors=dict.fromkeys(observed_tensors(model, recipe, target), _RANGE))
-    return rewrite(model, make_plan(model, statistics, recipe, target))[0]
+    examined = examine(model, recipe, target)
+    return rewrite(model, make_plan(examined, Statistics(tensors=dict.fromkeys(examined.observed, _RANGE))))[0]
 
 
 _RANGE = TensorStatistics(histogram=None, minimum=-1.0, maximum=1.0, count=1)

@@ -13,8 +13,7 @@ from onnxq.graph.text import model_from_text
 from onnxq.runtime.mapping import runs_as
 from onnxq.runtime.readback import DQ_OPS, op_counts, optimized_graph
 from onnxq.runtime.session import run_model
-from onnxq.stages.plan import make_plan, observed_tensors
-from onnxq.stages.plan.candidates import Candidate, examine
+from onnxq.stages.plan import examine, make_plan
 from onnxq.stages.rewrite import rewrite
 from onnxq.targets import Row, Target
 from onnxq.targets.faults import met
@@ -77,8 +76,8 @@ def probe(target: Target) -> Iterator[ProbeResult]:
 
 def _met(text: str, row: Row, target: Target, recipe: Recipe) -> tuple[str, ...]:
     """Return the faults that the runtime has and that a probe's model meets, by name."""
-    entries = examine(model_from_text(text), recipe, target)
-    written = (entry.written for entry in entries if isinstance(entry, Candidate) and entry.op == row.op)
+    candidates = examine(model_from_text(text), recipe, target).candidates
+    written = (entry.written for entry in candidates if entry.op == row.op)
     return tuple(sorted(present({name for each in written for name in met(each)}, target)))
 
 
@@ -86,8 +85,8 @@ def _run(text: str, row: Row, target: Target, recipe: Recipe) -> str:
     """Quantize a probe's model as a recipe says, and return the operator that runs in the row's place."""
     model = model_from_text(text)
     seen = TensorStatistics(histogram=None, minimum=-1.0, maximum=1.0, count=1)
-    statistics = Statistics(tensors=dict.fromkeys(observed_tensors(model, recipe, target), seen))
-    plan = make_plan(model, statistics, recipe, target)
+    examined = examine(model, recipe, target)
+    plan = make_plan(examined, Statistics(tensors=dict.fromkeys(examined.observed, seen)))
     planned = [entry.node for entry in plan.decisions if entry.op == row.op and entry.action is Action.QUANTIZE]
     if not planned:
         return f"{row.op} kept in float: {plan.decisions[0].reason.text}"
@@ -168,11 +167,12 @@ def _sums(row: Row, target: Target, fmt: Format, activations: QuantType, weights
     expected = _first(run_model(model, feeds))
     recipe = probe_recipe(row, target, fmt, activations=activations, weights=weights)
     high = float(np.abs(expected).max())
+    examined = examine(model, recipe, target)
     tensors = {
         name: TensorStatistics(histogram=None, minimum=0.0, maximum=1.0 if name in feeds else high, count=1)
-        for name in observed_tensors(model, recipe, target)
+        for name in examined.observed
     }
-    plan = make_plan(model, Statistics(tensors=tensors), recipe, target)
+    plan = make_plan(examined, Statistics(tensors=tensors))
     quantized, _ = rewrite(model, plan)
     try:
         found = _first(run_model(quantized, feeds, optimize=True))

@@ -14,7 +14,7 @@ from onnxq.graph.text import model_from_text
 from onnxq.runtime.readback import op_counts, optimized_graph
 from onnxq.runtime.session import run_model
 from onnxq.stages.calibrate import calibrate
-from onnxq.stages.plan import make_plan, observed_features, observed_tensors
+from onnxq.stages.plan import examine, make_plan
 from onnxq.stages.rewrite import rewrite
 from onnxq.targets import targets
 from onnxq.types.plan import Decision, Plan
@@ -61,15 +61,15 @@ def plan_for(model: ir.Model, feeds: Feeds, **options: Any) -> Plan:
 
 def plan_with_statistics(model: ir.Model, feeds: Feeds, recipe: Recipe) -> tuple[Plan, Statistics]:
     target = targets.get(recipe.target)
-    features = observed_features(model, recipe, target)
+    examined = examine(model, recipe, target)
     statistics = calibrate(
         model,
-        observed_tensors(model, recipe, target),
+        examined.observed,
         open_source([dict(feeds)], signature(model)),
-        channel_axes={name: each.axis for name, each in features.items()},
-        products=[name for name, each in features.items() if each.products],
+        channel_axes={name: each.axis for name, each in examined.features.items()},
+        products=[name for name, each in examined.features.items() if each.products],
     )
-    return make_plan(model, statistics, recipe, target), statistics
+    return make_plan(examined, statistics), statistics
 
 
 def quantize_text(text: str, feeds: Feeds | None = None, **options: Any) -> Quantized:

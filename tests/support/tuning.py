@@ -9,7 +9,7 @@ from onnxq.data import open_source, signature
 from onnxq.graph.walk import top_level
 from onnxq.runtime.timing import RaceTimes
 from onnxq.stages.calibrate import calibrate
-from onnxq.stages.plan import make_plan, observed_tensors
+from onnxq.stages.plan import examine, make_plan
 from onnxq.stages.rewrite import rewrite
 from onnxq.targets import targets
 from onnxq.tuning.draft import Draft
@@ -39,8 +39,8 @@ class Workshop:
     def __call__(self, recipe: Recipe) -> Draft:
         target = targets.get(recipe.target)
         source = open_source([dict(self.feeds)], signature(self.model))
-        found = calibrate(self.model, observed_tensors(self.model, recipe, target), source)
-        plan = make_plan(self.model, found, recipe, target)
+        examined = examine(self.model, recipe, target)
+        plan = make_plan(examined, calibrate(self.model, examined.observed, source))
         model, records = rewrite(self.model, plan)
         self.made.append(Draft(recipe=recipe, plan=plan, model=model, records=records))
         return self.made[-1]

@@ -17,7 +17,7 @@ from onnxq.evaluate.faults import present, shows, standing, try_fault
 from onnxq.files.faults import fault_file
 from onnxq.graph.text import model_from_text
 from onnxq.graph.walk import nodes
-from onnxq.pipeline.faults import with_faults
+from onnxq.pipeline.examining import Examinations
 from onnxq.targets import targets
 from onnxq.targets.evidence import evidence, newest_instructions, proven
 from onnxq.targets.faults import Fault, _never, faults
@@ -147,10 +147,11 @@ def test_only_faults_that_a_node_would_meet_are_tried(counted):
         '<ir_version: 9, opset_import: ["" : 17]>\n'
         "g (float[4,64] x) => (float[4,8] y) <float[64,8] w> { y = MatMul (x, w) }"
     )
-    target = with_faults(targets.get(HERE), model, [Recipe.parse({"format": "weight-only", "weights": "int8"})])
+    examinations = Examinations(model, targets.get(HERE), tries_faults=True)
+    examinations(Recipe.parse({"format": "weight-only", "weights": "int8"}))
     assert counted == []
-    assert target.faults == frozenset()
-    target = with_faults(target, model, [Recipe.parse({"format": "weight-only"})])
+    assert examinations.target.faults == frozenset()
+    examinations(Recipe.parse({"format": "weight-only"}))
     assert counted == ["one-row-4-bits"]
 
 

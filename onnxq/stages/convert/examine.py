@@ -15,9 +15,9 @@ from onnxq.ops.quantized import QUANTIZED_OPERATORS
 from onnxq.passes.read.constants import Constant
 from onnxq.passes.read.qdq import Group, Imported
 from onnxq.stages.plan.already_quantized import ALREADY
-from onnxq.stages.plan.candidates import Candidate, Kept
+from onnxq.stages.plan.entries import Candidate, FloatNode
 from onnxq.stages.plan.kernel_choice import choose
-from onnxq.stages.plan.rules import Wish
+from onnxq.stages.plan.rules import NodeRequest
 from onnxq.targets import Output, Row, Target
 from onnxq.targets.faults import WriteRequest, avoid
 from onnxq.types.accuracy import ROUNDS
@@ -40,7 +40,7 @@ class ExaminedImports:
         in_form: those of them that are in the format already, in the one form that it has for them.
     """
 
-    entries: tuple[Candidate | Kept, ...]
+    entries: tuple[Candidate | FloatNode, ...]
     refused: dict[str, str]
     in_form: frozenset[str]
 
@@ -53,7 +53,7 @@ def examine_imported(model: ir.Model, imported: Imported, recipe: Recipe, target
         target: what will run it.
     """
     examiner = _Examiner(imported, recipe, target, model.opset_imports.get("", 1))
-    entries: list[Candidate | Kept] = []
+    entries: list[Candidate | FloatNode] = []
     refused: dict[str, str] = {}
     for name, node in nodes(model):
         entry: Candidate | str = "stays as it came"
@@ -62,7 +62,7 @@ def examine_imported(model: ir.Model, imported: Imported, recipe: Recipe, target
             if isinstance(entry, str):
                 refused[name] = entry
         if isinstance(entry, str):
-            entries.append(Kept(name=name, node=node, op=op_key(node), reason=Reason(code=ALREADY, text=entry)))
+            entries.append(FloatNode(name=name, node=node, op=op_key(node), reason=Reason(code=ALREADY, text=entry)))
         else:
             entries.append(entry)
     return ExaminedImports(entries=tuple(entries), refused=refused, in_form=frozenset(examiner.in_form))
@@ -93,10 +93,10 @@ class _Examiner:
     def candidate(self, name: str, node: ir.Node, group: Group) -> Candidate | str:
         """Return an imported node as it can be written, or why it cannot."""
         op, fact = op_key(node), facts.get(op_key(node))
-        wish = self._wish(node, group, fact)
-        if isinstance(wish, str):
-            return wish
-        row = self._row(name, node, group, wish)
+        request = self._wish(node, group, fact)
+        if isinstance(request, str):
+            return request
+        row = self._row(name, node, group, request)
         if isinstance(row, str):
             return row
         weights = tuple(slot for slot in group.constants if slot == fact.weight)
@@ -105,8 +105,8 @@ class _Examiner:
             node=node,
             opset=self._opset,
             row=row or Row(op=op, kernel=node.op_type, activations=frozenset()),
-            activations=wish.activations,
-            weights=wish.weights,
+            activations=request.activations,
+            weights=request.weights,
             slots=weights,
             portable=self._portable,
             accuracy_level=ROUNDS if level is None else level,  # 0 is a level too: the runtime's choice
@@ -124,7 +124,7 @@ class _Examiner:
             op=op,
             fact=fact,
             row=usual.row,
-            wish=wish,
+            request=request,
             activations=group.activations,
             constants=tuple(slot for slot in group.constants if slot not in (fact.weight, fact.bias)),
             weights=weights,
@@ -133,7 +133,7 @@ class _Examiner:
             quantized_output=group.output,
         )
 
-    def _wish(self, node: ir.Node, group: Group, fact: OpFact) -> Wish | str:
+    def _wish(self, node: ir.Node, group: Group, fact: OpFact) -> NodeRequest | str:
         """Return the format asked for with the schemes that a node was imported with, or why it has none."""
         op = op_key(node)
         if self._format is not Format.QDQ and not self._rows(op):
@@ -143,7 +143,7 @@ class _Examiner:
             return f"target {self._target.name} runs nothing in format {self._format}"
         running = [self._params(node.inputs[slot]).scheme for slot in group.activations]
         weights = [self._constant(node, slot).params.scheme for slot in group.constants if slot == fact.weight]
-        return Wish(
+        return NodeRequest(
             keep=None,
             rule=None,
             format=self._format,
@@ -160,16 +160,16 @@ class _Examiner:
             rows = tuple(row for row in rows if row.contrib is not self._portable)
         return rows
 
-    def _row(self, name: str, node: ir.Node, group: Group, wish: Wish) -> Row | str | None:
+    def _row(self, name: str, node: ir.Node, group: Group, request: NodeRequest) -> Row | str | None:
         """Return the target's row for a node, None where Q and DQ do without, or why there is none."""
         weighted = facts.get(op_key(node)).weight in group.constants
-        row = choose(self._rows(op_key(node)), node, wish, weighted=weighted, refuses=lambda row: None)
+        row = choose(self._rows(op_key(node)), node, request, weighted=weighted, refuses=lambda row: None)
         if isinstance(row, Row):
             return row if self._format is Format.QDQ else self._mismatch(node, group, row) or row
         if self._format is Format.QDQ:
             return None
         others = self._target.rows_for(op_key(node), self._format, portable=True)
-        other = choose(others, node, wish, weighted=weighted, refuses=lambda row: None)
+        other = choose(others, node, request, weighted=weighted, refuses=lambda row: None)
         if self._format is Format.WEIGHT_ONLY and isinstance(other, Row) and not self._is_moved(node, group):
             self.in_form.add(name)
         return row[1]

@@ -38,8 +38,9 @@ from onnxq.stages.convert.imported_weights import (
 )
 from onnxq.stages.plan import make_imported_plan
 from onnxq.stages.plan.already_quantized import ALREADY, IMPORTED
-from onnxq.stages.plan.candidates import Candidate, examine, is_weighted
-from onnxq.stages.plan.rules import wish_for
+from onnxq.stages.plan.candidates import is_weighted
+from onnxq.stages.plan.examined import examine
+from onnxq.stages.plan.rules import request_for
 from onnxq.stages.prepare import Prepared, prepare
 from onnxq.stages.rewrite import rewrite
 from onnxq.targets import Target
@@ -308,8 +309,8 @@ def with_rest_in_float(model: ir.Model, recipe: Recipe, target: Target) -> Recip
     Args:
         model: converted and prepared. recipe: to add to. target: what will run the model.
     """
-    examined = examine(model, recipe, target)
-    names = [each.name for each in examined if isinstance(each, Candidate) and each.wish.format.static]
+    candidates = examine(model, recipe, target).candidates
+    names = [each.name for each in candidates if each.request.format.static]
     if not names:
         return recipe
     match = Match(name=tuple(glob.escape(name) for name in names))
@@ -403,8 +404,8 @@ def _wanted(recipe: Recipe, target: Target, left: Mapping[str, str], *, guarded:
     def wanted(name: str, op: str, weighted: bool = True) -> bool:
         if name in left:
             return False
-        wish = wish_for(recipe, target, op, name, weighted=weighted)
-        kept = wish.keep is not None and not (guarded and wish.keep[0] != "float")
-        return not kept and wish.format is recipe.format
+        request = request_for(recipe, target, op, name, weighted=weighted)
+        kept = request.keep is not None and not (guarded and request.keep[0] != "float")
+        return not kept and request.format is recipe.format
 
     return wanted

@@ -12,7 +12,8 @@ from onnxq.equalizers import InputEqualizer, LinearInputs, LinearWeight, Scales
 from onnxq.errors import RecipeError
 from onnxq.passes.equalize.rescale import Inserted, Rescaling
 from onnxq.stages.equalize.fold import Folded, fold, own_constant
-from onnxq.stages.plan.candidates import Candidate, examine
+from onnxq.stages.plan.entries import Candidate
+from onnxq.stages.plan.examined import examine
 from onnxq.stages.plan.storage import with_axis
 from onnxq.targets import Target
 from onnxq.types.equalization import Equalization
@@ -66,9 +67,9 @@ def sites(model: ir.Model, recipe: Recipe, target: Target, *, weight_only: bool,
     Raises:
         RecipeError: the recipe quantizes no layer in a way that the method is for.
     """
-    candidates = [entry for entry in examine(model, recipe, target) if isinstance(entry, Candidate)]
+    candidates = examine(model, recipe, target).candidates
     linear = [entry for entry in candidates if entry.op in ("MatMul", "Gemm") and entry.weights and entry.activations]
-    fitting = [entry for entry in linear if (entry.wish.format is Format.WEIGHT_ONLY) is weight_only]
+    fitting = [entry for entry in linear if (entry.request.format is Format.WEIGHT_ONLY) is weight_only]
     if linear and not fitting:
         wants = "weights alone are quantized (format weight-only)" if weight_only else "activations are quantized too"
         other = "smoothquant" if weight_only else "awq"
@@ -167,7 +168,7 @@ def _weights(site: Site, scale: np.ndarray) -> dict[str, np.ndarray]:
 
 
 def _inputs(site: Site, observed: ChannelStatistics) -> LinearInputs:
-    first = site.layers[0].wish
+    first = site.layers[0].request
     return LinearInputs(
         minimum=np.minimum(observed.minimum, 0.0),
         maximum=np.maximum(observed.maximum, 0.0),
@@ -199,5 +200,5 @@ def _linear(layer: Candidate) -> LinearWeight:
     weight = layer.node.inputs[1]
     assert weight is not None
     assert weight.const_value is not None
-    scheme = with_axis(layer.wish.weights, layer.node, layer.fact, 2)
+    scheme = with_axis(layer.request.weights, layer.node, layer.fact, 2)
     return LinearWeight(weight=weight.const_value.numpy(), axis=_axis(layer), scheme=scheme)

@@ -4,27 +4,21 @@ from __future__ import annotations
 
 from onnxq.stages.plan.candidates import needed_opset
 from onnxq.stages.plan.choose_format import choose_format
-from onnxq.stages.plan.decide import (
-    goes_by_histograms,
-    make_imported_plan,
-    make_plan,
-    needed_tensors,
-    observed_features,
-    observed_tensors,
-)
+from onnxq.stages.plan.decide import make_imported_plan, make_plan, needed_tensors, uses_histograms
+from onnxq.stages.plan.examined import Examined, examine
 from onnxq.stages.plan.sizes import Sizes
 from onnxq.stages.plan.weight_inputs import Features, missing
 
 __all__ = [
+    "Examined",
     "Features",
     "Sizes",
     "choose_format",
-    "goes_by_histograms",
+    "examine",
     "make_imported_plan",
     "make_plan",
     "missing",
     "needed_opset",
     "needed_tensors",
-    "observed_features",
-    "observed_tensors",
+    "uses_histograms",
 ]

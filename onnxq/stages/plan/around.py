@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from onnxq.stages.plan.rules import Wish
+from onnxq.stages.plan.rules import NodeRequest
 from onnxq.targets import Row
 from onnxq.targets.faults import WriteRequest, avoid
 from onnxq.types.accuracy import ROUNDS
@@ -33,29 +33,29 @@ class Around:
         self._present = present
         self._opset = opset
 
-    def refuses(self, row: Row, wish: Wish, slots: tuple[int, ...]) -> str | None:
+    def refuses(self, row: Row, request: NodeRequest, slots: tuple[int, ...]) -> str | None:
         """Return why a row cannot be written without a fault, None if it can; `slots`: of the weights."""
-        found = self._avoid(row, wish, slots)
+        found = self._avoid(row, request, slots)
         if isinstance(found, WriteRequest):
             return None
         self.refused = True
         return found
 
-    def written(self, row: Row, wish: Wish, slots: tuple[int, ...]) -> tuple[WriteRequest, Wish]:
+    def written(self, row: Row, request: NodeRequest, slots: tuple[int, ...]) -> tuple[WriteRequest, NodeRequest]:
         """Return how a row that is not refused is written, and what is wanted as far as it has that."""
-        found = self._avoid(row, wish, slots)
+        found = self._avoid(row, request, slots)
         assert isinstance(found, WriteRequest)
-        return found, replace(wish, weights=found.weights)
+        return found, replace(request, weights=found.weights)
 
-    def _avoid(self, row: Row, wish: Wish, slots: tuple[int, ...]) -> WriteRequest | str:
+    def _avoid(self, row: Row, request: NodeRequest, slots: tuple[int, ...]) -> WriteRequest | str:
         usual = WriteRequest(
             node=self._node,
             opset=self._opset,
             row=row,
-            activations=wish.activations,
-            weights=wish.weights,
+            activations=request.activations,
+            weights=request.weights,
             slots=slots,
-            portable=wish.portable,
-            accuracy_level=wish.accuracy_level or ROUNDS,
+            portable=request.portable,
+            accuracy_level=request.accuracy_level or ROUNDS,
         )
         return avoid(usual, self._present)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from onnxq.graph.constants import constant_tensor, moved_tensor
@@ -13,11 +13,11 @@ from onnxq.graph.walk import nodes
 from onnxq.ops import OpFact, facts, op_key
 from onnxq.stages.plan.already_quantized import ALREADY, is_between, is_quantized
 from onnxq.stages.plan.around import FAULT, Around
+from onnxq.stages.plan.entries import Candidate, FloatNode
 from onnxq.stages.plan.kernel_choice import NO_SCHEME, choose, fit
-from onnxq.stages.plan.rules import Wish, wish_for
+from onnxq.stages.plan.rules import NodeRequest, request_for
 from onnxq.stages.plan.storage import no_gain
 from onnxq.targets import Row, Target
-from onnxq.targets.faults import WriteRequest
 from onnxq.types.float_type import FloatType
 from onnxq.types.format import Format
 from onnxq.types.plan import Reason
@@ -31,57 +31,17 @@ _CODES = 10  # the opset from which on there are QuantizeLinear and DequantizeLi
 _SHORT_FLOATS = 13  # the opset from which on operators take bfloat16, and the targets' lists of kernels hold
 
 
-@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
-class Candidate:
-    """A node that could run on codes.
-
-    Attributes:
-        name: unique name. node: the node. op: `domain::op_type`. fact, row: what is known of it. wish: what is wanted.
-        activations: input slots with values computed at run time. constants: activation slots with constants.
-        weights: slots of constant weights. bias: slot of a constant bias to quantize, None if there is none.
-        hidden: whether it lies where values cannot be observed. note: what is to be said of it besides, in words.
-        written: how it is written, around the target's faults.
-        quantized_output: of an imported node, whether its output is quantized; None where the plan decides that.
-    """
-
-    name: str
-    node: ir.Node
-    op: str
-    fact: OpFact
-    row: Row
-    wish: Wish
-    activations: tuple[int, ...]
-    constants: tuple[int, ...] = ()
-    weights: tuple[int, ...] = ()
-    bias: int | None = None
-    hidden: bool = False
-    note: str = ""
-    written: WriteRequest
-    quantized_output: bool | None = None
-
-
-@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
-class Kept:
-    """A node that stays in float, and why; `clamp` marks one that quantizing its output could absorb."""
-
-    name: str
-    node: ir.Node
-    op: str
-    reason: Reason
-    rule: int | None = None
-    wish: Wish | None = None
-    clamp: bool = False
-
-
-def examine(model: ir.Model, recipe: Recipe, target: Target) -> Iterator[Candidate | Kept]:
+def examine_nodes(model: ir.Model, recipe: Recipe, target: Target) -> Iterator[Candidate | FloatNode]:
     """Yield every node of the model, subgraphs included, as candidate or kept, in graph order."""
     hidden = why_hidden(model)
     for name, node in nodes(model):
         entry = _examine(name, node, model, recipe, target)
         why = hidden.get(node.graph)  # type: ignore[arg-type]
-        if why is not None and isinstance(entry, Candidate) and entry.wish.format.static:
-            reason = Reason(code="hidden", text=f"{why}, and format {entry.wish.format} needs ranges")
-            yield Kept(name=name, node=node, op=entry.op, reason=reason, rule=entry.wish.rule, wish=entry.wish)
+        if why is not None and isinstance(entry, Candidate) and entry.request.format.static:
+            reason = Reason(code="hidden", text=f"{why}, and format {entry.request.format} needs ranges")
+            yield FloatNode(
+                name=name, node=node, op=entry.op, reason=reason, rule=entry.request.rule, request=entry.request
+            )
         elif why is not None:
             yield replace(entry, hidden=True) if isinstance(entry, Candidate) else replace(entry, clamp=False)
         else:
@@ -94,45 +54,45 @@ def needed_opset(model: ir.Model, recipe: Recipe, target: Target) -> int:
     for name, node in nodes(model):
         entry = _examine(name, node, model, recipe, target, limited=False)
         if isinstance(entry, Candidate) and entry.row.opset is not None:
-            found = max(found, entry.row.opset(entry.wish.weights))
+            found = max(found, entry.row.opset(entry.request.weights))
     return found
 
 
 def _examine(
     name: str, node: ir.Node, model: ir.Model, recipe: Recipe, target: Target, *, limited: bool = True
-) -> Candidate | Kept:
+) -> Candidate | FloatNode:
     """Examine one node; `limited` to the operators and types of the model's opset."""
     op = op_key(node)
-    wish = wish_for(recipe, target, op, name, weighted=is_weighted(node))
-    if wish.keep is not None:
-        code, text = _asked(wish.keep, wish.rule)
+    request = request_for(recipe, target, op, name, weighted=is_weighted(node))
+    if request.keep is not None:
+        code, text = _asked(request.keep, request.rule)
         reason = Reason(code=code, text=text)
-        return Kept(name=name, node=node, op=op, reason=reason, rule=wish.rule, wish=wish)
+        return FloatNode(name=name, node=node, op=op, reason=reason, rule=request.rule, request=request)
     method = equalizing(node)
     if method is not None:
         reason = Reason(code="equalizes", text=f"scales by {method} what is quantized behind it, not before")
-        return Kept(name=name, node=node, op=op, reason=reason, rule=wish.rule, wish=wish)
+        return FloatNode(name=name, node=node, op=op, reason=reason, rule=request.rule, request=request)
     around = Around(node, target.faults, model.opset_imports.get("", 1))
     opset = model.opset_imports.get("", 1) if limited else None
     fact = facts.get(op) if op in facts else None
-    between = fact is not None and (wish.format.static or fact.weight is not None)
-    why = is_quantized(node) or (is_between(node, weight=_only(fact, wish)) if between else None)
+    between = fact is not None and (request.format.static or fact.weight is not None)
+    why = is_quantized(node) or (is_between(node, weight=_only(fact, request)) if between else None)
     if why is not None:
         reason = Reason(code=ALREADY, text=why)
-        return Kept(name=name, node=node, op=op, reason=reason, rule=wish.rule, wish=wish)
-    rows = target.rows_for(op, wish.format, portable=wish.portable)
+        return FloatNode(name=name, node=node, op=op, reason=reason, rule=request.rule, request=request)
+    rows = target.rows_for(op, request.format, portable=request.portable)
     table = None
-    if fact is not None and ((wish.format.static and _looks_up(node, fact)) or (fact.more_weights and not rows)):
-        other = _elsewhere(name, node, fact, recipe=recipe, target=target, asked=wish, opset=opset, around=around)
+    if fact is not None and ((request.format.static and _looks_up(node, fact)) or (fact.more_weights and not rows)):
+        other = _elsewhere(name, node, fact, recipe=recipe, target=target, asked=request, opset=opset, around=around)
         if isinstance(other, Candidate):
             return other
         table = None if other is None else other.reason.text
-    if wish.format.static and "" in model.opset_imports and opset is not None and opset < _CODES:
+    if request.format.static and "" in model.opset_imports and opset is not None and opset < _CODES:
         reason = Reason(code=NO_SCHEME, text=f"QuantizeLinear needs opset {_CODES}, the model has {opset}")
-        return Kept(name=name, node=node, op=op, reason=reason, rule=wish.rule, wish=wish)
-    if wish.format.static:
-        return _examine_static(name, node, fact, rows=rows, wish=wish, target=target, table=table, around=around)
-    return _examine_weighted(name, node, fact, rows=rows, wish=wish, target=target, opset=opset, around=around)
+        return FloatNode(name=name, node=node, op=op, reason=reason, rule=request.rule, request=request)
+    if request.format.static:
+        return _examine_static(name, node, fact, rows=rows, request=request, target=target, table=table, around=around)
+    return _examine_weighted(name, node, fact, rows=rows, request=request, target=target, opset=opset, around=around)
 
 
 def _examine_static(
@@ -141,20 +101,26 @@ def _examine_static(
     fact: OpFact | None,
     *,
     rows: tuple[Row, ...],
-    wish: Wish,
+    request: NodeRequest,
     target: Target,
     table: str | None,
     around: Around,
-) -> Candidate | Kept:
+) -> Candidate | FloatNode:
     """Examine a node for a format whose activations have parameters from calibration.
 
     `table`: why the table of constants that it picks from cannot be quantized, None if that was not tried.
     """
     op = op_key(node)
 
-    def kept(code: str, text: str, *, clamp: bool = False) -> Kept:
-        return Kept(
-            name=name, node=node, op=op, reason=Reason(code=code, text=text), rule=wish.rule, wish=wish, clamp=clamp
+    def kept(code: str, text: str, *, clamp: bool = False) -> FloatNode:
+        return FloatNode(
+            name=name,
+            node=node,
+            op=op,
+            reason=Reason(code=code, text=text),
+            rule=request.rule,
+            request=request,
+            clamp=clamp,
         )
 
     if fact is not None and fact.clamp is not None and not rows and _is_float(node.inputs[0]):
@@ -183,17 +149,17 @@ def _examine_static(
     fitting = fit(
         rows,
         node,
-        wish,
-        target.defaults_for(op)[wish.format].weights,
+        request,
+        target.defaults_for(op)[request.format].weights,
         weighted=weight is not None,
         refuses=lambda row, scheme: (
-            _wrong_axis(node, fact, weight, scheme) or around.refuses(row, replace(wish, weights=scheme), weights)
+            _wrong_axis(node, fact, weight, scheme) or around.refuses(row, replace(request, weights=scheme), weights)
         ),
     )
     if isinstance(fitting, Reason):
         return kept(FAULT if around.refused else fitting.code, f"{op} on target {target.name}: {fitting.text}")
-    row, wish = fitting
-    written, wish = around.written(row, wish, weights)
+    row, request = fitting
+    written, request = around.written(row, request, weights)
     in_float = frozenset() if row.float_inputs is None else row.float_inputs(node)
     return Candidate(
         name=name,
@@ -201,7 +167,7 @@ def _examine_static(
         op=op,
         fact=fact,
         row=row,
-        wish=wish,
+        request=request,
         activations=tuple(slot for slot in running if slot not in in_float),
         constants=tuple(slot for slot in slots if slot not in running and slot != weight),
         weights=weights,
@@ -214,9 +180,9 @@ def _instead(op: str, target: Target) -> str:
     return f": {target.instead[op]}" if op in target.instead else ""
 
 
-def _only(fact: OpFact | None, wish: Wish) -> int | None:
+def _only(fact: OpFact | None, request: NodeRequest) -> int | None:
     """Return the one slot that may not be quantized already: formats for weights leave activations alone."""
-    return None if fact is None or wish.format.static else fact.weight
+    return None if fact is None or request.format.static else fact.weight
 
 
 def _asked(keep: tuple[str, str | None], rule: int | None) -> tuple[str, str]:
@@ -233,10 +199,10 @@ def _elsewhere(
     *,
     recipe: Recipe,
     target: Target,
-    asked: Wish,
+    asked: NodeRequest,
     opset: int | None,
     around: Around,
-) -> Candidate | Kept | None:
+) -> Candidate | FloatNode | None:
     """Return a node in another format where the one asked for has no kernel for it; None if no other has one either.
 
     Of a node that no other format can write, the reason is that of the first which has a kernel for its operator.
@@ -247,8 +213,10 @@ def _elsewhere(
         rows = target.rows_for(op, fmt, portable=asked.portable) if fmt in target.defaults else ()
         if not rows:
             continue
-        wish = wish_for(recipe, target, op, name, weighted=is_weighted(node), instead=fmt)
-        entry = _examine_weighted(name, node, fact, rows=rows, wish=wish, target=target, opset=opset, around=around)
+        request = request_for(recipe, target, op, name, weighted=is_weighted(node), instead=fmt)
+        entry = _examine_weighted(
+            name, node, fact, rows=rows, request=request, target=target, opset=opset, around=around
+        )
         if isinstance(entry, Candidate):
             return entry
         kept = kept or entry
@@ -308,19 +276,21 @@ def _examine_weighted(
     fact: OpFact | None,
     *,
     rows: tuple[Row, ...],
-    wish: Wish,
+    request: NodeRequest,
     target: Target,
     opset: int | None,
     around: Around,
-) -> Candidate | Kept:
+) -> Candidate | FloatNode:
     """Examine a node for a format that quantizes weights only, or activations at run time: nothing is observed."""
     op = op_key(node)
 
-    def kept(code: str, text: str) -> Kept:
-        return Kept(name=name, node=node, op=op, reason=Reason(code=code, text=text), rule=wish.rule, wish=wish)
+    def kept(code: str, text: str) -> FloatNode:
+        return FloatNode(
+            name=name, node=node, op=op, reason=Reason(code=code, text=text), rule=request.rule, request=request
+        )
 
     if fact is None or fact.weight is None or not rows:
-        text = f"{op} has no kernel in format {wish.format} on target {target.name}{_instead(op, target)}"
+        text = f"{op} has no kernel in format {request.format} on target {target.name}{_instead(op, target)}"
         return kept("no-kernel", text)
     weights = tuple(slot for slot in (fact.weight, *fact.more_weights) if _never_changes(node, slot))
     if len(weights) != 1 + len(fact.more_weights):
@@ -337,38 +307,38 @@ def _examine_weighted(
             found = "unknown type" if value is None or value.dtype is None else value.dtype.name.lower()
             where = "" if value is None else f" '{value.name}'"
             return kept("type", f"{found} tensor{where}: only float32 is quantized")
-    if wish.splits and running and bool(node.attributes.get_int("transA", 0)):
+    if request.splits and running and bool(node.attributes.get_int("transA", 0)):
         return kept(NO_SCHEME, f"{op} with transA = 1 has features along its first axis: none can be left out")
     if running and all(constant_tensor(node.inputs[slot]) is not None for slot in running):
         return kept("constant", "computes from constants only")
-    if wish.format is Format.WEIGHT_ONLY and isinstance(
-        choose(rows, node, wish, weighted=True, refuses=lambda row: None), Row
+    if request.format is Format.WEIGHT_ONLY and isinstance(
+        choose(rows, node, request, weighted=True, refuses=lambda row: None), Row
     ):
-        grown = no_gain(node, fact, weights, wish.weights)
+        grown = no_gain(node, fact, weights, request.weights)
         if grown is not None:
             return kept("no-gain", grown)
-    usual = target.defaults_for(op)[wish.format].weights
+    usual = target.defaults_for(op)[request.format].weights
     fitting = fit(
         rows,
         node,
-        wish,
+        request,
         usual,
         weighted=True,
         refuses=lambda row, scheme: (
-            _missing(row, scheme, opset) or around.refuses(row, replace(wish, weights=scheme), weights)
+            _missing(row, scheme, opset) or around.refuses(row, replace(request, weights=scheme), weights)
         ),
     )
     if isinstance(fitting, Reason):
         return kept(FAULT if around.refused else fitting.code, f"{op} on target {target.name}: {fitting.text}")
-    row, wish = fitting
-    written, wish = around.written(row, wish, weights)
+    row, request = fitting
+    written, request = around.written(row, request, weights)
     return Candidate(
         name=name,
         node=node,
         op=op,
         fact=fact,
         row=row,
-        wish=wish,
+        request=request,
         activations=running,
         weights=weights,
         written=written,

@@ -13,7 +13,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from onnxq.ops import facts, op_key
-from onnxq.stages.plan.candidates import Candidate, Kept
+from onnxq.stages.plan.entries import Candidate, FloatNode
 from onnxq.targets import Output
 
 if TYPE_CHECKING:
@@ -22,17 +22,17 @@ if TYPE_CHECKING:
 _WHY = "onnxruntime fuses no product whose float output goes to a Relu or Clip with one reader"
 
 
-def with_outputs_for_clamps(examined: Iterable[Candidate | Kept]) -> Iterator[Candidate | Kept]:
+def with_outputs_for_clamps(examined: Iterable[Candidate | FloatNode]) -> Iterator[Candidate | FloatNode]:
     """Yield the entries; candidates whose clamp would keep them from returning float are to write codes.
 
     Where the kernel is one for weights alone, which writes no codes, the entry says that nothing is fused.
     """
     entries = list(examined)
-    static = {entry.node: entry for entry in entries if isinstance(entry, Candidate) and entry.wish.format.static}
+    static = {entry.node: entry for entry in entries if isinstance(entry, Candidate) and entry.request.format.static}
     for entry in entries:
         if not isinstance(entry, Candidate) or not entry.row.takes_clamp or not _is_taken(entry.node, static):
             yield entry
-        elif entry.wish.format.static:
+        elif entry.request.format.static:
             row = replace(entry.row, output=Output.REQUIRED, float_kernel="")
             yield replace(entry, row=row, note=f"{_WHY}, so its output is quantized too")
         else:

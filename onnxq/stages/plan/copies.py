@@ -12,7 +12,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, TypeGuard
 
 from onnxq.graph.constants import constant_tensor, untransposed
-from onnxq.stages.plan.candidates import Candidate, Kept
+from onnxq.stages.plan.entries import Candidate, FloatNode
 from onnxq.stages.plan.kernel_choice import is_shifted_by_128
 from onnxq.types.format import Format
 from onnxq.types.plan import PairLimit
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 class Products:
     """The products whose activations are quantized at run time and whose kernels want something of their weights."""
 
-    def __init__(self, examined: Iterable[Candidate | Kept]) -> None:
+    def __init__(self, examined: Iterable[Candidate | FloatNode]) -> None:
         self._particular = [entry for entry in examined if _is_particular(entry)]
 
     def with_table(self, entry: Candidate, slot: int) -> tuple[Candidate, tuple[int, ...]] | None:
@@ -43,19 +43,19 @@ class Products:
         return None
 
 
-def with_codes_of_products(examined: Iterable[Candidate | Kept]) -> list[Candidate | Kept]:
+def with_codes_of_products(examined: Iterable[Candidate | FloatNode]) -> list[Candidate | FloatNode]:
     """Return the nodes with uint8 tables where uint8 stands in for int8 in the product that multiplies them, too."""
     entries = list(examined)
     products = Products(entries)
 
-    def matched(entry: Candidate | Kept) -> Candidate | Kept:
-        if not _looks_up(entry) or not is_shifted_by_128(entry.wish.weights):
+    def matched(entry: Candidate | FloatNode) -> Candidate | FloatNode:
+        if not _looks_up(entry) or not is_shifted_by_128(entry.request.weights):
             return entry
         found = products.with_table(entry, entry.weights[0])
-        if found is None or not found[0].wish.unsigned:
+        if found is None or not found[0].request.unsigned:
             return entry
-        weights = replace(entry.wish.weights, dtype=found[0].wish.weights.dtype)
-        return replace(entry, wish=replace(entry.wish, weights=weights, unsigned=True))
+        weights = replace(entry.request.weights, dtype=found[0].request.weights.dtype)
+        return replace(entry, request=replace(entry.request, weights=weights, unsigned=True))
 
     return [matched(entry) for entry in entries]
 
@@ -85,13 +85,13 @@ def hold_same(value: ir.Value, other: ir.Value, order: tuple[int, ...]) -> bool:
     return bool((one.numpy() == two.numpy().transpose(order)).all())
 
 
-def _looks_up(entry: Candidate | Kept) -> TypeGuard[Candidate]:
+def _looks_up(entry: Candidate | FloatNode) -> TypeGuard[Candidate]:
     return _at_run_time(entry) and entry.fact.rearranges
 
 
-def _is_particular(entry: Candidate | Kept) -> TypeGuard[Candidate]:
-    return _at_run_time(entry) and not entry.fact.rearranges and (entry.row.pairs or entry.wish.unsigned)
+def _is_particular(entry: Candidate | FloatNode) -> TypeGuard[Candidate]:
+    return _at_run_time(entry) and not entry.fact.rearranges and (entry.row.pairs or entry.request.unsigned)
 
 
-def _at_run_time(entry: Candidate | Kept) -> TypeGuard[Candidate]:
-    return isinstance(entry, Candidate) and entry.wish.format is Format.DYNAMIC and bool(entry.weights)
+def _at_run_time(entry: Candidate | FloatNode) -> TypeGuard[Candidate]:
+    return isinstance(entry, Candidate) and entry.request.format is Format.DYNAMIC and bool(entry.weights)

@@ -2,37 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from onnxq.calibrators import make_calibrator, reads_histograms
-from onnxq.errors import RecipeError
+from onnxq.calibrators import Calibrator, make_calibrator, reads_histograms
 from onnxq.graph.fingerprint import fingerprint
-from onnxq.graph.names import name_of
-from onnxq.ops import known_operators
 from onnxq.ops.quantized import MATMUL_NBITS
 from onnxq.passes.read.qdq import Imported
 from onnxq.stages.plan.already_quantized import IMPORTED
-from onnxq.stages.plan.candidates import Candidate, Kept, examine
 from onnxq.stages.plan.clamped import with_outputs_for_clamps
 from onnxq.stages.plan.copies import with_codes_of_products
 from onnxq.stages.plan.dynamic_cost import without_costly
+from onnxq.stages.plan.entries import Candidate, FloatNode
+from onnxq.stages.plan.examined import Examined
 from onnxq.stages.plan.float_types import with_float_types
 from onnxq.stages.plan.granularity import without_channels
 from onnxq.stages.plan.imported import ImportedTensors
-from onnxq.stages.plan.kernel_choice import NO_SCHEME
 from onnxq.stages.plan.observed import compared, unknown_ranges, without_unfit
 from onnxq.stages.plan.outliers import FEATURES, share_in_float
 from onnxq.stages.plan.placement import Placement, place
-from onnxq.stages.plan.rules import Wish, check_rules
+from onnxq.stages.plan.rules import NodeRequest
 from onnxq.stages.plan.tensors import Tensors
-from onnxq.stages.plan.weight_inputs import Features, WeightInputs, few_rows
+from onnxq.stages.plan.weight_inputs import WeightInputs, few_rows
 from onnxq.targets import Target
 from onnxq.types.accuracy import ROUNDS
 from onnxq.types.format import Format
 from onnxq.types.plan import Action, Decision, Plan, Reason
-from onnxq.types.recipe import Recipe, Rule
+from onnxq.types.recipe import Recipe
 from onnxq.types.scheme import Range, Scheme
 from onnxq.types.statistics import Statistics, TensorStatistics
 
@@ -40,71 +37,48 @@ if TYPE_CHECKING:
     import onnx_ir as ir
 
 
-def observed_tensors(model: ir.Model, recipe: Recipe, target: Target) -> frozenset[str]:
-    """Return the names of the tensors whose statistics a plan would need: calibration observes these and no others.
-
-    Raises:
-        RecipeError: a rule names an operator or node that does not exist, or no node can have the schemes wanted.
-    """
-    examined = list(examine(model, recipe, target))
-    _check(examined, recipe)
-    names = set(WeightInputs(examined).features)
-    for entry in examined:
-        if isinstance(entry, Candidate) and entry.wish.format.static:
-            names.update(name_of(entry.node.inputs[slot]) for slot in entry.activations)
-            names.update(name_of(entry.node.outputs[slot]) for slot in entry.fact.output_slots(entry.node))
-        elif isinstance(entry, Kept) and entry.clamp:
-            names.add(name_of(entry.node.outputs[0]))
-    return frozenset(names)
-
-
-def goes_by_histograms(recipe: Recipe, target: Target) -> bool:
+def uses_histograms(recipe: Recipe, target: Target) -> bool:
     """Whether a plan needs more of the statistics than extremes."""
     calibrator = make_calibrator(recipe.calibrator.name, recipe.calibrator.options)
     return reads_histograms(calibrator) or any(row.pairs for row in target.rows)
 
 
-def observed_features(model: ir.Model, recipe: Recipe, target: Target) -> Mapping[str, Features]:
-    """Return what weight methods want to know of single features of tensors, by name; {} where they want nothing."""
-    return WeightInputs(examine(model, recipe, target)).features
+def needed_tensors(examined: Examined, statistics: Statistics) -> frozenset[str]:
+    """Return the names of the tensors whose values a plan uses, where of all others the extents are enough.
 
-
-def needed_tensors(model: ir.Model, statistics: Statistics, recipe: Recipe, target: Target) -> frozenset[str]:
-    """Return the names of the tensors whose values a plan goes by, where of all others the extents are enough.
-
-    They are a part of `observed_tensors`: what is cheaper in float needs no range. Planning with their statistics may
-    ask for a few more, where a node turns out unfit and its neighbours come to another border.
+    They are a part of `examined.observed`: what is cheaper in float needs no range. Planning with their statistics may
+    need a few more, where a node turns out unfit and its neighbours come to another border.
 
     Args:
-        model: prepared. statistics: of all `observed_tensors`; of some no more than `shapes` need be known.
-        recipe, target: what is wanted, and where it runs.
+        examined: the nodes.
+        statistics: of all that is `observed`; of some no more than `shapes` need be known.
     """
-    examined, inputs, placement, _ = _placed(model, statistics, recipe, target)
-    tensors = Tensors(model, statistics, _any_range, placement, examined, target=target, inputs=inputs)
+    entries, placement, tensors = _placed(examined, statistics, _any_range)
     names: set[str] = set()
-    for entry in examined:
-        _decide(entry, placement, tensors, target)
-        if isinstance(entry, Candidate) and (entry.name in placement.codes or not entry.wish.format.static):
-            names.update(compared(entry) if entry.wish.format.static else ())
-            names.update(name for slot in entry.weights for name in inputs.tensors(entry, slot))
+    for entry in entries:
+        _decide(entry, placement, tensors, examined.target)
+        if isinstance(entry, Candidate) and (entry.name in placement.codes or not entry.request.format.static):
+            names.update(compared(entry) if entry.request.format.static else ())
+            names.update(name for slot in entry.weights for name in examined.weight_inputs.tensors(entry, slot))
     return frozenset(
         names | {plan.tensor for plan in tensors.planned().values() if plan.params is not None and plan.shares is None}
     )
 
 
-def make_plan(model: ir.Model, statistics: Statistics, recipe: Recipe, target: Target) -> Plan:
+def make_plan(examined: Examined, statistics: Statistics) -> Plan:
     """Decide what happens to every node of a prepared model.
 
     Args:
-        model: prepared. statistics: of at least `observed_tensors`. recipe, target: what is wanted, and where it runs.
+        examined: the nodes, with what is wanted and where it runs.
+        statistics: of at least what is `observed`.
 
     Raises:
         RecipeError: a rule names an operator or node that does not exist, or the calibrator is unknown.
     """
+    model, recipe, target = examined.model, examined.recipe, examined.target
     calibrator = make_calibrator(recipe.calibrator.name, recipe.calibrator.options)
-    examined, inputs, placement, warnings = _placed(model, statistics, recipe, target)
-    tensors = Tensors(model, statistics, calibrator, placement, examined, target=target, inputs=inputs)
-    decisions = tuple(_with_wish(_decide(entry, placement, tensors, target), entry.wish) for entry in examined)
+    entries, placement, tensors = _placed(examined, statistics, calibrator)
+    decisions = tuple(_with_request(_decide(entry, placement, tensors, target), entry.request) for entry in entries)
     plan = Plan(
         format=recipe.format,
         target=recipe.target,
@@ -113,20 +87,20 @@ def make_plan(model: ir.Model, statistics: Statistics, recipe: Recipe, target: T
         decisions=decisions,
         tensors=tensors.planned(),
         warnings=(
-            *warnings,
+            *examined.warnings,
             *tensors.warnings,
             *few_rows(tensors.shortages.values()),
             *without_channels(tensors.one_scale, target),
-            *unknown_ranges(model, examined),
+            *unknown_ranges(model, entries),
             *_without_effect(decisions, recipe),
-            *_unsigned(examined, decisions),
+            *_unsigned(entries, decisions),
         ),
     )
     return with_float_types(plan, model, recipe, target)
 
 
 def make_imported_plan(
-    model: ir.Model, examined: Sequence[Candidate | Kept], imported: Imported, recipe: Recipe, target: Target
+    model: ir.Model, examined: Sequence[Candidate | FloatNode], imported: Imported, recipe: Recipe, target: Target
 ) -> Plan:
     """Plan what was imported quantized: nothing is calibrated, and what can be written in the recipe's format is.
 
@@ -170,23 +144,24 @@ def make_imported_plan(
 
 
 def _placed(
-    model: ir.Model, statistics: Statistics, recipe: Recipe, target: Target
-) -> tuple[list[Candidate | Kept], WeightInputs, Placement, tuple[str, ...]]:
-    """Return every node as far as statistics allow it to run on codes, the weights' inputs, those that do, warnings."""
-    examined = list(examine(model, recipe, target))
-    inputs = WeightInputs(examined)
-    warnings = _check(examined, recipe)
-    examined = with_codes_of_products(without_unfit(with_outputs_for_clamps(examined), statistics))
-    everywhere = recipe.placement == "everywhere"
-    examined = list(without_costly(examined, statistics, target.timing, everywhere=everywhere))
-    return examined, inputs, place(examined, statistics, target.timing, everywhere=everywhere), warnings
-
-
-def _check(examined: Sequence[Candidate | Kept], recipe: Recipe) -> tuple[str, ...]:
-    """Return warnings about a recipe; raises RecipeError where it wants what does not exist or cannot be had."""
-    warnings = check_rules(recipe, [(entry.op, entry.name) for entry in examined], known_operators())
-    check_possible(examined, recipe)
-    return warnings
+    examined: Examined, statistics: Statistics, calibrator: Calibrator
+) -> tuple[list[Candidate | FloatNode], Placement, Tensors]:
+    """Return every node as far as statistics allow it to run quantized, those that do, and their tensors."""
+    examined.check()
+    timing, everywhere = examined.target.timing, examined.recipe.placement == "everywhere"
+    fit = with_codes_of_products(without_unfit(with_outputs_for_clamps(examined.entries), statistics))
+    entries = list(without_costly(fit, statistics, timing, everywhere=everywhere))
+    placement = place(entries, statistics, timing, everywhere=everywhere)
+    tensors = Tensors(
+        examined.model,
+        statistics,
+        calibrator,
+        placement,
+        entries,
+        target=examined.target,
+        inputs=examined.weight_inputs,
+    )
+    return entries, placement, tensors
 
 
 def _any_range(statistics: TensorStatistics, scheme: Scheme) -> Range:
@@ -194,8 +169,8 @@ def _any_range(statistics: TensorStatistics, scheme: Scheme) -> Range:
     return Range(low=-1.0, high=1.0)
 
 
-def _decide(entry: Candidate | Kept, placement: Placement, tensors: Tensors, target: Target) -> Decision:
-    if isinstance(entry, Kept):
+def _decide(entry: Candidate | FloatNode, placement: Placement, tensors: Tensors, target: Target) -> Decision:
+    if isinstance(entry, FloatNode):
         if entry.name not in placement.absorbed:
             return Decision(node=entry.name, op=entry.op, action=Action.KEEP, reason=entry.reason, rule=entry.rule)
         text = f"clamps the output of '{placement.absorbed[entry.name]}'; quantizing its result does that work"
@@ -208,24 +183,24 @@ def _decide(entry: Candidate | Kept, placement: Placement, tensors: Tensors, tar
             rule=entry.rule,
             outputs=tensors.outputs(entry.node),
         )
-    if entry.wish.format.static and entry.name not in placement.codes:
+    if entry.request.format.static and entry.name not in placement.codes:
         reason = Reason(code="cheaper-in-float", text=_cheaper(entry, placement))
-        return Decision(node=entry.name, op=entry.op, action=Action.KEEP, reason=reason, rule=entry.wish.rule)
+        return Decision(node=entry.name, op=entry.op, action=Action.KEEP, reason=reason, rule=entry.request.rule)
     outputs = tensors.outputs(entry.node)
     returns_float = not outputs and entry.name not in placement.absorbed.values()
     kernel = entry.row.float_kernel if returns_float and entry.row.float_kernel else entry.row.kernel
-    reads_codes = entry.wish.format is not Format.WEIGHT_ONLY and bool(entry.activations)
-    parts = [f"{entry.wish.activations.dtype} activations"] if reads_codes else []
+    reads_codes = entry.request.format is not Format.WEIGHT_ONLY and bool(entry.activations)
+    parts = [f"{entry.request.activations.dtype} activations"] if reads_codes else []
     if entry.weights:
-        parts.append(f"{entry.wish.weights.dtype} weights")
+        parts.append(f"{entry.request.weights.dtype} weights")
     text = f"{' x '.join(parts)} run as {entry.row.fused or kernel} on target {target.name}"
-    if entry.wish.unsigned:
+    if entry.request.unsigned:
         text += "; int8 weights with zero points would saturate, these represent the same values"
     if kernel == "DequantizeLinear" and not entry.row.fused:
-        text = f"{entry.wish.weights.dtype} weights; {kernel} unpacks them before {entry.op} runs in float"
+        text = f"{entry.request.weights.dtype} weights; {kernel} unpacks them before {entry.op} runs in float"
     if entry.row.codebook:
         when = "the runtime decodes them, then" if entry.row.fused else "the rows looked up are decoded:"
-        text = f"{entry.wish.weights} weights; {when} {entry.op} runs in float"
+        text = f"{entry.request.weights} weights; {when} {entry.op} runs in float"
     code, inputs = "integer-kernel" if reads_codes else "weights", tensors.inputs(entry)
     apart = tensors.in_float(inputs.values())
     if apart is not None:
@@ -238,8 +213,8 @@ def _decide(entry: Candidate | Kept, placement: Placement, tensors: Tensors, tar
         op=entry.op,
         action=Action.QUANTIZE,
         reason=Reason(code=code, text="; ".join(filter(None, (text, entry.note, *entry.written.notes)))),
-        format=entry.wish.format,
-        rule=entry.wish.rule,
+        format=entry.request.format,
+        rule=entry.request.rule,
         inputs=inputs,
         outputs=outputs,
         kernel=kernel,
@@ -248,11 +223,11 @@ def _decide(entry: Candidate | Kept, placement: Placement, tensors: Tensors, tar
     )
 
 
-def _with_wish(decision: Decision, wish: Wish | None) -> Decision:
+def _with_request(decision: Decision, request: NodeRequest | None) -> Decision:
     """Say why a node has another form than was asked for."""
-    if wish is None or wish.why is None or decision.action is not Action.QUANTIZE:
+    if request is None or request.why is None or decision.action is not Action.QUANTIZE:
         return decision
-    code, because = wish.why
+    code, because = request.why
     text = decision.reason.text if because is None else f"{decision.reason.text}; {because}"
     return replace(decision, reason=Reason(code=code, text=text))
 
@@ -273,9 +248,9 @@ def _without_effect(decisions: Sequence[Decision], recipe: Recipe) -> tuple[str,
     )
 
 
-def _unsigned(examined: Sequence[Candidate | Kept], decisions: Sequence[Decision]) -> tuple[str, ...]:
+def _unsigned(examined: Sequence[Candidate | FloatNode], decisions: Sequence[Decision]) -> tuple[str, ...]:
     """Return a warning about uint8 weights that stand in for int8 ones with zero points, if there are such."""
-    stand_in = {entry.name for entry in examined if isinstance(entry, Candidate) and entry.wish.unsigned}
+    stand_in = {entry.name for entry in examined if isinstance(entry, Candidate) and entry.request.unsigned}
     names = [each.node for each in decisions if each.node in stand_in and each.action is Action.QUANTIZE]
     if not names:
         return ()
@@ -296,29 +271,3 @@ def _cheaper(entry: Candidate, placement: Placement) -> str:
         f"{entry.row.kernel} would save about {(in_float - on_codes) / 1e3:.3g} us, "
         "less than the QuantizeLinear and DequantizeLinear nodes it needs around it"
     )
-
-
-def check_possible(examined: Sequence[Candidate | Kept], recipe: Recipe) -> None:
-    """Refuse schemes that no node can have: the recipe's, and those of each rule that must match.
-
-    Raises:
-        RecipeError: there are such; names a node and what would do.
-    """
-    asked: list[tuple[str, int | None, Recipe | Rule]] = [("the recipe", None, recipe)]
-    asked += [(f"rule {index}", index, rule) for index, rule in enumerate(recipe.rules) if not rule.optional]
-    for who, index, part in asked:
-        spoken = [entry for entry in examined if entry.wish is not None and entry.wish.rule == index]
-        refused = [entry for entry in spoken if isinstance(entry, Kept) and _is_about_scheme(entry)]
-        if refused and _sets_scheme(part) and not any(isinstance(entry, Candidate) for entry in spoken):
-            raise RecipeError(f"no node can have what {who} wants: '{refused[0].name}': {refused[0].reason.text}")
-
-
-def _is_about_scheme(entry: Kept) -> bool:
-    """Tell whether a node is kept because of types, granularities or, of weights alone, their blocks."""
-    about = {NO_SCHEME, "condition"} if entry.wish and entry.wish.format is Format.WEIGHT_ONLY else {NO_SCHEME}
-    return entry.reason.code in about
-
-
-def _sets_scheme(part: Recipe | Rule) -> bool:
-    chosen = [choice.model_fields_set - {"method"} for choice in (part.activations, part.weights) if choice is not None]
-    return any(chosen)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 
-from onnxq.stages.plan.candidates import Candidate, Kept
+from onnxq.stages.plan.entries import Candidate, FloatNode
 from onnxq.stages.plan.sizes import UNKNOWN, Sizes
 from onnxq.types.costs import Costs
 from onnxq.types.format import Format
@@ -16,8 +16,8 @@ _BEARABLE = 0.1  # of the time in float: what smaller weights may cost that nobo
 
 
 def without_costly(
-    examined: Sequence[Candidate | Kept], statistics: Statistics, timing: Costs, *, everywhere: bool
-) -> Iterator[Candidate | Kept]:
+    examined: Sequence[Candidate | FloatNode], statistics: Statistics, timing: Costs, *, everywhere: bool
+) -> Iterator[Candidate | FloatNode]:
     """Yield the entries, with candidates that would be slower on codes turned into kept nodes.
 
     Products that read the same tensor share its quantization: they are weighed together.
@@ -33,22 +33,22 @@ def without_costly(
             yield entry
         else:
             reason = Reason(code="cheaper-in-float", text=f"{text}; placement 'everywhere' quantizes it all the same")
-            yield Kept(name=entry.name, node=entry.node, op=entry.op, reason=reason, rule=entry.wish.rule)
+            yield FloatNode(name=entry.name, node=entry.node, op=entry.op, reason=reason, rule=entry.request.rule)
 
 
-def _against(examined: Sequence[Candidate | Kept], sizes: Sizes, timing: Costs) -> dict[str, str]:
+def _against(examined: Sequence[Candidate | FloatNode], sizes: Sizes, timing: Costs) -> dict[str, str]:
     """Return the reasons against candidates, by name."""
     reasons: dict[str, str] = {}
     groups: dict[object, dict[str, float]] = {}
     costs: dict[object, float] = {}
     for entry in examined:
-        if isinstance(entry, Candidate) and entry.wish.stands_in and entry.wish.format is Format.WEIGHT_ONLY:
+        if isinstance(entry, Candidate) and entry.request.stands_in and entry.request.format is Format.WEIGHT_ONLY:
             reasons |= _against_unpacking(entry, sizes, timing)
-        if not isinstance(entry, Candidate) or entry.wish.format is Format.WEIGHT_ONLY:
+        if not isinstance(entry, Candidate) or entry.request.format is Format.WEIGHT_ONLY:
             continue
         if entry.row.slower:
             reasons[entry.name] = entry.row.slower
-        elif entry.wish.format.static:
+        elif entry.request.format.static:
             continue  # weighed by its placement
         elif entry.fact.macs is not None:
             read, count, macs = _work(entry, sizes)
@@ -60,7 +60,7 @@ def _against(examined: Sequence[Candidate | Kept], sizes: Sizes, timing: Costs) 
                 continue
             source = entry.node.inputs[entry.activations[0]]
             assert source is not None
-            group = (source, entry.node.graph, entry.wish.activations)
+            group = (source, entry.node.graph, entry.request.activations)
             groups.setdefault(group, {})[entry.name] = in_float - on_codes
             costs[group] = read * timing.run_time_quantize
     for shared, savings in groups.items():

@@ -10,13 +10,13 @@ from onnxq.types.format import Format
 from onnxq.types.scheme import PerChannel
 
 if TYPE_CHECKING:
-    from onnxq.stages.plan.candidates import Candidate
+    from onnxq.stages.plan.entries import Candidate
     from onnxq.targets import Target
 
 
 def no_channels(entry: Candidate) -> str:
     """Return why the kernel of a node takes no scale for each channel of its weight."""
-    return f"{entry.wish.format} gives {entry.row.kernel} no scale a channel for a stack of matrices"
+    return f"{entry.request.format} gives {entry.row.kernel} no scale a channel for a stack of matrices"
 
 
 def without_channels(found: Mapping[str, Candidate], target: Target) -> list[str]:
@@ -36,11 +36,11 @@ def without_channels(found: Mapping[str, Candidate], target: Target) -> list[str
 
 def _written(entry: Candidate, target: Target) -> bool:
     """Return whether the integer operator, written out, takes a scale for each channel of such a weight."""
-    rows = target.rows_for(op_key(entry.node), Format.QOPERATOR, portable=entry.wish.portable)
+    rows = target.rows_for(op_key(entry.node), Format.QOPERATOR, portable=entry.request.portable)
     return any(
         PerChannel in row.granularities
         and row.largest_rank_per_channel is None
-        and entry.wish.weights.dtype in row.weights
-        and entry.wish.activations.dtype in row.activations
+        and entry.request.weights.dtype in row.weights
+        and entry.request.activations.dtype in row.activations
         for row in rows
     )

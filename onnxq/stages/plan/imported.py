@@ -17,7 +17,7 @@ from onnxq.types.plan import PairLimit, Role, TensorPlan
 if TYPE_CHECKING:
     from onnxq.passes.emit.constants import Chosen
     from onnxq.passes.read.constants import Constant
-    from onnxq.stages.plan.candidates import Candidate
+    from onnxq.stages.plan.entries import Candidate
     from onnxq.targets import Target
 
 REASON = "came with the model"
@@ -79,8 +79,8 @@ class ImportedTensors:
             return None
         if entry.op == "Conv" and not entry.quantized_output:  # between DequantizeLinear and float: no integer kernel
             return None
-        running, weights = entry.wish.activations.dtype, constant.params.scheme.dtype
-        product = product_of(entry.node, slot, fmt=entry.wish.format, activations=running, weights=weights)
+        running, weights = entry.request.activations.dtype, constant.params.scheme.dtype
+        product = product_of(entry.node, slot, fmt=entry.request.format, activations=running, weights=weights)
         return self._target.pair_limit(product, None)
 
 

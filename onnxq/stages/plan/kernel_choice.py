@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from onnxq.stages.plan.rules import Wish
+from onnxq.stages.plan.rules import NodeRequest
 from onnxq.targets import Row
 from onnxq.types.format import Format
 from onnxq.types.plan import Reason
@@ -23,20 +23,20 @@ _KINDS = {PerTensor: "per-tensor", PerChannel: "per-channel", PerBlock: "per-blo
 
 
 def choose(
-    rows: Sequence[Row], node: ir.Node, wish: Wish, *, weighted: bool, refuses: Callable[[Row], str | None]
+    rows: Sequence[Row], node: ir.Node, request: NodeRequest, *, weighted: bool, refuses: Callable[[Row], str | None]
 ) -> Row | tuple[str, str]:
     """Return the first row that holds, or code and text of the reason why none does.
 
     Args:
-        rows: best first. node: what is to run. wish: what is wanted; weighted: of weights, too.
+        rows: best first. node: what is to run. request: what is wanted; weighted: of weights, too.
         refuses: why a row does not hold, besides what the row itself says of the node.
     """
-    left = tuple(row for row in rows if row.codebook is (wish.weights.codebook is not None))
-    if wish.splits:
+    left = tuple(row for row in rows if row.codebook is (request.weights.codebook is not None))
+    if request.splits:
         left = tuple(row for row in left if row.splits)
         if not left:
             return NO_SCHEME, f"no kernel leaves features out; take `outliers` out of what {node.op_type} is to have"
-    for what, wanted, taken in _parts(wish, weighted) if left else ():
+    for what, wanted, taken in _parts(request, weighted) if left else ():
         found = tuple(row for row in left if wanted in taken(row))
         if not found:
             instead = f"; take {' or '.join(sorted({each for row in left for each in taken(row)}))}"
@@ -46,7 +46,7 @@ def choose(
         left = found
     reasons: dict[str, None] = {}
     for row in left:
-        why = (row.refuses(node, wish.weights) if row.refuses is not None else None) or refuses(row)
+        why = (row.refuses(node, request.weights) if row.refuses is not None else None) or refuses(row)
         if why is None:
             return row
         reasons[why] = None
@@ -56,37 +56,37 @@ def choose(
 def fit(
     rows: Sequence[Row],
     node: ir.Node,
-    wish: Wish,
+    request: NodeRequest,
     usual: Scheme,
     *,
     weighted: bool,
     refuses: Callable[[Row, Scheme], str | None],
-) -> tuple[Row, Wish] | Reason:
+) -> tuple[Row, NodeRequest] | Reason:
     """Return the first row that holds and what it is to run, or the reason why none does.
 
     Where int8 weights with zero points would saturate, uint8 ones stand in: codes and zero points 128 higher represent
     the same values, and sums of their products are exact on every processor.
 
     Args:
-        rows, node, wish, weighted: as for `choose`.
+        rows, node, request, weighted: as for `choose`.
         usual: weight scheme of the target: where a kernel takes that one, it is the scheme wanted that is at fault.
         refuses: why a row does not hold with a weight scheme, besides what the row itself says of the node.
     """
 
-    def tried(wish: Wish) -> Row | tuple[str, str]:
-        return choose(rows, node, wish, weighted=weighted, refuses=lambda row: refuses(row, wish.weights))
+    def tried(request: NodeRequest) -> Row | tuple[str, str]:
+        return choose(rows, node, request, weighted=weighted, refuses=lambda row: refuses(row, request.weights))
 
-    found = tried(wish)
+    found = tried(request)
     if isinstance(found, Row):
-        return found, wish
+        return found, request
     if not weighted or found[0] != _CONDITION:
         return Reason(code=found[0], text=found[1])
-    if any(row.pairs for row in rows) and is_shifted_by_128(wish.weights):
-        unsigned = replace(wish, weights=replace(wish.weights, dtype=QuantType.UINT8), unsigned=True)
+    if any(row.pairs for row in rows) and is_shifted_by_128(request.weights):
+        unsigned = replace(request, weights=replace(request.weights, dtype=QuantType.UINT8), unsigned=True)
         row = tried(unsigned)
         if isinstance(row, Row):
             return row, unsigned
-    at_fault = isinstance(tried(replace(wish, weights=usual)), Row)
+    at_fault = isinstance(tried(replace(request, weights=usual)), Row)
     return Reason(code=NO_SCHEME if at_fault else _CONDITION, text=found[1])
 
 
@@ -95,10 +95,10 @@ def is_shifted_by_128(weights: Scheme) -> bool:
     return weights.dtype is QuantType.INT8 and not weights.symmetric
 
 
-def _parts(wish: Wish, weighted: bool) -> Iterator[tuple[str, str, Callable[[Row], set[str]]]]:
+def _parts(request: NodeRequest, weighted: bool) -> Iterator[tuple[str, str, Callable[[Row], set[str]]]]:
     """Yield what is wanted: of what, its name, and which names a row takes."""
-    activations, weights = wish.activations, wish.weights
-    if wish.format is not Format.WEIGHT_ONLY:
+    activations, weights = request.activations, request.weights
+    if request.format is not Format.WEIGHT_ONLY:
         yield "activations", activations.dtype, lambda row: set(row.activations)
         kind = activations.granularity.kind
         yield "activations", kind, lambda row: {_KINDS[each] for each in row.activation_granularities}

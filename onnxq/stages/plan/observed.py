@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from onnxq.graph.names import name_of
 from onnxq.graph.walk import bodies, subgraphs
 from onnxq.ops import clamp_bounds
-from onnxq.stages.plan.candidates import Candidate, Kept
+from onnxq.stages.plan.entries import Candidate, FloatNode
 from onnxq.targets import Output
 from onnxq.types.plan import Reason
 from onnxq.types.statistics import Statistics, TensorStatistics
@@ -24,23 +24,23 @@ _SHOWN = 3
 _FEWEST_LEVELS = 16  # of 256: a joined tensor that would keep fewer steps than 4 bits is better left in float
 
 
-def without_unfit(examined: Iterable[Candidate | Kept], statistics: Statistics) -> Iterator[Candidate | Kept]:
+def without_unfit(examined: Iterable[Candidate | FloatNode], statistics: Statistics) -> Iterator[Candidate | FloatNode]:
     """Yield the entries, with candidates whose tensors cannot be quantized well turned into kept nodes."""
     for entry in examined:
         reason = _against(entry, statistics)
         if reason is None:
             yield entry
         elif isinstance(entry, Candidate):
-            yield Kept(name=entry.name, node=entry.node, op=entry.op, reason=reason, rule=entry.wish.rule)
+            yield FloatNode(name=entry.name, node=entry.node, op=entry.op, reason=reason, rule=entry.request.rule)
         else:  # a clamp whose output cannot be quantized absorbs nothing
-            yield Kept(name=entry.name, node=entry.node, op=entry.op, reason=reason, rule=entry.rule)
+            yield FloatNode(name=entry.name, node=entry.node, op=entry.op, reason=reason, rule=entry.rule)
 
 
-def _against(entry: Candidate | Kept, statistics: Statistics) -> Reason | None:
+def _against(entry: Candidate | FloatNode, statistics: Statistics) -> Reason | None:
     """Return the reason against a candidate or clamp, None if there is none."""
-    if isinstance(entry, Kept):
+    if isinstance(entry, FloatNode):
         return _unfit(entry.node.outputs[0], statistics) if entry.clamp else None
-    if not entry.wish.format.static:
+    if not entry.request.format.static:
         return None
     read = [entry.node.inputs[slot] for slot in entry.activations]
     written = [entry.node.outputs[slot] for slot in entry.fact.output_slots(entry.node)]
@@ -103,9 +103,9 @@ def _dead_behind(value: ir.Value, statistics: Statistics) -> Reason | None:
     return None
 
 
-def unknown_ranges(model: ir.Model, examined: Sequence[Candidate | Kept]) -> list[str]:
+def unknown_ranges(model: ir.Model, examined: Sequence[Candidate | FloatNode]) -> list[str]:
     """Return warnings about nodes that stay in float since calibration did not show what their values can be."""
-    kept = [entry for entry in examined if isinstance(entry, Kept) and entry.reason.code in (_UNSEEN, _DEAD)]
+    kept = [entry for entry in examined if isinstance(entry, FloatNode) and entry.reason.code in (_UNSEEN, _DEAD)]
     dead = Counter(entry.reason.text for entry in kept if entry.reason.code == _DEAD)
     found = [f"{text}; {_stay(number)} in float" for text, number in dead.most_common(_SHOWN)]
     if len(dead) > _SHOWN:
@@ -122,11 +122,13 @@ def _stay(number: int) -> str:
     return f"{number} node stays" if number == 1 else f"{number} nodes stay"
 
 
-def _never_ran(model: ir.Model, examined: Sequence[Candidate | Kept]) -> list[str]:
+def _never_ran(model: ir.Model, examined: Sequence[Candidate | FloatNode]) -> list[str]:
     """Return a warning for each branch that calibration never took, the branches inside it counted with it."""
     owners = bodies(model)
     titles = {graph: f"{part} of '{entry.name}'" for entry in examined for part, graph in subgraphs(entry.node)}
-    kept = Counter(entry.node.graph for entry in examined if isinstance(entry, Kept) and entry.reason.code == _UNSEEN)
+    kept = Counter(
+        entry.node.graph for entry in examined if isinstance(entry, FloatNode) and entry.reason.code == _UNSEEN
+    )
     kept.pop(model.graph, None)
     counts = Counter[str]()
     for graph, number in kept.items():

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from onnxq.graph.constants import moved_tensor
 from onnxq.graph.names import name_of
-from onnxq.stages.plan.candidates import Candidate
+from onnxq.stages.plan.entries import Candidate
 from onnxq.types.plan import FloatFeatures
 from onnxq.types.statistics import Statistics
 
@@ -34,8 +34,8 @@ class Outliers:
 
 def outliers(entry: Candidate, statistics: Statistics) -> Outliers | None:
     """Return the features in which calibration saw as large a magnitude as the recipe says, None if it says nothing."""
-    threshold = entry.wish.activations.outliers
-    if not entry.wish.splits or threshold is None or not entry.activations or not entry.weights:
+    threshold = entry.request.activations.outliers
+    if not entry.request.splits or threshold is None or not entry.activations or not entry.weights:
         return None
     value = entry.node.inputs[entry.activations[0]]
     seen = statistics.tensors.get(name_of(value))

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from onnxq.numerics.min_cut import CutNode, Flow, choose
 from onnxq.ops import clamp_bounds
-from onnxq.stages.plan.candidates import Candidate, Kept
+from onnxq.stages.plan.entries import Candidate, FloatNode
 from onnxq.stages.plan.sizes import Sizes
 from onnxq.targets import Output
 from onnxq.types.costs import Costs
@@ -35,7 +35,7 @@ class Placement:
 
 
 def place(
-    examined: Sequence[Candidate | Kept], statistics: Statistics, timing: Costs, *, everywhere: bool
+    examined: Sequence[Candidate | FloatNode], statistics: Statistics, timing: Costs, *, everywhere: bool
 ) -> Placement:
     """Choose the nodes that run on codes.
 
@@ -44,7 +44,9 @@ def place(
         timing: of the target. everywhere: use every integer kernel there is, without weighing the time.
     """
     sizes = Sizes(statistics)
-    candidates = {entry.node: entry for entry in examined if isinstance(entry, Candidate) and entry.wish.format.static}
+    candidates = {
+        entry.node: entry for entry in examined if isinstance(entry, Candidate) and entry.request.format.static
+    }
     absorbing = dict(absorbable(examined))
     items: dict[str, CutNode] = {}
     for entry in candidates.values():
@@ -67,17 +69,17 @@ def place(
     )
 
 
-def _weighed(examined: Sequence[Candidate | Kept]) -> dict[ir.Node, Candidate]:
+def _weighed(examined: Sequence[Candidate | FloatNode]) -> dict[ir.Node, Candidate]:
     """Return the candidates whose activations have parameters from calibration, by node."""
-    return {entry.node: entry for entry in examined if isinstance(entry, Candidate) and entry.wish.format.static}
+    return {entry.node: entry for entry in examined if isinstance(entry, Candidate) and entry.request.format.static}
 
 
-def absorbable(examined: Sequence[Candidate | Kept]) -> list[tuple[Kept, Candidate]]:
+def absorbable(examined: Sequence[Candidate | FloatNode]) -> list[tuple[FloatNode, Candidate]]:
     """Pairs of a clamp and the candidate before it whose quantized output could do the clamp's work."""
     candidates = _weighed(examined)
     pairs = []
     for entry in examined:
-        if not (isinstance(entry, Kept) and entry.clamp):
+        if not (isinstance(entry, FloatNode) and entry.clamp):
             continue
         value = entry.node.inputs[0]
         producer = None if value is None else candidates.get(value.producer())  # type: ignore[arg-type]
@@ -86,7 +88,7 @@ def absorbable(examined: Sequence[Candidate | Kept]) -> list[tuple[Kept, Candida
         if producer.node.graph is not entry.node.graph:
             continue
         # A symmetric zero point cannot stand at the clamp's bound, and an operator that only moves codes cannot clamp.
-        if producer.wish.activations.symmetric or producer.fact.rearranges or len(producer.node.outputs) != 1:
+        if producer.request.activations.symmetric or producer.fact.rearranges or len(producer.node.outputs) != 1:
             continue
         # Codes always stand for 0 too, which a clamp without 0 between its bounds would never return.
         bounds = clamp_bounds(entry.node)
@@ -97,7 +99,7 @@ def absorbable(examined: Sequence[Candidate | Kept]) -> list[tuple[Kept, Candida
 
 def _flows(
     candidates: Mapping[ir.Node, Candidate],
-    clamps: Mapping[ir.Node, Kept],
+    clamps: Mapping[ir.Node, FloatNode],
     items: Mapping[str, CutNode],
     sizes: Sizes,
     timing: Costs,

@@ -13,7 +13,7 @@ from onnxq.types.scheme import Scheme
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Wish:
+class NodeRequest:
     """What is wanted of one node.
 
     Attributes:
@@ -45,9 +45,9 @@ class Wish:
         return self.format is not Format.WEIGHT_ONLY and self.activations.outliers is not None
 
 
-def wish_for(
+def request_for(
     recipe: Recipe, target: Target, op: str, name: str, *, weighted: bool, instead: Format | None = None
-) -> Wish:
+) -> NodeRequest:
     """Return what `recipe` wants of the node `name` of type `op`.
 
     Args:
@@ -91,7 +91,7 @@ def wish_for(
         raise RecipeError(
             f"'{name}': format {fmt} leaves no features out; give it format {Format.DYNAMIC}, or take `outliers` out"
         )
-    return Wish(
+    return NodeRequest(
         keep=keep,
         rule=last,
         format=fmt,

@@ -27,7 +27,7 @@ from onnxq.numerics.affine import params_from_range, quantize, weight_range
 from onnxq.numerics.blocks import parameter_shape
 from onnxq.numerics.density import Moments, distribution, expected_error
 from onnxq.numerics.pair_safe import fit_pairs
-from onnxq.stages.plan.candidates import Candidate
+from onnxq.stages.plan.entries import Candidate
 from onnxq.targets import Target
 from onnxq.targets.pair_sums import LARGEST, product_of
 from onnxq.types.plan import PairLimit
@@ -150,6 +150,6 @@ class Pairs:
         """Return the limit of a weight whose activations have codes up to `largest`, None if it needs none."""
         if not entry.row.pairs or entry.node.inputs[slot] is None:
             return None
-        running = entry.wish.activations.dtype
-        product = product_of(entry.node, slot, fmt=entry.wish.format, activations=running, weights=scheme.dtype)
+        running = entry.request.activations.dtype
+        product = product_of(entry.node, slot, fmt=entry.request.format, activations=running, weights=scheme.dtype)
         return self._target.pair_limit(product, largest)

@@ -10,8 +10,8 @@ from onnxq.calibrators import Calibrator
 from onnxq.errors import ModelError
 from onnxq.graph.constants import moved_tensor
 from onnxq.ops import clamp_bounds, facts, op_key, upper_bound
-from onnxq.stages.plan.candidates import Candidate, Kept
 from onnxq.stages.plan.copies import Products, of_table
+from onnxq.stages.plan.entries import Candidate, FloatNode
 from onnxq.stages.plan.granularity import no_channels
 from onnxq.stages.plan.imported import REASON as IMPORTED_REASON
 from onnxq.stages.plan.imported import ImportedTensors
@@ -43,7 +43,7 @@ class Tensors:
         statistics: Statistics,
         calibrator: Calibrator,
         placement: Placement,
-        examined: Sequence[Candidate | Kept],
+        examined: Sequence[Candidate | FloatNode],
         *,
         target: Target,
         inputs: WeightInputs,
@@ -67,7 +67,7 @@ class Tensors:
         self._clamps = {
             entry.node: producers[placement.absorbed[entry.name]]
             for entry in examined
-            if isinstance(entry, Kept) and entry.name in placement.absorbed
+            if isinstance(entry, FloatNode) and entry.name in placement.absorbed
         }
         self._clamped = {entry.node for entry in self._clamps.values()}
         self._order = {entry.node: index for index, entry in enumerate(examined)}
@@ -80,14 +80,14 @@ class Tensors:
     def inputs(self, entry: Candidate) -> dict[int, str]:
         """Return slot -> plan key of what a node on codes reads quantized."""
         keys = {}
-        if not entry.wish.format.static:
+        if not entry.request.format.static:
             return self._weighted(entry)
         for slot in entry.activations:
             value = entry.node.inputs[slot]
             assert value is not None
-            keys[slot] = self._activation(value, None if entry.fact.rearranges else entry.wish.activations)
+            keys[slot] = self._activation(value, None if entry.fact.rearranges else entry.request.activations)
         for slot in entry.constants:
-            keys[slot] = self._constant(entry, slot, entry.wish.activations)
+            keys[slot] = self._constant(entry, slot, entry.request.activations)
         for slot in entry.weights:
             largest = self._largest.get(keys[entry.activations[0]])
             keys[slot] = self._constant(entry, slot, self._weight_scheme(entry, slot), largest)
@@ -101,7 +101,7 @@ class Tensors:
         keys = {
             slot: self._constant(entry, slot, self._weight_scheme(entry, slot), apart=apart) for slot in entry.weights
         }
-        if entry.wish.format is Format.DYNAMIC:
+        if entry.request.format is Format.DYNAMIC:
             for slot in entry.activations:
                 value = entry.node.inputs[slot]
                 assert value is not None
@@ -109,7 +109,7 @@ class Tensors:
                     name=f"{value.name}@dynamic",
                     tensor=value.name or "",
                     role=Role.ACTIVATION,
-                    scheme=entry.wish.activations,
+                    scheme=entry.request.activations,
                     in_float=None if apart is None else apart.features,
                     reason="quantized at run time" if apart is None else f"quantized at run time; {apart.text}",
                 )
@@ -130,7 +130,7 @@ class Tensors:
 
     def clamp_format(self, node: ir.Node) -> Format:
         """Return the format of the node whose quantized output does an absorbed clamp's work."""
-        return self._clamps[node].wish.format
+        return self._clamps[node].request.format
 
     def _emits(self, node: ir.Node | None) -> bool:
         """Tell whether a node's output is quantized right behind it, so that all its readers get codes."""
@@ -168,8 +168,8 @@ class Tensors:
         """Return the scheme that a root is quantized with first: its producer's, else its first reader's."""
         producer = root.producer()
         if producer is not None and self._emits(producer):
-            return (self._clamps.get(producer) or self._on_codes[producer]).wish.activations
-        return self._first_reader(root).wish.activations
+            return (self._clamps.get(producer) or self._on_codes[producer]).request.activations
+        return self._first_reader(root).request.activations
 
     def _first_reader(self, value: ir.Value) -> Candidate:
         """Return the first node on codes that computes with a value, looking through those that only move it."""
@@ -277,7 +277,7 @@ class Tensors:
         """Return the weight scheme with its axis filled in; per tensor where per channel cannot be had."""
         tensor = moved_tensor(entry.node.inputs[slot])
         rank = 0 if tensor is None else len(tensor.shape)
-        wanted, scheme = entry.wish.weights, with_axis(entry.wish.weights, entry.node, entry.fact, rank)
+        wanted, scheme = entry.request.weights, with_axis(entry.request.weights, entry.node, entry.fact, rank)
         if not isinstance(scheme.granularity, PerChannel) or wanted == scheme:
             return scheme
         largest = entry.row.largest_rank_per_channel
@@ -285,7 +285,7 @@ class Tensors:
             self.one_scale[entry.name] = entry
             return replace(scheme, granularity=PerTensor())
         # Integer operators take their scales apart from the codes: only DequantizeLinear needs an axis.
-        if not self._per_channel and entry.wish.format is not Format.DYNAMIC:
+        if not self._per_channel and entry.request.format is not Format.DYNAMIC:
             self.warnings.append(
                 f"'{entry.name}': weights per tensor, since the model's opset lacks per-channel scales"
             )
@@ -304,7 +304,7 @@ class Tensors:
             self._planned[name] = imported
             return name
         plan = TensorPlan(
-            name=name, tensor=name, role=Role.WEIGHT, scheme=scheme, method=entry.wish.method, reason="constant"
+            name=name, tensor=name, role=Role.WEIGHT, scheme=scheme, method=entry.request.method, reason="constant"
         )
         if entry.name in self.one_scale and slot in entry.weights:
             plan = replace(plan, reason=f"constant; one scale for all, since {no_channels(entry)}")
@@ -318,7 +318,7 @@ class Tensors:
                 reason=f"{plan.reason}; {f'errors weighed by {_listed(names)}' if names else 'no input was observed'}",
             )
             codebook = scheme.codebook is not None
-            short = None if codebook else shortage(name, entry.wish.method, names, self._statistics.tensors)
+            short = None if codebook else shortage(name, entry.request.method, names, self._statistics.tensors)
             if short is not None:
                 self.shortages[name] = short
                 rows = f"{short.rows} rows of {short.features} features are too few for {short.method}"

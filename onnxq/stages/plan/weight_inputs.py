@@ -12,8 +12,8 @@ from functools import cache
 from typing import TYPE_CHECKING
 
 from onnxq.graph.constants import untransposed
-from onnxq.stages.plan.candidates import Candidate, Kept
 from onnxq.stages.plan.copies import hold_same
+from onnxq.stages.plan.entries import Candidate, FloatNode
 from onnxq.stages.plan.observed import only_surveyed
 from onnxq.types.inputs import Needs
 from onnxq.types.recipe import CODEBOOK_METHODS
@@ -46,19 +46,19 @@ class WeightInputs:
         features: what to observe, by tensor name; empty where no weight method asks for anything.
     """
 
-    def __init__(self, examined: Iterable[Candidate | Kept]) -> None:
+    def __init__(self, examined: Iterable[Candidate | FloatNode]) -> None:
         self.features: dict[str, Features] = {}
         self._readers: dict[ir.Value, dict[str, int]] = {}
         self._copies: dict[ir.Value, tuple[ir.Value, tuple[int, ...]]] = {}
         for entry in examined:
             needs = _needs(entry)
-            if isinstance(entry, Candidate) and (needs is not Needs.NOTHING or entry.wish.splits):
+            if isinstance(entry, Candidate) and (needs is not Needs.NOTHING or entry.request.splits):
                 self._add(entry, needs)
 
     def tensors(self, entry: Candidate, slot: int) -> tuple[str, ...]:
         """Return the tensors whose features a weight's method goes by, or the choice of those that stay in float."""
         found = (self.of(entry, slot) or ((), 0))[0]
-        if entry.wish.splits:
+        if entry.request.splits:
             read = (entry.node.inputs[slot] for slot in entry.activations)
             found += tuple(value.name for value in read if value is not None and value.name in self.features)
         return found
@@ -119,12 +119,12 @@ def missing(features: Mapping[str, Features], name: str, statistics: TensorStati
     return bool(statistics.samples) and name in features and not features[name].seen_in(statistics)
 
 
-def _needs(entry: Candidate | Kept) -> Needs:
+def _needs(entry: Candidate | FloatNode) -> Needs:
     if not isinstance(entry, Candidate) or not entry.weights:
         return Needs.NOTHING
-    if entry.wish.weights.codebook is not None:
-        return Needs.SQUARES if entry.wish.method == CODEBOOK_METHODS[1] else Needs.NOTHING
-    return _method_needs(entry.wish.method)
+    if entry.request.weights.codebook is not None:
+        return Needs.SQUARES if entry.request.method == CODEBOOK_METHODS[1] else Needs.NOTHING
+    return _method_needs(entry.request.method)
 
 
 @cache

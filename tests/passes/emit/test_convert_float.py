@@ -13,7 +13,7 @@ from onnxq.errors import RecipeError
 from onnxq.files.plan import plan_from_json, plan_to_json
 from onnxq.graph.tensors import total_bytes
 from onnxq.graph.text import model_from_text
-from onnxq.stages.plan import make_plan
+from onnxq.stages.plan import examine, make_plan
 from onnxq.stages.rewrite import rewrite
 from onnxq.targets import targets
 from onnxq.types.float_type import FloatType
@@ -304,7 +304,7 @@ def for_blocks(source):
     made = source if isinstance(source, ir.Model) else model_from_text(source)
     cpu, cuda = targets.get("cpu"), targets.get("cuda")
     recipe = Recipe.parse({"format": "weight-only", "float_type": "float16"})
-    plan = make_plan(made, Statistics(fingerprint=""), recipe, replace(cpu, floats=cuda.floats))
+    plan = make_plan(examine(made, recipe, replace(cpu, floats=cuda.floats)), Statistics(fingerprint=""))
     done, _ = rewrite(made, plan)
     onnx.checker.check_model(ir.to_proto(done), full_check=True)
     return Quantized(made, plan, done, {"x": RNG.standard_normal((4, 64)).astype(np.float32)})

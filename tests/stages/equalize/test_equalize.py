@@ -9,7 +9,9 @@ import pytest
 from onnxq.errors import CalibrationError, RecipeError
 from onnxq.files.plan import plan_from_json, plan_to_json
 from onnxq.graph.text import model_from_text
-from onnxq.pipeline.job import Job
+from onnxq.pipeline.log import Log
+from onnxq.pipeline.preparing import equalized, prepare_model
+from onnxq.pipeline.request import make_request
 from onnxq.runtime.session import run_model
 from onnxq.types.plan import Action
 from onnxq.types.recipe import Recipe
@@ -91,11 +93,10 @@ def test_without_a_mul_only_what_folds_is_done(model, data):
 
 def test_the_float_model_computes_the_same(model, data, report):
     options = {"equalize": "smoothquant:alpha=0.5", "rules": [{"match": {"op": "MatMul"}, "weights": "per-tensor"}]}
-    job = Job(model, Recipe.parse(options), None, data=data)
-    job.prepare()
-    before = job.prepared.model
-    job.equalize()
-    after = job.prepared.model
+    log = Log()
+    prepared = prepare_model(make_request(model, Recipe.parse(options), log, calibration=data), log)
+    before, result = prepared.model, equalized(prepared, log)
+    after = result.model
     assert after is not before
     for feeds in data[:2]:
         for optimize in (False, True):

@@ -6,7 +6,9 @@ import onnxq
 import pytest
 from onnxq.errors import RecipeError
 from onnxq.graph.text import model_from_text
-from onnxq.pipeline.job import Job
+from onnxq.pipeline.log import Log
+from onnxq.pipeline.preparing import equalized, prepare_model
+from onnxq.pipeline.request import make_request
 from onnxq.runtime.session import run_model
 from onnxq.types.recipe import Recipe
 from tests.support.quantizing import text
@@ -47,11 +49,10 @@ def _feeds(model, seed=1):
 
 
 def _equalized(model, data, *names):
-    job = Job(model, Recipe.parse({"equalize": list(names)}), None, data=data)
-    job.prepare()
-    before = job.prepared.model
-    job.equalize()
-    return before, job.prepared.model, {entry.nodes[0]: entry for entry in job.equalizations}
+    log = Log()
+    prepared = prepare_model(make_request(model, Recipe.parse({"equalize": list(names)}), log, calibration=data), log)
+    before, result = prepared.model, equalized(prepared, log)
+    return before, result.model, {entry.nodes[0]: entry for entry in result.equalizations}
 
 
 def _same(before, after, feeds):

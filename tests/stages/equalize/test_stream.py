@@ -7,7 +7,9 @@ import pytest
 from models.decoder import Shape, build_decoder
 from onnxq.equalizers.hadamard import Hadamard
 from onnxq.graph.text import model_from_text
-from onnxq.pipeline.job import Job
+from onnxq.pipeline.log import Log
+from onnxq.pipeline.preparing import equalized, prepare_model
+from onnxq.pipeline.request import make_request
 from onnxq.runtime.session import run_model
 from onnxq.types.plan import Action
 from onnxq.types.recipe import Recipe
@@ -50,11 +52,10 @@ TIED = "lift-constants,fix-names,infer-shapes"
 
 
 def _turned(model, data, passes=None):
-    job = Job(model, Recipe.parse({"equalize": "hadamard"} | ({"passes": passes} if passes else {})), None, data=data)
-    job.prepare()
-    before = job.prepared.model
-    job.equalize()
-    return before, job.prepared.model, job.equalizations
+    log, recipe = Log(), Recipe.parse({"equalize": "hadamard"} | ({"passes": passes} if passes else {}))
+    prepared = prepare_model(make_request(model, recipe, log, calibration=data), log)
+    before, result = prepared.model, equalized(prepared, log)
+    return before, result.model, result.equalizations
 
 
 @pytest.mark.parametrize("width", [1, 9, 48, 64, 576])

@@ -11,7 +11,7 @@ from onnxq.graph.text import model_from_text
 from onnxq.graph.walk import bodies
 from onnxq.runtime.readback import op_counts, optimized_graph
 from onnxq.runtime.session import run_model
-from onnxq.stages.plan import make_plan
+from onnxq.stages.plan import examine, make_plan
 from onnxq.targets import targets
 from onnxq.types.plan import Action, Detour
 from onnxq.types.recipe import Recipe
@@ -160,7 +160,7 @@ def test_no_weight_code_is_the_lowest_on_arm():
 def test_a_plan_is_made_without_trying_anything(monkeypatch):
     monkeypatch.setattr(trying, "run_model", lambda *_, **__: pytest.fail("tried"))
     model, recipe = model_from_text(HEAD.format(opset=21) + CHAIN), Recipe.parse({"format": "weight-only"})
-    assert make_plan(model, Statistics(), recipe, targets.get(recipe.target)).decisions
+    assert make_plan(examine(model, recipe, targets.get(recipe.target)), Statistics()).decisions
 
 
 def test_a_report_repeats_the_plan_on_a_runtime_without_the_fault(monkeypatch):

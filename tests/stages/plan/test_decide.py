@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from onnxq.errors import RecipeError
 from onnxq.graph.text import model_from_text
-from onnxq.stages.plan import make_plan
+from onnxq.stages.plan import examine, make_plan
 from onnxq.targets import targets
 from onnxq.types.plan import Action, Role
 from onnxq.types.recipe import Recipe
@@ -184,7 +184,7 @@ def test_a_mask_added_before_softmax_does_not_enter_a_range(mask):
 
 def test_a_tensor_that_never_ran_is_kept_with_its_name():
     model = model_from_text(text("y = MatMul (x, w)", "float[N,8] x", "float[N,6] y", "float[8,6] w"))
-    plan = make_plan(model, Statistics(), Recipe(), targets.get("cpu"))
+    plan = make_plan(examine(model, Recipe(), targets.get("cpu")), Statistics())
     assert [entry.reason.code for entry in plan.decisions] == ["not-observed"]
     assert "'x'" in plan.decisions[0].reason.text
 

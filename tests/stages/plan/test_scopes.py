@@ -12,7 +12,7 @@ from onnxq.progress import Silent
 from onnxq.runtime.readback import op_name, optimized_graph
 from onnxq.runtime.session import run_model
 from onnxq.stages.calibrate import calibrate
-from onnxq.stages.plan import make_plan, observed_tensors
+from onnxq.stages.plan import examine, make_plan
 from onnxq.stages.prepare import prepare
 from onnxq.stages.rewrite import rewrite, simulate
 from onnxq.targets import targets
@@ -81,9 +81,10 @@ def quantized(model, feeds, **options):
     prepared = prepare(model).model
     recipe = Recipe.parse(options)
     target = targets.get(recipe.target)
-    wanted = observed_tensors(prepared, recipe, target)
+    examined = examine(prepared, recipe, target)
+    wanted = examined.observed
     statistics = calibrate(prepared, wanted, open_source(list(feeds), signature(model), batch_size=None))
-    plan = make_plan(prepared, statistics, recipe, target)
+    plan = make_plan(examined, statistics)
     made, _ = rewrite(prepared, plan)
     onnx.checker.check_model(ir.to_proto(made), full_check=True)
     return prepared, plan, made
@@ -203,7 +204,7 @@ def test_simulation_reaches_into_bodies(case):
 def test_statistics_of_bodies_do_not_depend_on_memory(case):
     source, feeds = CASES[case]
     prepared = prepare(model_from_text(source)).model
-    wanted = observed_tensors(prepared, Recipe(), targets.get("cpu"))
+    wanted = examine(prepared, Recipe(), targets.get("cpu")).observed
 
     def observed(memory):
         found = calibrate(

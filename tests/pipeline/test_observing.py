@@ -6,7 +6,10 @@ import pytest
 from onnxq import calibrate, quantize
 from onnxq.errors import CalibrationError
 from onnxq.graph.text import model_from_text
-from onnxq.pipeline.job import Job
+from onnxq.pipeline.log import Log
+from onnxq.pipeline.observing import complete, given_statistics
+from onnxq.pipeline.preparing import prepare_model
+from onnxq.pipeline.request import make_request
 from onnxq.types.recipe import Recipe
 from tests.support.quantizing import text
 
@@ -48,14 +51,13 @@ def test_statistics_without_the_features_that_a_method_goes_by_are_refused(model
 def test_made_up_inputs_are_not_mixed_with_statistics_that_were_given(model, data):
     """A judge without data of its own opens made-up inputs; ranges for another draft must not come from them."""
     found = calibrate(model, calibration=data, format="qdq")
-    job = Job(model, Recipe(format="qdq"), None, replayed=True)
-    job.prepare()
-    job.statistics(found)
-    job.samples()
-    weighed = Recipe.model_validate(WEIGHED)
+    weighed, log = Recipe.model_validate(WEIGHED), Log()
+    prepared = prepare_model(make_request(model, Recipe(format="qdq"), log, replayed=True), log)
+    given_statistics(prepared, found)
+    assert prepared.request.calibration.source.synthetic
     with pytest.raises(CalibrationError, match="statistics lack"):
-        job.complete(found, weighed)
-    job = Job(model, Recipe(format="qdq"), None, data=data, replayed=True)
-    job.prepare()
-    job.statistics(found)
-    assert job.complete(found, weighed).tensors["x"].channels is not None
+        complete(prepared, found, weighed, log)
+    request = make_request(model, Recipe(format="qdq"), log, calibration=data, replayed=True)
+    prepared = prepare_model(request, log)
+    given_statistics(prepared, found)
+    assert complete(prepared, found, weighed, log).tensors["x"].channels is not None
