@@ -1,4 +1,4 @@
-"""Extremes, zeros and bins of float32 values in one reading, compiled by numba; see `onnxq.numerics.grid`."""
+"""Extremes, zeros and bins of float32 values in one pass, compiled by numba; see `onnxq.numerics.grid`."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ _compiled = functools.partial(numba.njit, cache=True, nogil=True, error_model="n
 
 @_compiled()
 def _extremes(bits: Any) -> Any:
-    """Return the lowest and the highest key: integers in the order of the floats whose bits they are made of.
+    """Return the lowest and the highest key: integers in the order of the floats that they are computed from.
 
-    NaN comes beyond the infinities. Comparing floats themselves is not vectorized, as NaN has no place in their order.
+    NaN is beyond the infinities. Comparing floats themselves is not vectorized, as NaN has no place in their order.
     """
     low, high = _BITS, -_BITS
     for i in range(bits.size):
@@ -45,14 +45,16 @@ def count(values: Any, scale: Any, limit: Any, counts: Any) -> Any:
     """Count values until one is not below the limit.
 
     Args:
-        values: float32, contiguous. scale: 2^-level. limit: bits of the lowest magnitude that has no bin, a float32.
+        values: float32, contiguous.
+        scale: 2^-level.
+        limit: bits of the lowest magnitude that has no bin, a float32.
         counts: int64 (2, MAX_BINS), changed in place.
 
     Returns:
         How many values were counted, whole blocks; keys of the lowest and the highest of them; how many were zero.
     """
-    found = np.zeros((2, MAX_BINS), np.uint32)
-    first, second = found[0], found[1]
+    lanes = np.zeros((2, MAX_BINS), np.uint32)
+    first, second = lanes[0], lanes[1]
     bins = np.empty(_BLOCK, np.uint32)
     bits = values.view(np.int32)
     lowest, highest, zeros, done = _BITS, -_BITS, 0, 0
@@ -62,10 +64,10 @@ def count(values: Any, scale: Any, limit: Any, counts: Any) -> Any:
         if high >= limit or low <= ~limit:
             break
         lowest, highest = min(lowest, low), max(highest, high)
-        here = _locate(piece, scale, bins)
-        zeros += here
+        zeros_here = _locate(piece, scale, bins)
+        zeros += zeros_here
         # Equal neighbours, as a Relu's zeros, wait for each other unless they are counted in different places.
-        spread = second if here * 8 > piece.size else first
+        spread = second if zeros_here * 8 > piece.size else first
         for i in range(0, piece.size - 1, 2):
             first[bins[i]] += np.uint32(1)
             spread[bins[i + 1]] += np.uint32(1)

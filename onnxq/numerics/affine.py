@@ -18,7 +18,7 @@ from onnxq.types.scheme import QuantParams, QuantType, Scheme
 Array = npt.NDArray[Any]
 Float32 = npt.NDArray[np.float32]
 
-_SLAB = 1 << 20  # elements worked on at a time, so that temporaries stay small whatever the tensor's size
+_SLAB = 1 << 20  # elements of a slab, so that temporaries stay small whatever the tensor's size
 
 
 def params_from_range(
@@ -33,11 +33,12 @@ def params_from_range(
     Floating-point codes: absmax / largest code (float16, bfloat16: 1). Zero is a code exactly.
 
     A range without extent gets the smallest scale of its neighbours, or 1 where there is none: its codes are all the
-    zero point whatever the scale, and a scale like its neighbours' keeps that of a bias, scale_x * scale_w, in order.
+    zero point whatever the scale, and such a scale keeps that of a bias, scale_x * scale_w, in order.
 
     Args:
-        low, high: finite, low <= high, of the scales' shape.
-        scheme: what is wanted.
+        low: finite, of the scales' shape.
+        high: finite, not below `low`, of the same shape.
+        scheme: of the codes.
         min_scale: smallest scale allowed, broadcastable to the scales.
     """
     lowest = np.minimum(np.asarray(low, np.float32), np.float32(0))
@@ -55,9 +56,9 @@ def params_from_range(
 def quantize(x: Array, params: QuantParams, *, round_: Round | None = None) -> Array:
     """Return the codes of `x`.
 
-    The arithmetic is QuantizeLinear's: quotient in float32, rounding (half to even unless the scheme or `round_` says
-    otherwise), zero point added, saturation; but saturation is to `scheme.code_range`, which leaves out the smallest
-    code of a narrow scheme.
+    The arithmetic is QuantizeLinear's: quotient in float32, rounding (half to even unless the scheme or `round_`
+    differs), zero point added, saturation; but saturation is to `scheme.code_range`, which leaves out the smallest code
+    of a narrow scheme.
 
     Args:
         x: any shape, finite; computed in float32.
@@ -96,7 +97,7 @@ def dequantize(codes: Array, params: QuantParams) -> Float32:
 
 
 def weight_range(weight: Array, scheme: Scheme) -> tuple[Float32, Float32]:
-    """Return the lowest and highest value of each group of elements that share a scale, and at any rate 0.
+    """Return the lowest and highest value of each group of elements that share a scale, widened to hold 0.
 
     Both are float32 of the scales' shape.
 

@@ -1,6 +1,6 @@
 """Granularity as array shapes: which elements share a scale, seen as axes to reduce over and to broadcast along.
 
-A tensor is looked at in its grouped form, in which parameters broadcast:
+A tensor has a grouped form, in which parameters broadcast:
 
     granularity     grouped form                       parameters               broadcast as
     PerTensor       shape                              ()                       ()

@@ -12,13 +12,16 @@ from onnxq.types.statistics import ChannelStatistics
 
 Floats = npt.NDArray[np.float64]
 
-_BLOCK = 1 << 20  # elements handled at a time, so that temporaries stay small whatever the array's size
+_BLOCK = 1 << 20  # elements of a block, so that temporaries stay small whatever the array's size
 
 
 def observe_channels(values: npt.NDArray[Any], axis: int, *, products: bool = False) -> ChannelStatistics:
-    """Return what one array (float32 or float64) holds for each index of `axis`; only finite values count.
+    """Return the statistics of one array for each index of an axis; only finite values count.
 
-    With `products`, also the sums of products of every two channels, in which other values count as 0.
+    Args:
+        values: float32 or float64.
+        axis: the channels' axis.
+        products: whether to sum the products of every two channels too, in which values that are not finite count as 0.
     """
     place = axis % values.ndim
     outer, channels, inner = math.prod(values.shape[:place]), values.shape[place], math.prod(values.shape[place + 1 :])
@@ -31,16 +34,16 @@ def observe_channels(values: npt.NDArray[Any], axis: int, *, products: bool = Fa
     for row in range(0, outer, rows):
         for column in range(0, inner, columns):
             block = blocks[row : row + rows, :, column : column + columns]
-            seen = _block(block)
-            low, high = np.minimum(low, seen[0]), np.maximum(high, seen[1])
-            squares, count = squares + seen[2], count + seen[3]
+            lows, highs, block_squares, block_count = _block(block)
+            low, high = np.minimum(low, lows), np.maximum(high, highs)
+            squares, count = squares + block_squares, count + block_count
             if gram is not None:
                 gram += _products(block)
     return _channels(axis, low, high, squares, count, products=gram)
 
 
 def merge_channels(a: ChannelStatistics | None, b: ChannelStatistics | None) -> ChannelStatistics | None:
-    """Return the channels of all that both saw; None where one has none, or their axes or numbers differ."""
+    """Return the merged statistics; None where one is None, or their axes or numbers of channels differ."""
     if a is None or b is None or a.axis != b.axis or a.count.shape != b.count.shape:
         return None
     low = np.minimum(np.where(a.count, a.minimum, np.inf), np.where(b.count, b.minimum, np.inf))

@@ -1,11 +1,11 @@
-"""Clusters: values of neighbouring magnitudes; the state that keeps a body's resolution when a far-away mask joins it.
+"""Clusters: values of neighbouring magnitudes, so that a body keeps its resolution beside a far-away mask.
 
 One grid of 4096 bins up to finfo.min has lost every score between -20 and 20. So values are kept on several grids, one
 for each cluster of magnitudes, and which cluster a value belongs to depends on the set of all values alone:
 
 - Magnitudes fall into binades, [2^e, 2^(e+1)). Occupied binades belong together when fewer than GAP empty ones lie
   between them. Exact zeros are a cluster of their own, below all others.
-- A cluster of WIDE binades or more from end to end is no spike, hence the body of the distribution or part of it:
+- A cluster of WIDE binades or more from end to end is not a spike, hence the body of the distribution or part of it:
   everything of smaller magnitude joins it.
 
 Values that are added only ever join clusters, and grids nest: any split, order and merge tree gives one result.
@@ -99,7 +99,7 @@ def body_histogram(clusters: Sequence[Cluster]) -> Histogram | None:
 
 
 def counted(histogram: Histogram | None) -> Histogram:
-    """Return a histogram that is there.
+    """Return a histogram, which must be there.
 
     Raises:
         CalibrationError: extremes alone were observed.

@@ -19,7 +19,7 @@ from onnxq.types.scheme import Granularity
 
 Float32 = npt.NDArray[np.float32]
 
-_MOST_POINTS = 4096  # a group of more values is first summed up in at most as many runs of neighbours
+_MOST_POINTS = 4096  # a group of more values is first reduced to at most as many runs of neighbours
 _CHUNK = 1 << 16  # values worked on at a time
 
 
@@ -60,7 +60,7 @@ def codebook_quantize(
     step = max(1, _CHUNK // max(values.shape[1], 1))
     for begin in range(0, len(values), step):
         part = slice(begin, begin + step)
-        points, counts = _summed_up(values[part], weights[part])
+        points, counts = _summarized(values[part], weights[part])
         table[part] = kmeans_1d(points, 1 << bits, weights=counts)
         codes[part] = _nearest(values[part], table[part])
     shape = (*parameter_shape(x.shape, granularity), 1 << bits)
@@ -68,14 +68,14 @@ def codebook_quantize(
 
 
 def codebook_dequantize(codes: npt.NDArray[Any], codebook: Codebook) -> npt.NDArray[np.float32]:
-    """Return the values that `codes` stand for, float32 of the same shape."""
+    """Return the values of `codes`, float32 of the same shape."""
     rows = groups_as_rows(codes, codebook.granularity)
     table = codebook.table.reshape(-1, codebook.table.shape[-1])
     values = np.take_along_axis(table, rows.astype(np.intp), axis=1)
     return rows_as_array(values, codes.shape, codebook.granularity)
 
 
-def _summed_up(values: Float32, weights: Float32) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
+def _summarized(values: Float32, weights: Float32) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
     """Return at most _MOST_POINTS points and weights a row, of runs of neighbours where there are more.
 
     Half of the runs hold equally many values and half are equally wide: fine in the bulk, and fine in the tails.

@@ -58,7 +58,7 @@ class Distribution:
 
 
 def distribution(statistics: TensorStatistics) -> Distribution:
-    """Return the density of what was seen, mask sentinels left out; there must be a finite value.
+    """Return the density of the observed values, mask sentinels left out; there must be a finite value.
 
     Exact zeros, of which a Relu makes many, stay at one point. Clusters below the largest keep their finer bins.
 

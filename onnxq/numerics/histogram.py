@@ -23,8 +23,8 @@ Shapes = tuple[tuple[int, int], ...]
 class Accumulator:
     """Statistics under construction; what `result` returns depends on the multiset of samples alone.
 
-    Most arrays go into the body without a look at single magnitudes; only what might start a new cluster is
-    looked at closely.
+    Most arrays go into the body without inspecting single magnitudes; only arrays that might start a new cluster are
+    inspected closely.
     """
 
     def __init__(self, *, channel_axis: int | None = None, products: bool = False, counted: bool = True) -> None:
@@ -33,8 +33,8 @@ class Accumulator:
         Args:
             channel_axis: the axis to keep per-channel statistics for.
             products: whether to keep the sums of products of every two channels too.
-            counted: whether values are counted in bins, which is most of the work; False: where that is not needed to
-                tell masks from values, there are no histograms.
+            counted: whether values are counted in bins, which is most of the work; if not, there are histograms only
+                where masks and values could not be distinguished without.
         """
         self._counted = counted
         self._channel_axis = channel_axis
@@ -80,7 +80,7 @@ class Accumulator:
         self._settle(statistics.clusters)
 
     def result(self) -> TensorStatistics:
-        """Return the statistics of all that was added; more may follow."""
+        """Return the statistics of everything added so far."""
         self._settle(())
         body, masks = split_sentinels(self._clusters)
         top = body[-1] if body else None
@@ -120,7 +120,7 @@ class Accumulator:
         self._settle(observed.clusters)
 
     def _settle(self, more: tuple[Cluster, ...]) -> None:
-        """Bring body and clusters together."""
+        """Merge the body and further clusters into the clusters; start a new body where there is one."""
         if self._body is not None:
             self._zeros += self._body.zeros
             self._clusters = merge_clusters(self._clusters, self._body.clusters())
@@ -167,7 +167,7 @@ def merge_shapes(a: Shapes | None, b: Shapes | None) -> Shapes | None:
 
 
 def empty() -> TensorStatistics:
-    """Return the statistics of nothing, which change nothing when merged."""
+    """Return the statistics of no arrays, which change nothing when merged."""
     return Accumulator().result()
 
 
@@ -190,7 +190,7 @@ def observe(
 
 
 def merge(a: TensorStatistics, b: TensorStatistics) -> TensorStatistics:
-    """Return the statistics of all that `a` and `b` saw."""
+    """Return the statistics of all arrays of `a` and `b`."""
     accumulator = Accumulator()
     accumulator.add(a)
     accumulator.add(b)

@@ -83,7 +83,7 @@ def _one_more_cluster(error: Float64, sums: _PrefixSums) -> tuple[Float64, npt.N
     start = np.zeros(error.shape, np.int32)
     stride = 1 << (size - 1).bit_length()
     while stride:
-        # The neighbours at distance `stride` are known: multiples of 2 * stride were met before.
+        # The neighbours at distance `stride` are known: multiples of 2 * stride came before.
         j = np.arange(stride, size, 2 * stride)
         if len(j):
             beyond = j + stride >= size
@@ -123,7 +123,7 @@ def _centroids(starts: list[npt.NDArray[np.int32]], sums: _PrefixSums, count: in
         with np.errstate(invalid="ignore", divide="ignore"):
             centroids[:, cluster] = np.where(weight > 0, first / weight, np.nan)
         end = begin
-    centroids = np.sort(centroids, axis=1)  # those of empty clusters, NaN, go last
+    centroids = np.sort(centroids, axis=1)  # NaN, of empty clusters, goes last
     largest = np.nanmax(centroids, axis=1, keepdims=True, initial=-np.inf)
     filled = np.where(np.isnan(centroids), np.where(np.isfinite(largest), largest, 0), centroids)
     return np.asarray(filled + sums.origin)

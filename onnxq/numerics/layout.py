@@ -34,10 +34,15 @@ class _Factor:
 
 
 class ParameterLayout:
-    """The axes of a tensor whose parameters came with a granularity."""
+    """The axes of a tensor whose quantization parameters have a granularity."""
 
     def __init__(self, shape: Sequence[int], granularity: PerTensor | PerChannel | PerBlock) -> None:
-        """Begin with a tensor as it is dequantized; granularities name their axes."""
+        """Begin with a dequantized tensor.
+
+        Args:
+            shape: of the tensor.
+            granularity: of its parameters; names its axis.
+        """
         self._in_blocks = isinstance(granularity, PerBlock)
         self._axes = []
         for axis, extent in enumerate(shape):
@@ -55,29 +60,29 @@ class ParameterLayout:
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """Shape of the tensor as it is now."""
+        """Return the current shape of the tensor."""
         return tuple(math.prod(factor.extent for factor in axis) for axis in self._axes)
 
     def reshape(self, shape: Sequence[int]) -> bool:
-        """Follow a Reshape; tell whether that could be done: not across axes, nor with an axis of a short block."""
+        """Follow a Reshape; return whether that is possible: not across axes, nor with an axis of a short block."""
         if math.prod(shape) != math.prod(self.shape) or not math.prod(shape):
             return False
-        left = [factor for axis in self._axes for factor in axis if factor.extent != 1]
+        factors = [factor for axis in self._axes for factor in axis if factor.extent != 1]
         axes: list[list[_Factor]] = []
         for extent in shape:
             axis: list[_Factor] = []
-            wanted = extent
-            while wanted > 1:
-                factor = left.pop(0)
-                if wanted % factor.extent:  # too long, or across a border
-                    common = math.gcd(wanted, factor.extent)
+            remaining = extent
+            while remaining > 1:
+                factor = factors.pop(0)
+                if remaining % factor.extent:  # too long, or across a border
+                    common = math.gcd(remaining, factor.extent)
                     if factor.ragged or common == 1:
                         return False
-                    left.insert(0, self._cut(factor, common))
-                if factor.ragged and (axis or wanted != factor.extent):
+                    factors.insert(0, self._cut(factor, common))
+                if factor.ragged and (axis or remaining != factor.extent):
                     return False
                 axis.append(factor)
-                wanted //= factor.extent
+                remaining //= factor.extent
             axes.append(axis)
         self._axes = axes
         return True
@@ -87,7 +92,11 @@ class ParameterLayout:
         self._axes = [self._axes[axis] for axis in order]
 
     def granularity(self, blocks: int) -> PerTensor | PerChannel | PerBlock:
-        """Return which elements share parameters now; `blocks`: axis along which blocks would lie."""
+        """Return which elements share parameters now.
+
+        Args:
+            blocks: axis along which blocks would lie.
+        """
         varying = [axis for axis, parts in enumerate(self._axes) if any(part.params > 1 for part in parts)]
         if not varying and not self._in_blocks:
             return PerTensor()
@@ -103,7 +112,7 @@ class ParameterLayout:
         return PerBlock(axis=blocks, size=size)
 
     def params(self, array: npt.NDArray[Any], granularity: PerTensor | PerChannel | PerBlock) -> npt.NDArray[Any]:
-        """Return scales or zero points, as they came, for the tensor as it is now.
+        """Return scales or zero points of the first tensor for the tensor as it is now.
 
         Args:
             array: of the shape that belongs to the granularity that the layout began with.
@@ -113,9 +122,9 @@ class ParameterLayout:
             return array.reshape(())
         now = [factor for axis in self._axes for factor in axis]
         first = [factor for factor in self._first if factor in now]
-        turned = array.reshape([factor.params for factor in first]).transpose([first.index(factor) for factor in now])
+        params = array.reshape([factor.params for factor in first]).transpose([first.index(factor) for factor in now])
         if isinstance(granularity, PerChannel):
-            return np.ascontiguousarray(turned).reshape(-1)
+            return np.ascontiguousarray(params).reshape(-1)
         shape: list[int] = []
         extents: list[int] = []
         for axis, parts in enumerate(self._axes):
@@ -123,17 +132,17 @@ class ParameterLayout:
             shape.append(-(-self.shape[axis] // size))
             if parts and parts[0].ragged:  # which is alone in its axis
                 along = np.arange(shape[-1] * size, step=size) // parts[0].ragged
-                turned, found = turned.take(along, len(extents)), [len(along)]
+                params, sizes = params.take(along, len(extents)), [len(along)]
             else:
-                found = []
+                sizes = []
                 for part in reversed(parts):  # the fastest make up a block
-                    found.append(1 if size > 1 else part.extent)
+                    sizes.append(1 if size > 1 else part.extent)
                     size //= part.extent if size > 1 else 1
-            extents += reversed(found)
-        return np.ascontiguousarray(np.broadcast_to(turned, extents)).reshape(shape)
+            extents += reversed(sizes)
+        return np.ascontiguousarray(np.broadcast_to(params, extents)).reshape(shape)
 
     def _cut(self, factor: _Factor, extent: int) -> _Factor:
-        """Make a factor the slower part of itself, of an extent; return the faster part."""
+        """Cut a factor in two: it keeps the slower part, of the given extent; return the faster part."""
         varies = factor.params > 1
         rest = _Factor(extent=factor.extent // extent, params=1)
         rest.params = rest.extent if varies else 1

@@ -1,9 +1,9 @@
-"""Which nodes run on codes where that is only a matter of time: a minimum cut.
+"""Which nodes run in integers where that is only a matter of time: a minimum cut.
 
 Matrix products and convolutions with weights are worth quantizing; what stands between them (sums, pooling, reshapes)
 is worth it only if the kernels save more than the QuantizeLinear and DequantizeLinear nodes around them cost. Each such
-node takes one of two sides, float or codes; sides have costs, and so has every tensor that passes from one side to the
-other. The cheapest assignment is a minimum s-t cut (Picard and Ratliff, 1975), found exactly.
+node goes to one of two sides, float or integer; sides have costs, and so has every tensor that passes from one side to
+the other. The cheapest assignment is a minimum s-t cut (Picard and Ratliff, 1975), found exactly.
 """
 
 from __future__ import annotations
@@ -23,8 +23,9 @@ class CutNode:
     """One node.
 
     Attributes:
-        side: True for codes and False for float where that is settled, None where it is to be chosen.
-        float_cost, codes_cost: nanoseconds on either side.
+        side: True for integer and False for float where that is settled, None where it is to be chosen.
+        float_cost: nanoseconds in float.
+        codes_cost: nanoseconds in integers.
     """
 
     side: bool | None
@@ -34,13 +35,15 @@ class CutNode:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Flow:
-    """One tensor between items.
+    """One tensor between nodes.
 
     Attributes:
-        producer: item that computes it, None for graph inputs.
-        consumers: items that could read it as codes. float_reader: whether anything else reads it, as float.
-        quantize, dequantize: nanoseconds to convert all of it.
-        free_float: the producer, when on codes, can return float as well at no cost.
+        producer: node that computes it, None for graph inputs.
+        consumers: nodes that could read it as codes.
+        float_reader: whether anything else reads it, as float.
+        quantize: nanoseconds to quantize all of it.
+        dequantize: nanoseconds to dequantize all of it.
+        free_float: whether the producer, when in integers, can return float as well at no cost.
     """
 
     producer: str | None
@@ -52,7 +55,7 @@ class Flow:
 
 
 def cost(items: Mapping[str, CutNode], flows: Iterable[Flow], codes: Collection[str]) -> float:
-    """Return the nanoseconds of one assignment: `codes` names the items that run on codes."""
+    """Return the nanoseconds of one assignment: `codes` names the items that run in integers."""
     total = sum(item.codes_cost if name in codes else item.float_cost for name, item in items.items())
     for flow in flows:
         from_codes = flow.producer in codes
@@ -68,11 +71,12 @@ def cost(items: Mapping[str, CutNode], flows: Iterable[Flow], codes: Collection[
 def choose(
     items: Mapping[str, CutNode], flows: Iterable[Flow], implies: Iterable[tuple[str, str]] = ()
 ) -> frozenset[str]:
-    """Return the items to run on codes so that `cost` is smallest; float where both sides cost the same.
+    """Return the items to run in integers so that `cost` is smallest; float where both sides cost the same.
 
     Args:
-        items: by name. flows: the tensors between them.
-        implies: pairs (a, b): a on codes only if b is.
+        items: by name.
+        flows: the tensors between them.
+        implies: pairs (a, b): a in integers only if b is.
     """
     network = _Network()
     for name, item in items.items():
@@ -101,8 +105,8 @@ def choose(
                 network.edge(consumer, wanted_as_float, None)
             if flow.float_reader:
                 network.edge(_FLOAT, wanted_as_float, None)
-    on_codes = network.codes_side()
-    return frozenset(name for name in items if network.node(name) in on_codes)
+    chosen = network.codes_side()
+    return frozenset(name for name in items if network.node(name) in chosen)
 
 
 _FLOAT, _CODES = 0, 1

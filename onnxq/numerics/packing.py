@@ -16,7 +16,9 @@ def pack(codes: npt.NDArray[Any], bits: int, *, fill: int = 0) -> npt.NDArray[np
     """Return unsigned codes packed along the last axis.
 
     Args:
-        codes: 0 .. 2^bits - 1, any integer type. bits: 2, 4 or 8. fill: code that pads the last byte of a row.
+        codes: 0 .. 2^bits - 1, any integer type.
+        bits: 2, 4 or 8.
+        fill: code that pads the last byte of a row.
 
     Returns:
         uint8, the last axis ceil(n * bits / 8) long.

@@ -2,7 +2,7 @@
 
 Without VNNI an x86-64 processor multiplies activations of 8 unsigned bits by signed weights and adds neighbouring
 products in 16 bits that saturate (PMADDUBSW): a[2k] w[2k] + a[2k+1] w[2k+1], with a from 0 to some largest code, 255 at
-most. Products of one sign add up, those of different signs do not leave the range. So the sum is exact for whatever
+most. Products of one sign add up, products of different signs stay in the range. So the sum is exact for all
 activations as long as in every pair the positive codes, and the negative ones, add up to
 
     limit = floor(32767 / largest activation code),  128 for 255,  258 (more than two codes can reach) for 127.
@@ -32,7 +32,7 @@ _CHUNK = 1 << 20  # elements worked on at a time
 
 
 def pair_limit(largest_activation: int) -> int:
-    """Return what two neighbouring codes of one sign may add up to, for activation codes from 0 to the given one."""
+    """Return the largest sum of two neighbouring codes of one sign, for activation codes from 0 to the given one."""
     return 32767 // largest_activation
 
 
@@ -50,12 +50,13 @@ def fit_pairs(
 
     Args:
         weight: float32, finite.
-        codes: int8 in range, of the weight's shape: what a weight method made of it. params: theirs, zero points 0.
-        axes: of the weight, those that the kernel runs along, slowest first; elements 2k and 2k + 1 are a pair.
+        codes: int8 in range, of the weight's shape, from a weight method.
+        params: of the codes, zero points 0.
+        axes: axes of the weight that the kernel runs along, slowest first; elements 2k and 2k + 1 are a pair.
         limit: of `pair_limit`.
 
     Returns:
-        int32 codes and parameters; groups of elements under one scale that break nothing keep theirs.
+        int32 codes and parameters; groups of elements under one scale without such a pair keep theirs.
     """
     rows, order = _rows(np.asarray(codes, np.int32), axes)
     groups = _rows(np.broadcast_to(_group_numbers(weight.shape, params), weight.shape), axes)[0][:, 0]
@@ -81,7 +82,7 @@ def fit_pairs(
 
 
 def _within(target: Float32, codes: Int32, limit: int) -> Int32:
-    """Return codes with the pairs that rounding brought over the limit brought down to it, both by about as much."""
+    """Return codes whose pairs over the limit are lowered to it, both elements by about as much."""
     result = codes.copy()
     first, second = result[:, 0::2], result[:, 1::2]
     heavy = _load(first, second) > limit
@@ -95,7 +96,7 @@ def _within(target: Float32, codes: Int32, limit: int) -> Int32:
 
 
 def _load(first: npt.NDArray[Any], second: npt.NDArray[Any]) -> npt.NDArray[Any]:
-    """Return what the codes of one sign in each pair add up to, whichever sign has more."""
+    """Return the larger sum of each pair: that of its positive codes, or the negated one of its negative codes."""
     zero = first.dtype.type(0)
     up = np.maximum(first, zero) + np.maximum(second, zero)
     down = np.minimum(first, zero) + np.minimum(second, zero)
@@ -103,20 +104,19 @@ def _load(first: npt.NDArray[Any], second: npt.NDArray[Any]) -> npt.NDArray[Any]
 
 
 def _rows(array: npt.NDArray[Any], axes: tuple[int, ...]) -> tuple[npt.NDArray[Any], tuple[int, ...]]:
-    """Return an array as rows along `axes`, an even number of elements each, and the order of axes that was taken."""
+    """Return an array as rows along `axes`, padded to an even number of elements, and the order of its axes."""
     order = (*(axis for axis in range(array.ndim) if axis not in axes), *axes)
-    turned = array.transpose(order)
-    rows = turned.reshape(-1, int(np.prod([array.shape[axis] for axis in axes])))
+    rows = array.transpose(order).reshape(-1, int(np.prod([array.shape[axis] for axis in axes])))
     padded = np.zeros((len(rows), rows.shape[1] + rows.shape[1] % 2), array.dtype)
     padded[:, : rows.shape[1]] = rows
     return padded, order
 
 
 def _unrows(rows: Int32, shape: tuple[int, ...], order: tuple[int, ...]) -> Int32:
-    turned = tuple(shape[axis] for axis in order)
+    transposed = tuple(shape[axis] for axis in order)
     width = int(np.prod(shape)) // max(len(rows), 1)
     back = tuple(np.argsort(order))
-    return np.ascontiguousarray(rows[:, :width].reshape(turned).transpose(back))
+    return np.ascontiguousarray(rows[:, :width].reshape(transposed).transpose(back))
 
 
 def _group_numbers(shape: tuple[int, ...], params: QuantParams) -> npt.NDArray[np.int64]:

@@ -1,6 +1,6 @@
 """Rounding strategies: functions from quotients to whole numbers, both floating point.
 
-Weight methods may pass a function of their own (adaptive rounding) wherever one of these goes.
+Weight methods may pass a function of their own (adaptive rounding) instead.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Arrays of samples to clusters: dense counts that grow in place, or a look at every magnitude.
+"""Arrays of samples to clusters: dense counts that grow in place, or an inspection of every magnitude.
 
 `Body` takes most arrays: those whose values all belong to the cluster that reaches down to zero. Arrays that hold
 masks, NaN or little else go through `observe_rows`.
@@ -35,7 +35,7 @@ Rows = npt.NDArray[Any]
 # Lowest and highest value of each sample, float, shape (samples,).
 Extremes = tuple[Array, Array]
 
-# Values of an array that are looked at to tell whether it has a body.
+# Values of an array that are inspected to find whether it has a body.
 _SAMPLED = 2048
 # Values of a sample from which on the compiled kernel is worth a call of its own.
 _LARGE = 1 << 15
@@ -58,13 +58,13 @@ def single_samples(rows: Rows) -> Iterator[tuple[slice, Rows]]:
 
 
 class Body:
-    """A cluster that reaches down to zero, so that no value below its largest needs a look at its magnitude."""
+    """A cluster that reaches down to zero, so that no value below its largest needs its magnitude inspected."""
 
     def __init__(self, largest: float, ceiling: float = np.inf, *, counted: bool = True) -> None:
         """Make an empty one.
 
         Args:
-            largest: a magnitude that the cluster is known to hold; > 0.
+            largest: a magnitude that the cluster holds; > 0.
             ceiling: lowest binade of the next cluster above.
             counted: whether values are counted in bins; False: extremes and how many values alone.
         """
@@ -88,12 +88,12 @@ class Body:
         """Add an array of samples; return False, with nothing changed, if not all of it belongs to this cluster."""
         counts = self._counts
         kernel = None if counts is None or not self._suits(rows) else grid.kernel(rows.size)
-        # A single piece is looked at before numpy counts it.
+        # A single piece is checked before numpy counts it.
         if counts is not None and (rows.size > CHUNK or kernel is not None):
             counts = counts.copy()
         before = self._top, self._level, self.zeros, counts
         lows, highs = np.full(rows.shape[0], np.inf), np.full(rows.shape[0], -np.inf)
-        # Read once: from memory it comes slower than it is counted.
+        # Read once: reading from memory takes longer than counting.
         for index, piece in pieces(rows) if kernel is None else single_samples(rows):
             extremes = self._count_by_numpy(piece) if kernel is None else self._count_by_kernel(kernel, piece)
             if extremes is None:
@@ -138,7 +138,7 @@ class Body:
                     high = np.maximum(high, grid.float_at(highest))
                 self.zeros += zeros
                 start += done
-            # Here is a value that has no bin yet, or none at all.
+            # The kernel stopped at a value that has no bin yet, or none at all.
             piece = sample[:, start : start + CHUNK]
             if piece.size:
                 extremes = self._count_by_numpy(piece)
@@ -234,7 +234,7 @@ def _cluster(rows: Rows, part: BinadeGroup[int], counted: bool) -> Cluster:
     """Collect the values of one group of binades."""
     zero = part.top == BELOW_ALL
     lower = 0.0 if zero or part.reaches_zero else 2.0**part.bottom
-    # Above all of the cluster and below all others: beyond the largest number lies only infinity, which is no value.
+    # Above all of the cluster and below all others: beyond the largest number lies only infinity, which does not count.
     last = part.top + 1 >= np.finfo(rows.dtype).maxexp
     upper = np.inf if last else 0.0 if zero else 2.0 ** (part.top + 1)
     level = level_for(0.0 if zero else 2.0**part.top)
@@ -262,7 +262,7 @@ def _cluster(rows: Rows, part: BinadeGroup[int], counted: bool) -> Cluster:
             count_bins(one, np.array([low]), level)
             counts += count * one
             continue
-        # Zeros in place of the others, taken off again, cost less than picking values out.
+        # Zeros in place of the others, subtracted again, cost less than selecting values.
         values = _keep(piece, here, 0.0).reshape(-1)
         count_bins(counts, values, level)
         counts[0, SIDE] -= values.size - count

@@ -29,7 +29,7 @@ Float32 = npt.NDArray[np.float32]
 Float64 = npt.NDArray[np.float64]
 
 _CHUNK = 1 << 16  # elements worked on at a time: they stay in the second-level cache, and memory stays bounded
-_ROUNDS = 3  # of Lloyd's iteration: further ones were seen to gain less than 0.01%
+_ROUNDS = 3  # of Lloyd's iteration: further ones gain less than 0.01%
 
 
 def best_scales(
@@ -48,7 +48,7 @@ def best_scales(
         scheme: type, symmetry, code range and scale type; rounding is to nearest, the granularity plays no part.
         importance: weight of each element's squared error, >= 0, shape of `groups`.
         min_scale: smallest magnitude of a scale, shape (rows,).
-        negative_scales: allow them where the codes are symmetric but for one (-8..7): the extra code then serves
+        negative_scales: allow them where the codes are symmetric except for one (-8..7): the extra code then serves
             whichever side needs it.
         steps: scales on the grid.
 
@@ -59,7 +59,7 @@ def best_scales(
     rows, width = groups.shape
     scale = np.zeros(rows, np.float32)
     zero_point = np.zeros(rows, np.int32)
-    search = _Search(scheme=scheme, negative=negative_scales, steps=steps)
+    search = _ScaleSearch(scheme=scheme, negative=negative_scales, steps=steps)
     count = max(1, _CHUNK // max(width, 1))
     for start in range(0, rows, count):
         part = slice(start, start + count)
@@ -69,12 +69,12 @@ def best_scales(
 
 
 def searchable(dtype: QuantType) -> bool:
-    """Tell whether a search over scales can help: float16 and bfloat16 have none, int32 gains nothing."""
+    """Return whether a search over scales can help: float16 and bfloat16 have none, int32 gains nothing."""
     return dtype not in (QuantType.FLOAT16, QuantType.BFLOAT16, QuantType.INT32)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class _Search:
+class _ScaleSearch:
     scheme: Scheme
     negative: bool
     steps: int
@@ -132,7 +132,7 @@ class _Search:
 
 
 class _RowSearch:
-    """Rows of numbers with the best parameters met so far, all brought near 1 by 2^-exponent."""
+    """Rows of numbers with the best parameters so far, all scaled to near 1 by 2^-exponent."""
 
     def __init__(
         self, x: Float32, importance: Float32 | None, scheme: Scheme, exponent: npt.NDArray[Any], floor: Float64
@@ -153,7 +153,7 @@ class _RowSearch:
             self._importance = np.array(importance / np.where(largest > 0, largest, 1), np.float32, order=order)
 
     def offer(self, scale: Float64, lowest: Float64) -> None:
-        """Take scale and lowest code where they, or rather the least-squares scale of their codes, are better."""
+        """Keep the least-squares scale of the offered codes, and their lowest code, where that is better."""
         scale = self._allowed(scale)
         square, cross, rest = self._sums(scale, lowest)
         fitted = self._allowed(scale * (1 + cross / np.where(square > 0, square, 1)))
@@ -166,7 +166,7 @@ class _RowSearch:
         self.lowest[better] = lowest[better]
 
     def live(self) -> npt.NDArray[np.bool_]:
-        """Return the rows for which some code but zero point is used with profit."""
+        """Return the rows whose error is below that of all zeros."""
         weighted = self.x if self._importance is None else self.x * self._importance
         return np.asarray(self.error < np.einsum("rn,rn->r", weighted, self.x))
 

@@ -21,8 +21,9 @@ def allowed_scale(scale: npt.NDArray[Any], kind: ScaleType, *, up: bool = False)
     Rounded up, a range that was represented stays so. Powers of two are nearest by ratio: scales are compared by it.
 
     Args:
-        scale: >= 0, float32 or float64. kind: which numbers are allowed. up: round up (float32: to nearest all the
-            same, as the operators' own arithmetic does).
+        scale: >= 0, float32 or float64.
+        kind: which numbers are allowed.
+        up: round up (float32: to nearest nevertheless, as the operators' own arithmetic does).
     """
     if kind is ScaleType.POWER_OF_TWO:
         fraction, exponent = np.frexp(np.maximum(scale, _SMALLEST))  # fraction in [1/2, 1): 1/2 is the power itself

@@ -16,7 +16,7 @@ from onnxq.graph.float_slots import float_slots
 from onnxq.graph.marks import mark_unpacking
 from onnxq.graph.walk import nodes, scopes
 from onnxq.graph.writer import Writer
-from onnxq.numerics.half import to_float
+from onnxq.numerics.floats import to_float
 from onnxq.passes import register_pass
 from onnxq.types.float_type import FloatType
 from onnxq.types.plan import Plan

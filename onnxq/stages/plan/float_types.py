@@ -13,7 +13,7 @@ from onnxq.graph.constants import moved_tensor
 from onnxq.graph.float_slots import float_slots
 from onnxq.graph.linear import CONTRIB
 from onnxq.graph.walk import nodes, scopes
-from onnxq.numerics.half import misfit
+from onnxq.numerics.floats import misfit
 from onnxq.ops import facts, op_key
 from onnxq.ops.quantized import MATMUL_NBITS
 from onnxq.targets import Target
