@@ -105,7 +105,7 @@ def _parsed(model: Path | bytes) -> onnx.ModelProto:
         return onnx.load(model, load_external_data=False)
     except Exception as error:
         what = f"'{model}'" if isinstance(model, Path) else "this"
-        raise ModelError(f"{what} is no ONNX model, or a truncated one; export or copy it again") from error
+        raise ModelError(f"{what} is not an ONNX model, or a truncated one; export or copy it again") from error
 
 
 def _set_outputs(proto: onnx.ModelProto, outputs: Sequence[str]) -> None:

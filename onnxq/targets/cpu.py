@@ -1,4 +1,4 @@
-"""onnxruntime's CPU execution provider on this machine: another name of the target that its processor is one of."""
+"""onnxruntime's CPU execution provider on this machine: another name of the target of its processor."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """onnxruntime's CPU execution provider on x86-64 with AVX2 or AVX-512, but without VNNI or AMX.
 
-Their kernels for u8 x s8 add pairs of products in 16 bits, which saturate: `onnxq.targets.pair_sums` says which do.
-Rows with such kernels stand apart from exact ones. int8 activations outside of format qdq are exact, and slow.
+Their kernels for u8 x s8 add pairs of products in 16 bits, which saturate: see `onnxq.targets.pair_sums`. Such
+kernels and exact ones have separate rows. int8 activations outside of format qdq are exact, and slow.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ def _depthwise(node: ir.Node, _: Scheme) -> str | None:
 
 
 def _symmetric(row: Row) -> Callable[[ir.Node, Scheme], str | None]:
-    """Return what refuses asymmetric weights, their zero points being part of what saturates, beside the row's own."""
+    """Return the row's own refusals and one of asymmetric weights, whose zero points take part in saturation."""
 
     def refuses(node: ir.Node, weights: Scheme) -> str | None:
         if not weights.symmetric:
@@ -54,12 +54,12 @@ def _in_pairs(row: Row, weights: QuantType) -> frozenset[QuantType]:
 
 
 def _without_vnni(row: Row) -> Iterator[Row]:
-    """Yield what a row becomes: kernels that saturate, and exact ones, apart."""
+    """Yield a row's kernels that saturate, and the exact ones, as rows of their own."""
     if row.op not in PRODUCTS or not row.activations:
         yield row
         return
     both = row.activations
-    if row.kernel == "ConvInteger":  # where pairs are added, activations would have to be held in bounds: left out
+    if row.kernel == "ConvInteger":  # where pairs are added, activations would have to be limited: left out
         yield replace(row, activations=both - _in_pairs(row, *row.weights))
         return
     mixed = _in_pairs(row, QuantType.INT8)
@@ -91,7 +91,7 @@ def _without_vnni(row: Row) -> Iterator[Row]:
 _target = cpu_target(
     "cpu-avx2",
     "CPU with AVX2 or AVX-512, no VNNI: u8 x s8 products are added in pairs that saturate",
-    tuple(found for row in ROWS for found in _without_vnni(row) if found.activations or not row.activations),
+    tuple(part for row in ROWS for part in _without_vnni(row) if part.activations or not row.activations),
     replace(
         VNNI.timing,
         quantized_mac=1 / 125,

@@ -24,7 +24,7 @@ def _opset(scheme: Scheme) -> int:
 
 
 def _lookup_opset(scheme: Scheme) -> int:
-    return 6 if scheme.dtype is QuantType.UINT8 else 18  # BitwiseAnd takes bytes apart
+    return 6 if scheme.dtype is QuantType.UINT8 else 18  # BitwiseAnd unpacks bytes
 
 
 def _decoding(node: ir.Node, scheme: Scheme) -> str | None:
@@ -38,7 +38,7 @@ def _decoding(node: ir.Node, scheme: Scheme) -> str | None:
         return "all vectors of a matrix are in one table; take per-tensor"
     features = int(weight.shape[1 if node.attributes.get_int("transB", 0) else 0])  # type: ignore[arg-type]
     if features % scheme.vector:
-        return f"{features} weights an output are no multiple of vectors of {scheme.vector}"
+        return f"{features} weights an output are not a multiple of vectors of {scheme.vector}"
     return None
 
 
@@ -58,7 +58,7 @@ def _lookup(node: ir.Node, scheme: Scheme) -> str | None:
     return None
 
 
-# The first row of each operator that is in operators of the standard: its probe serves here too.
+# The first row of each operator in operators of the standard: its probe serves here too.
 _BY_OP = {row.op: row for row in reversed(WEIGHT_ONLY) if not row.contrib}
 
 ROWS = tuple(

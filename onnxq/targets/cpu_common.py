@@ -1,4 +1,4 @@
-"""What all processors share: rows, formats and defaults of onnxruntime's CPU execution provider."""
+"""The part that all processors share: rows, formats and defaults of onnxruntime's CPU execution provider."""
 
 from __future__ import annotations
 
@@ -19,7 +19,15 @@ ROWS = STATIC_ROWS + WEIGHT_ONLY_ROWS + CODEBOOK_ROWS + DYNAMIC_ROWS
 
 
 def cpu_target(name: str, summary: str, rows: tuple[Row, ...], timing: Costs, evidence: str) -> Target:
-    """Return a target of the CPU execution provider; `evidence`: how its rows are known."""
+    """Return a target of the CPU execution provider.
+
+    Args:
+        name: of the target.
+        summary: for the user.
+        rows: its kernels.
+        timing: its times.
+        evidence: how its rows are known.
+    """
     return Target(
         name=name,
         summary=summary,

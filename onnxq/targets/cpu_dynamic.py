@@ -1,7 +1,7 @@
 """onnxruntime's CPU execution provider: integer products whose activations are quantized at run time.
 
-What is written are operators of the ONNX standard. onnxruntime fuses DynamicQuantizeLinear, MatMulInteger and what
-scales the result into one DynamicQuantizeMatMul, or, where several products read the same codes, each into a
+Models use operators of the ONNX standard. onnxruntime fuses DynamicQuantizeLinear, MatMulInteger and the scaling
+of the result into one DynamicQuantizeMatMul, or, where several products read the same codes, each into a
 MatMulIntegerToFloat; written in those operators from the start, a model takes the same time (0.97 to 1.05). Against
 float, medians on one core with AVX-512 VNNI, 1 thread: 128x768x3072 3.4x faster, 1x2048x2048 3.2x, 16x384x384 2.1x.
 """
@@ -74,7 +74,7 @@ def _lstm(node: ir.Node, weights: Scheme) -> str | None:
 
 
 def refuse_lookup(node: ir.Node, weights: Scheme) -> str | None:
-    """Return why a Gather does not look codes up, None if it does."""
+    """Return why a Gather does not look up codes, None if it does."""
     table = moved_tensor(node.inputs[0])
     if table is None or len(table.shape) < 2 or table.size < _SMALL_TABLE:
         return f"a table of fewer than 2 axes or {_SMALL_TABLE} elements is not worth it"
@@ -87,7 +87,7 @@ def one_operator(body: str, inputs: str = "float[8,64] x", weights: str = "float
 
 
 def _products(op: str) -> tuple[Row, ...]:
-    """Rows of MatMul or Gemm."""
+    """Return the rows of MatMul or Gemm."""
 
     def row(fused: str, activations: frozenset[QuantType], weights: frozenset[QuantType], symmetric: bool) -> Row:
         return Row(

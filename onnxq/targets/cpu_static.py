@@ -1,4 +1,4 @@
-"""Groups of DequantizeLinear, operator and QuantizeLinear that onnxruntime's CPU provider turns into one kernel.
+"""Groups of DequantizeLinear, operator and QuantizeLinear that onnxruntime's CPU provider fuses into one kernel.
 
 The same kernels can be written out (format qoperator). Operators without a row (Sub, Div, Tanh, HardSwish, Gelu,
 LayerNormalization, ReduceMean, ConvTranspose, Pad, a lone Relu ...) keep running in float between their Q/DQ pairs.
@@ -41,7 +41,7 @@ def _few_zero_points(node: ir.Node, weights: Scheme) -> str | None:
 
 def _resize(node: ir.Node, _: Scheme) -> str | None:
     mode = node.attributes.get_string("mode", "nearest")
-    return None if mode == "nearest" else f"mode '{mode}' runs in float; only 'nearest' runs on codes"
+    return None if mode == "nearest" else f"mode '{mode}' runs in float; only 'nearest' runs in integers"
 
 
 def _one_output(node: ir.Node, _: Scheme) -> str | None:
@@ -64,7 +64,7 @@ def _row(
     refuses: Callable[[ir.Node, Scheme], str | None] | None = None,
     condition: str = "",
 ) -> Row:
-    """Row of an operator without weights; times in nanoseconds for each output element."""
+    """Return the row of an operator without weights; times in nanoseconds for each output element."""
     return Row(
         op=op,
         kernel=kernel,
@@ -105,7 +105,7 @@ def _linear(
     contrib: bool = False,
     **row: Any,
 ) -> tuple[Row, ...]:
-    """Rows of an operator with weights, for each pair of types that a format can write; `contrib` of the kernel."""
+    """Return the rows of an operator with weights, for each pair of types that a format can write."""
     common = Row(activations=_EIGHT, weights=_EIGHT, refuses=refuses, condition=only, formats=_QDQ, **row)
     common = replace(common, takes_clamp=common.output is Output.OPTIONAL)
     u8, s8 = frozenset({QuantType.UINT8}), frozenset({QuantType.INT8})
@@ -115,7 +115,7 @@ def _linear(
 
 
 def _standard(rows: tuple[Row, ...]) -> tuple[Row, ...]:
-    """Of a kernel that returns float in onnxruntime's own operator only: the same with its output quantized."""
+    """Return rows with quantized output for a kernel that returns float in onnxruntime's own operator only."""
     return tuple(
         replace(row, contrib=False, output=Output.REQUIRED, float_kernel="", float_probe="")
         for row in rows
@@ -124,7 +124,7 @@ def _standard(rows: tuple[Row, ...]) -> tuple[Row, ...]:
 
 
 def _own_when_written(rows: tuple[Row, ...]) -> tuple[Row, ...]:
-    """Rows of kernels that are onnxruntime's own: QDQ needs only the standard's operators, written out they show."""
+    """Return rows of onnxruntime's own kernels, which format qdq needs not name and format qoperator does."""
     return tuple(
         row for both in rows for row in (replace(both, formats=_QDQ), replace(both, formats=_QOPERATOR, contrib=True))
     )
@@ -150,7 +150,7 @@ _LINEAR = (
         refuses=_few_zero_points,
         only="depthwise, with a zero point for each channel",
         slower="depthwise with a zero point for each channel takes 100 times as long as in float; "
-        "`symmetric: true` or `granularity: per-tensor` for its weights runs on codes",
+        "`symmetric: true` or `granularity: per-tensor` for its weights runs in integers",
         probe=_one_op("y = Conv <group = 8> (x, w)", weights="float[8,1,3,3] w"),
     ),
     *_linear(op="Conv", kernel="QLinearConv", probe=_one_op("y = Conv (x, w)", weights="float[8,8,3,3] w")),
@@ -197,7 +197,7 @@ _COMPUTING = (
     _row("Where", "QLinearWhere", "y = Where (c, x, z)", 0.15, 0.15, inputs=f"bool[1,8,8,8] c, {_TWO}"),
 )
 
-# These run on codes as they are; their times are those of moving one byte instead of four.
+# These take codes unchanged; their times are those of moving one byte instead of four.
 _MOVING = (
     _row("DepthToSpace", "DepthToSpace", "y = DepthToSpace <blocksize = 2> (x)", 0.14, 0.04),
     _row("Expand", "Expand", "y = Expand (x, s)", 0.10, 0.03, weights="int64[4] s = {2, 1, 1, 1}"),

@@ -1,9 +1,9 @@
-"""onnxruntime's CPU execution provider: weights on codes, the arithmetic in float.
+"""onnxruntime's CPU execution provider: quantized weights, the arithmetic in float.
 
-MatMulNBits multiplies by codes of 2, 4 or 8 bits in blocks of 16 to 256; a weight per channel or per tensor is one
-whose blocks share a scale. GatherBlockQuantized looks codes up. In operators of the ONNX standard the same is
-DequantizeLinear in front of the float operator: the runtime makes MatMulNBits of a product, and unpacks all other
-weights before every run: their file gets smaller, not their time.
+MatMulNBits multiplies by codes of 2, 4 or 8 bits in blocks of 16 to 256; a weight per channel or per tensor has
+blocks that share a scale. GatherBlockQuantized looks codes up. In operators of the ONNX standard the same is
+DequantizeLinear in front of the float operator: the runtime fuses it with a product into MatMulNBits, and unpacks all
+other weights before every run: their file gets smaller, not their time.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ FOUR_BITS = Defaults(
     weights=Scheme(dtype=QuantType.UINT4, symmetric=False, granularity=PerBlock(size=32), narrow=False),
     method=_METHOD,
 )
-"""What "weight-only" means to most people. A zero point for each block costs 1/8 bit a weight and no time, and gives
+"""The usual meaning of "weight-only". A zero point for each block costs 1/8 bit a weight and no time, and gives
 0.7 dB at the outputs of a transformer encoder."""
 
 _EIGHT_BITS = Defaults(
@@ -61,13 +61,13 @@ def _blocks(scheme: Scheme) -> str | None:
 
 def _product(node: ir.Node, scheme: Scheme) -> str | None:
     if _rank(node, 1) != 2:
-        return "its weight is no single matrix"
+        return "its weight is not a single matrix"
     return _transposed(node) or _axis(node, scheme) or _blocks(scheme)
 
 
 def _portable_product(node: ir.Node, scheme: Scheme) -> str | None:
     if _rank(node, 1) != 2:
-        return "its weight is no single matrix"
+        return "its weight is not a single matrix"
     return _axis(node, scheme) or _blocks(scheme)
 
 
@@ -80,7 +80,7 @@ def _transposed(node: ir.Node) -> str | None:
 
 
 def _axis(node: ir.Node, scheme: Scheme) -> str | None:
-    """Blocks lie along the axis that is summed over, channels along the other."""
+    """Refuse blocks along another axis than the summed one, and channels along another than the other one."""
     granularity = scheme.granularity
     summed = int(node.op_type == "Gemm" and node.attributes.get_int("transB", 0) != 0)
     if isinstance(granularity, PerBlock) and granularity.axis not in (None, summed, summed - 2):
@@ -93,7 +93,7 @@ def _axis(node: ir.Node, scheme: Scheme) -> str | None:
 def _lookup(node: ir.Node, scheme: Scheme) -> str | None:
     granularity = scheme.granularity
     if _rank(node, 0) != 2 or node.attributes.get_int("axis", 0) != 0:
-        return "only rows of a matrix are looked up on codes"
+        return "only rows of a matrix are looked up as codes"
     if isinstance(granularity, PerBlock) and granularity.axis not in (None, 1, -1):
         return f"blocks along axis {granularity.axis} cannot be looked up; leave the axis out"
     if isinstance(granularity, PerChannel) and granularity.axis not in (None, 0, -2):
@@ -126,7 +126,7 @@ def _portable_lookup(node: ir.Node, scheme: Scheme) -> str | None:
 
 
 def _lookup_opset(scheme: Scheme) -> int:
-    return 21  # codes of fewer bits are stored in bytes and taken apart
+    return 21  # codes of fewer bits are stored in bytes and unpacked
 
 
 def _text(body: str, inputs: str, weights: str) -> str:

@@ -62,7 +62,7 @@ def _products(op: str) -> tuple[Row, ...]:
 
 
 def _weight_only() -> tuple[Row, ...]:
-    """Rows of the operators that multiply by, or look up, 4- and 8-bit codes: onnxruntime's own."""
+    """Return the rows of onnxruntime's own operators that multiply by, or look up, 4- and 8-bit codes."""
     return tuple(
         replace(row, weights=row.weights - _TWO_BITS, evidence=_EVIDENCE)
         for row in WEIGHT_ONLY_ROWS

@@ -1,13 +1,13 @@
 """onnxruntime's TensorRT execution provider: 8-bit networks by TensorRT's rules for explicit quantization; not run.
 
-What TensorRT's documentation asks of a network with QuantizeLinear and DequantizeLinear:
+The rules of TensorRT's documentation for a network with QuantizeLinear and DequantizeLinear:
 
 - Activations and weights are symmetric int8, without zero points: activations with one scale, weights with one for
   each output channel. Biases stay in float.
 - The inputs of convolutions and matrix products are quantized, not their outputs: a Relu or a sum behind them is fused
   as long as no QuantizeLinear stands between.
-- Of a sum, the branch that is not a convolution or product is quantized (the residual connection): the other is what
-  the sum is fused with.
+- Of a sum, the branch that is not a convolution or product is quantized (the residual connection): the other is
+  fused with the sum.
 - Operators that only move values need no pairs of their own: TensorRT moves those across them.
 """
 

@@ -232,7 +232,7 @@ def _about_constants(node: ir.Node, table: str | None) -> str:
     if all(value is None or moved_tensor(value) is not None for value in node.inputs):
         return "computes from constants only"
     return (
-        f"picks from constants, which stay in float: {table or 'only rows that a Gather picks are looked up on codes'}"
+        f"picks from constants, which stay in float: {table or 'only rows that a Gather picks are looked up as codes'}"
     )
 
 

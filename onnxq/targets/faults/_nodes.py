@@ -1,4 +1,4 @@
-"""What conditions of faults ask about nodes."""
+"""Properties of nodes that conditions of faults use."""
 
 from __future__ import annotations
 
@@ -51,6 +51,6 @@ def reads_outside(node: ir.Node, slot: int) -> bool:
 
 
 def dtype_of(node: ir.Node, slot: int) -> str:
-    """Return the type of an input in lower case, "" if there is none or it is unknown."""
+    """Return the type of an input in lower case; empty if there is none or it is unknown."""
     value = node.inputs[slot] if slot < len(node.inputs) else None
     return "" if value is None or value.dtype is None else value.dtype.name.lower()

@@ -1,4 +1,4 @@
-"""ONNX text of the small models that show faults: constants with values, and one product in every place."""
+"""ONNX text of the small models that show faults."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ def constant(name: str, array: npt.NDArray[Any]) -> str:
 def model(body: str, inputs: str, output: str, *constants: str, opset: int = 17, ir_version: int = 10) -> str:
     """Return a model of one output called y."""
     head = f'<ir_version: {ir_version}, opset_import: ["" : {opset}, "com.microsoft" : 1]>'
-    held = f"<{', '.join(constants)}>" if constants else ""
-    return f"{head}\nprobe ({inputs}) => ({output} y)\n{held}\n{{ {body} }}"
+    declared = f"<{', '.join(constants)}>" if constants else ""
+    return f"{head}\nprobe ({inputs}) => ({output} y)\n{declared}\n{{ {body} }}"
 
 
 def branch(body: str, output: str, *, zero: str) -> str:
@@ -32,7 +32,7 @@ def branch(body: str, output: str, *, zero: str) -> str:
 
 
 def numbers(seed: int = 0) -> np.random.Generator:
-    """Return the generator that the values of a case come from."""
+    """Return a generator for the values of a case."""
     import numpy as np
 
     return np.random.default_rng(seed)

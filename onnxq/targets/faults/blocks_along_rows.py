@@ -22,10 +22,10 @@ def _cases() -> Iterator[Case]:
     codes, scale = rng.integers(-8, 8, (64, 24)), rng.uniform(0.5, 1.5, (2, 24)).astype(np.float32)
     x = rng.standard_normal((3, 64)).astype(np.float32)
     pairs = (codes.ravel()[0::2] & 15) | (codes.ravel()[1::2] & 15) << 4
-    held = f"int4[64,24] q = {{{', '.join(map(str, pairs))}}}"
+    declared = f"int4[64,24] q = {{{', '.join(map(str, pairs))}}}"
     body = "w = DequantizeLinear <axis = 0, block_size = 32> (q, s) y = MatMul (x, w)"
     right = x.astype(np.float64) @ (codes * np.repeat(scale.astype(np.float64), 32, axis=0))
-    text = model(body, "float[3,64] x", "float[3,24]", held, constant("s", scale), opset=21)
+    text = model(body, "float[3,64] x", "float[3,24]", declared, constant("s", scale), opset=21)
     yield Case(text=text, feeds={"x": x}, right=right, error=0.05)
 
 

@@ -48,9 +48,9 @@ def _holds_lowest(codes: ir.Value | None) -> bool:
     if tensor is None or tensor.dtype.name != "INT8":
         return False
     stored = tensor.numpy()
-    found = bool(stored.size) and int(stored.min()) == _LOWEST
+    holds = bool(stored.size) and int(stored.min()) == _LOWEST
     drop_pages(stored)
-    return found
+    return holds
 
 
 faults.add(

@@ -30,10 +30,10 @@ def _cases() -> Iterator[Case]:
     weight = ((codes - zero_points[..., None].astype(int)) * scale.astype(np.float64)[..., None]).reshape(8, 64)
     attributes = f"K = 64, N = 8, bits = 8, block_size = 32, accuracy_level = {ROUNDS}"
     body = f"y = com.microsoft.MatMulNBits <{attributes}> (x, q, s, z)"
-    right, held = x.astype(np.float64) @ weight.T, constant("q", codes.astype(np.uint8))
-    text = model(body, "float[4,64] x, uint8[8,2] z", "float[4,8]", held, constant("s", scale))
+    right, weights = x.astype(np.float64) @ weight.T, constant("q", codes.astype(np.uint8))
+    text = model(body, "float[4,64] x, uint8[8,2] z", "float[4,8]", weights, constant("s", scale))
     yield Case(text=text, feeds={"x": x, "z": zero_points}, right=right, error=0.05)
-    text = model(body, "float[4,64] x, float[8,2] s", "float[4,8]", held, constant("z", zero_points))
+    text = model(body, "float[4,64] x, float[8,2] s", "float[4,8]", weights, constant("z", zero_points))
     yield Case(text=text, feeds={"x": x, "s": scale}, right=right, error=0.05)
 
 

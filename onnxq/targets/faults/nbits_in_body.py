@@ -1,6 +1,6 @@
 """MatMulNBits in a body, whose zero points are initializers of an outer scope.
 
-The level that rounds what is multiplied alone packs weights, and loses what it is given from outside.
+Only the accuracy level that rounds activations packs weights, and it loses zero points from outside.
 """
 
 from __future__ import annotations
@@ -45,10 +45,15 @@ def cases() -> Iterator[Case]:
         packed = (codes[..., 0::2] | codes[..., 1::2] << 4).astype(np.uint8)
         both = (zero_points[:, 0:1] | zero_points[:, 1:2] << 4).astype(np.uint8)
         attributes = f"K = {width}, N = 8, bits = 4, block_size = {block}, accuracy_level = {ROUNDS}"
-        held = constant("q", packed), constant("s", scale), constant("z", both), constant("o", np.zeros((4, 8), "f"))
+        constants = (
+            constant("q", packed),
+            constant("s", scale),
+            constant("z", both),
+            constant("o", np.zeros((4, 8), "f")),
+        )
         product = f"a = com.microsoft.MatMulNBits <{attributes}> (x, q, s, z)"
         body = branch(product, "float[4,8]", zero="Identity (o)")
-        text = model(body, f"bool c, float[4,{width}] x", "float[4,8]", *held)
+        text = model(body, f"bool c, float[4,{width}] x", "float[4,8]", *constants)
         yield Case(text=text, feeds={"c": np.array(True), "x": x}, right=x.astype(np.float64) @ weight.T, error=0.05)
 
 

@@ -1,4 +1,4 @@
-"""Resize of mode linear between Q/DQ: it runs on codes, and cuts off what is behind the point."""
+"""Resize of mode linear between Q/DQ: it runs in integers, and truncates instead of rounding."""
 
 from __future__ import annotations
 

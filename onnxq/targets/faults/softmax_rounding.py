@@ -1,4 +1,4 @@
-"""Softmax between Q/DQ: QLinearSoftmax cuts off instead of rounding."""
+"""Softmax between Q/DQ: QLinearSoftmax truncates instead of rounding."""
 
 from __future__ import annotations
 

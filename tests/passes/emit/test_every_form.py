@@ -37,7 +37,7 @@ REFUSED = {  # weight-only, either way of writing it
         ("gather", "gather-scalar", "gather-inner", "gather-middle"),
         "no kernel for per-tensor weights; take per-block or per-channel",
     ),
-    "per-channel": dict.fromkeys(("gather-inner", "gather-middle"), "only rows of a matrix are looked up on codes"),
+    "per-channel": dict.fromkeys(("gather-inner", "gather-middle"), "only rows of a matrix are looked up as codes"),
 }
 UNKNOWN = {  # to the reference: QLinearConv of 1 and 3 axes with a bias, ConvTranspose in groups
     ("qoperator", "conv-1d"),

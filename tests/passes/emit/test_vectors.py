@@ -66,7 +66,10 @@ def test_errors_can_be_weighed_by_the_inputs():
     [
         (("y = Conv (x, w)", "float[1,32,9] x", "float[1,48,7] y", "float[48,32,3] w"), "MatMul and Gemm only"),
         (("y = MatMul (x, w)", "float[2,5,72] x", "float[2,5,96] y", "float[2,72,96] w"), "MatMul and Gemm only"),
-        (("y = MatMul (x, w)", "float[5,70] x", "float[5,96] y", "float[70,96] w"), "70 weights an output are no mult"),
+        (
+            ("y = MatMul (x, w)", "float[5,70] x", "float[5,96] y", "float[70,96] w"),
+            "70 weights an output are not a mult",
+        ),
         (("y = Gather (w, i)", "int64[2,3] i", "float[2,3,72] y", "float[96,72] w"), "looked up value by value"),
     ],
 )

@@ -174,7 +174,7 @@ DEQUANTIZE = "d = DequantizeLinear <axis = 2, block_size = 16> (c, s)"
             f"{DEQUANTIZE} t = Transpose <perm = [1, 2, 0]> (d) r = Reshape (t, k) u = Unsqueeze (r, z) "
             "v = MatMul (x, u) y = Squeeze (v, z)",
             {"k": shape(COLUMNS, ROWS), "z": shape(0)},
-            "its weight is no single matrix",
+            "its weight is not a single matrix",
         ),
         (
             f"{DEQUANTIZE} t = Transpose <perm = [2, 1, 0]> (d) r = Reshape (t, k) y = MatMul (x, r)",

@@ -75,4 +75,4 @@ def test_constants_that_are_cut_say_that_lookups_are_quantized():
     cut = "s = Slice (w, a, e) y = MatMul (s, v)"
     model = text(cut, "int64[1] e", "float[N,64] y", "float[640,64] w, float[64,64] v, int64[1] a = {0}")
     done = quantize_text(model, {"e": np.int64([5])})
-    assert "only rows that a Gather picks are looked up on codes" in done.decision("Slice_0").reason.text
+    assert "only rows that a Gather picks are looked up as codes" in done.decision("Slice_0").reason.text
