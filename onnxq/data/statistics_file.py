@@ -20,7 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from onnxq.errors import CalibrationError
-from onnxq.graph.atomic import Batch
+from onnxq.graph.atomic import FileBatch
 from onnxq.types.statistics import (
     ChannelStatistics,
     Cluster,
@@ -67,7 +67,7 @@ def save_statistics(statistics: Statistics, path: Path) -> None:
         )
 
     try:
-        with Batch() as files:
+        with FileBatch() as files:
             files.write(path, fill)
             files.commit()
     except OSError as error:

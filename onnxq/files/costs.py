@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import IO
 
 from onnxq.errors import ModelError, RecipeError
-from onnxq.graph.atomic import Batch
+from onnxq.graph.atomic import FileBatch
 from onnxq.targets.processor import this_processor
 from onnxq.types.costs import CostTable
 from onnxq.types.plain import from_plain, plain
@@ -58,7 +58,7 @@ def save_costs(table: CostTable) -> Path:
     path = cost_file(table.target, table.onnxruntime)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with Batch() as batch:
+        with FileBatch() as batch:
             batch.write(path, fill)
             batch.commit()
     except OSError as error:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import IO
 
 from onnxq.files.costs import cost_file
-from onnxq.graph.atomic import Batch
+from onnxq.graph.atomic import FileBatch
 
 
 def fault_file(onnxruntime: str) -> Path:
@@ -33,7 +33,7 @@ def save_findings(onnxruntime: str, findings: dict[str, bool]) -> None:
         file.write(json.dumps(findings, indent=1, sort_keys=True).encode())
 
     path = fault_file(onnxruntime)
-    with contextlib.suppress(OSError), Batch() as batch:
+    with contextlib.suppress(OSError), FileBatch() as batch:
         path.parent.mkdir(parents=True, exist_ok=True)
         batch.write(path, fill)
         batch.commit()

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
 from onnxq.errors import ModelError
-from onnxq.graph.atomic import Batch, remove
+from onnxq.graph.atomic import FileBatch, remove
 from onnxq.graph.storage import data_files, files_read_by, has_data_files, to_proto, write_model
 
 if TYPE_CHECKING:
@@ -84,7 +84,7 @@ def save(
     check_writable(path, force, companions)
     stale = data_files(path)
     try:
-        with Batch() as batch:
+        with FileBatch() as batch:
             write_model(model, path, batch, streamed=streamed)
             files = batch.written
             for name, content in companions.items():
@@ -103,7 +103,7 @@ def write_bytes(path: Path, content: bytes) -> None:
         ModelError: it could not be written.
     """
     try:
-        with Batch() as batch:
+        with FileBatch() as batch:
             batch.write(path, partial(_write_bytes, content=content))
             batch.commit()
     except OSError as error:

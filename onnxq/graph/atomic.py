@@ -11,14 +11,14 @@ from pathlib import Path
 from typing import IO
 
 
-class Batch:
+class FileBatch:
     """Files that appear together: written under temporary names, made durable, then renamed in the order written."""
 
     def __init__(self) -> None:
         self._temporaries: list[Path] = []
         self._moves: list[tuple[Path, Path]] = []
 
-    def __enter__(self) -> Batch:
+    def __enter__(self) -> FileBatch:
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -53,5 +53,5 @@ def float_slots(node: ir.Node, opset: int, onnx_type: str) -> FloatSlots:
 
 
 def _parameter(slots: Sequence[onnx.defs.OpSchema.FormalParameter], slot: int) -> str:
-    """Return the type parameter, or fixed type, of a slot; the last one of a variadic operator stands for the rest."""
+    """Return the type parameter, or fixed type, of a slot; the last one of a variadic operator represents the rest."""
     return slots[min(slot, len(slots) - 1)].type_str

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 _SEQUENCES = 13
 """The opset from which on If and Loop take sequences."""
 _IR_VERSION = 7
-"""The one that opset 14 came with."""
+"""The one that came with opset 14."""
 
 
 def why_hidden(model: ir.Model) -> dict[ir.Graph, str]:
@@ -184,11 +184,11 @@ class _Hoist:
             if attribute in node.attributes:
                 known = node.attributes.get_ints(attribute) or ()
                 node.attributes.add(ir.AttrInt64s(attribute, [*known, *[0] * len(states)]))
-        found = {}
+        sequences = {}
         for name, value in zip(states, node.outputs[first:], strict=True):
             self._declared(value, ir.TensorType(self._wanted[name].dtype or ir.DataType.FLOAT))
-            found[name] = self._append(states[name], value, behind=node)
-        return found
+            sequences[name] = self._append(states[name], value, behind=node)
+        return sequences
 
     def _append(
         self, state: ir.Value, value: ir.Value, *, behind: ir.Node | None = None, before: ir.Node | None = None

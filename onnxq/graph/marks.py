@@ -18,7 +18,7 @@ def mark_unpacking(node: ir.Node) -> None:
 
 
 def is_unpacking(node: ir.Node) -> bool:
-    """Tell whether a node is marked so."""
+    """Return whether a node is marked so."""
     return _UNPACKS in node.metadata_props
 
 

@@ -32,10 +32,10 @@ def take_name(wanted: str, taken: set[str], *, second: int = 2, following: dict[
 
 def names(graph: ir.Graph) -> set[str]:
     """Return the names of all nodes and values of a graph and of the graphs in it."""
-    found: set[str | None] = set()
+    used: set[str | None] = set()
     for scope in (graph, *graph.subgraphs()):
-        found.update(value.name for value in scope.inputs)
-        found.update(scope.initializers)
+        used.update(value.name for value in scope.inputs)
+        used.update(scope.initializers)
         for node in scope:
-            found.update((node.name, *(value.name for value in node.outputs)))
-    return {name for name in found if name}
+            used.update((node.name, *(value.name for value in node.outputs)))
+    return {name for name in used if name}

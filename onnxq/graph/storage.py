@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 from onnxq.errors import ModelError
-from onnxq.graph.atomic import Batch
+from onnxq.graph.atomic import FileBatch
 from onnxq.graph.tensors import tensors, total_bytes, write
 from onnxq.graph.walk import scopes
 
@@ -39,7 +39,7 @@ def to_proto(model: ir.Model) -> onnx.ModelProto:
     return _serialize(copy)
 
 
-def write_model(model: ir.Model, path: Path, batch: Batch, *, streamed: bool = False) -> None:
+def write_model(model: ir.Model, path: Path, batch: FileBatch, *, streamed: bool = False) -> None:
     """Add the model's file, and a data file if it needs one, to the files of `batch`; `model` stays as it is.
 
     Weights go to a data file when together they are over 2 GB, or over 128 MB and on disk still (or `streamed`: they
@@ -60,13 +60,13 @@ def _needs_external(model: ir.Model, streamed: bool) -> bool:
 
 
 def has_data_files(model: ir.Model) -> bool:
-    """Tell whether some of the model's tensors lie in data files."""
+    """Return whether some of the model's tensors lie in data files."""
     import onnx_ir as ir
 
     return any(isinstance(tensor, ir.ExternalTensor) for _, tensor in tensors(model))
 
 
-def _externalize(model: ir.Model, path: Path, batch: Batch) -> onnx.ModelProto:
+def _externalize(model: ir.Model, path: Path, batch: FileBatch) -> onnx.ModelProto:
     """Write the big tensors to a data file, and return the message that refers to it."""
     import onnx_ir as ir
 
@@ -189,7 +189,7 @@ def _state_once(graph: onnx.GraphProto) -> None:
 def _write_proto(file: IO[bytes], proto: onnx.ModelProto) -> None:
     try:
         data = proto.SerializeToString(deterministic=True)
-    except Exception as error:  # ValueError over 2 GB, where the bulk is no initializer; protobuf's own beyond memory
+    except Exception as error:  # ValueError over 2 GB outside of initializers; protobuf's own out of memory
         raise ModelError(f"the model is too big for one ONNX file: {error}; make its constants initializers") from None
     file.write(data)
 

@@ -35,14 +35,14 @@ def scopes(model: ir.Model) -> Iterator[ir.Graph]:
 
 def bodies(model: ir.Model) -> dict[ir.Graph, ir.Node | None]:
     """Return the main graph (with None) and every graph in it with the node that holds it, outer ones first."""
-    found: dict[ir.Graph, ir.Node | None] = {model.graph: None}
+    owners: dict[ir.Graph, ir.Node | None] = {model.graph: None}
     todo = [model.graph]
     while todo:
         for node in todo.pop():
-            held = {graph: node for _, graph in subgraphs(node)}
-            found |= held
-            todo += held
-    return found
+            inner = {graph: node for _, graph in subgraphs(node)}
+            owners |= inner
+            todo += inner
+    return owners
 
 
 def subgraphs(node: ir.Node) -> Iterator[tuple[str, ir.Graph]]:

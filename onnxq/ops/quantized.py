@@ -1,6 +1,6 @@
 """Quantized operators: which float operator each computes, and where it takes codes, scales and zero points.
 
-Emitters, readers, planner, doctor and the checks for saturation all go by this table; a new operator is one more entry
+Emitters, readers, planner, doctor and the checks for saturation all use this table; a new operator is one more entry
 of `QUANTIZED_OPERATORS`. QLinearConv, QLinearMatMul, MatMulInteger and ConvInteger: ONNX specification, opsets 10 and
 21. The others are onnxruntime's: https://github.com/microsoft/onnxruntime/blob/main/docs/ContribOperators.md. Operators
 that move codes (Reshape, MaxPool ...) need no entry: they take codes in the place of values.
@@ -43,7 +43,7 @@ class QuantizedOperator:
         formats: how its activations get codes: QOPERATOR by calibration, DYNAMIC at run time (its own work where it has
             no slots for them), WEIGHT_ONLY not at all.
         operands: by operand, its slots. variadic: whether further operands follow in the same order.
-        floats: by operand that is no codes, its slot.
+        floats: by operand that is not quantized, its slot.
         weights: operands that are weights.
         bias: slot of int32 codes whose scale is the product of the first two. float_bias: slot of
             a float bias that is added to the product.

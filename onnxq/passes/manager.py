@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from onnxq.errors import PassError, RecipeError, nearest
 from onnxq.graph.walk import scopes
 from onnxq.passes import PassEntry, passes
-from onnxq.passes.pipeline import Step, parse
+from onnxq.passes.pipeline import PassStep, parse
 from onnxq.passes.quiet import quiet_libraries
 from onnxq.passes.reproducer import dump_model, write_reproducer
 from onnxq.passes.verifier import Verifier, checker_complaint
@@ -118,7 +118,7 @@ class _Watch:
 
 def _attempt(
     model: ir.Model,
-    steps: Sequence[Step],
+    steps: Sequence[PassStep],
     skipped: Mapping[int, str],
     dump: tuple[int, Path] | None,
     verifier: Verifier | None,
@@ -152,7 +152,7 @@ def _attempt(
     return model, tuple(records)
 
 
-def _record(step: Step, modified: bool, before: int, after: int, seconds: float, **more: Any) -> PassRecord:
+def _record(step: PassStep, modified: bool, before: int, after: int, seconds: float, **more: Any) -> PassRecord:
     return PassRecord(
         name=str(step),
         modified=modified or before != after,
@@ -163,7 +163,7 @@ def _record(step: Step, modified: bool, before: int, after: int, seconds: float,
     )
 
 
-def _steps(names: Sequence[str], options: Mapping[str, Mapping[str, Any]]) -> tuple[Step, ...]:
+def _steps(names: Sequence[str], options: Mapping[str, Mapping[str, Any]]) -> tuple[PassStep, ...]:
     """Return the steps named, with `options` joined to what their text says, and make each pass once to check it."""
     steps = [step for name in names for step in parse(name)]
     for name in options:
@@ -174,7 +174,7 @@ def _steps(names: Sequence[str], options: Mapping[str, Mapping[str, Any]]) -> tu
     return tuple(steps)
 
 
-def _last(name: str, steps: Sequence[Step]) -> int:
+def _last(name: str, steps: Sequence[PassStep]) -> int:
     """Return where the pipeline runs `name` for the last time."""
     places = [index for index, step in enumerate(steps) if step.name == name]
     if not places:

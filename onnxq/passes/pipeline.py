@@ -15,7 +15,7 @@ _STEP = re.compile(r"(?P<name>[^\s,{}]+)\s*(\{(?P<options>[^{}]*)\})?")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Step:
+class PassStep:
     """One pass of a pipeline, and the options to set it up with."""
 
     name: str
@@ -28,33 +28,33 @@ class Step:
         return f"{self.name}{{{options}}}" if options else self.name
 
 
-def parse(text: str) -> tuple[Step, ...]:
+def parse(text: str) -> tuple[PassStep, ...]:
     """Read a pipeline: names with commas between, each with its options in braces (`{opset=21 strict=true}`) if any.
 
     A name may come more than once. Option values are whole numbers, decimal numbers, true, false, or words.
 
     Raises:
-        RecipeError: a pass or an option that does not exist (with the nearest spelling), or text that is no pipeline.
+        RecipeError: an unknown pass or option (with the nearest spelling), or text that is not a pipeline.
     """
-    steps: list[Step] = []
+    steps: list[PassStep] = []
     rest = text.strip()
     while rest:
-        found = _STEP.match(rest)
-        if not found:
+        match = _STEP.match(rest)
+        if not match:
             raise RecipeError(
                 f"pipeline: expected the name of a pass at '{rest[:30]}'; write `name,name{{option=value}}`"
             )
-        step = Step(name=found["name"], options=_options(found["name"], found["options"] or ""))
+        step = PassStep(name=match["name"], options=_options(match["name"], match["options"] or ""))
         passes.get(step.name).check(step.options)
         steps.append(step)
-        rest = rest[found.end() :].lstrip()
+        rest = rest[match.end() :].lstrip()
         if rest and not rest.startswith(","):
             raise RecipeError(f"pipeline: expected a comma at '{rest[:30]}'")
         rest = rest[1:].lstrip()
     return tuple(steps)
 
 
-def show(steps: Iterable[Step]) -> str:
+def show(steps: Iterable[PassStep]) -> str:
     """Return the pipeline as text."""
     return ",".join(map(str, steps))
 

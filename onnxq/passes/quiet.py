@@ -1,4 +1,4 @@
-"""The libraries that passes are made of log for their own users; ours are told in records and warnings."""
+"""The libraries that passes are made of log for their own users; ours read records and warnings."""
 
 from __future__ import annotations
 

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from onnxq.errors import PassError
-from onnxq.graph.atomic import Batch
+from onnxq.graph.atomic import FileBatch
 from onnxq.graph.storage import write_model
-from onnxq.passes.pipeline import Step, show
+from onnxq.passes.pipeline import PassStep, show
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -20,7 +20,7 @@ MODEL, PIPELINE, REPORT = "model.onnx", "pipeline.txt", "README.txt"
 
 
 def write_reproducer(
-    parent: Path, model: ir.Model, remainder: Sequence[Step], message: str, cause: BaseException | None
+    parent: Path, model: ir.Model, remainder: Sequence[PassStep], message: str, cause: BaseException | None
 ) -> Path:
     """Write the model as it was before the failing pass, and the rest of the pipeline, to a new folder in `parent`.
 
@@ -57,7 +57,7 @@ def dump_model(model: ir.Model, path: Path) -> None:
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with Batch() as batch:
+        with FileBatch() as batch:
             write_model(model, path, batch)
             batch.commit()
     except OSError as error:

@@ -21,7 +21,7 @@ class Verifier:
         run: runs a model on inputs by name and returns its outputs by name (`onnxq.runtime.session.run_model`).
         feeds: sample inputs by name.
         tolerance: largest difference allowed, relative to the largest magnitude of the output. Folding a scale into
-            weights rounds anew, so outputs are equal only up to rounding.
+            weights rounds again, so outputs are equal only up to rounding.
     """
 
     run: Callable[[ir.Model, dict[str, npt.NDArray[Any]]], dict[str, npt.NDArray[Any]]]
@@ -37,9 +37,9 @@ class Verifier:
         if list(before) != list(after):
             return f"outputs {list(before)} became {list(after)}"
         for name, old in before.items():
-            found = self._differs(old, after[name])
-            if found:
-                return f"output '{name}' {found}"
+            difference = self._differs(old, after[name])
+            if difference:
+                return f"output '{name}' {difference}"
         return None
 
     def _differs(self, old: Any, new: Any) -> str | None:

@@ -1,14 +1,14 @@
 import pytest
 from onnxq.errors import RecipeError
 from onnxq.passes import passes
-from onnxq.passes.pipeline import Step, parse, show
+from onnxq.passes.pipeline import PassStep, parse, show
 
 
 def test_reads_names_options_and_repetitions():
     assert parse(" infer-shapes, convert-version{opset=21} ,infer-shapes") == (
-        Step(name="infer-shapes"),
-        Step(name="convert-version", options={"opset": 21}),
-        Step(name="infer-shapes"),
+        PassStep(name="infer-shapes"),
+        PassStep(name="convert-version", options={"opset": 21}),
+        PassStep(name="infer-shapes"),
     )
 
 

@@ -25,7 +25,7 @@ _PRODUCT_BLOCK = {2: 128, 4: 128, 8: 32}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
-class Stored:
+class StoredMatrix:
     """A stored matrix.
 
     Attributes:
@@ -44,7 +44,7 @@ class Stored:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
-class Codes:
+class BlockCodes:
     """A matrix on codes: uint8 codes [rows, columns], scale and zero point [rows, blocks], block size and bits."""
 
     codes: npt.NDArray[np.uint8]
@@ -55,18 +55,18 @@ class Codes:
 
     @property
     def middle(self) -> int:
-        """The code that stands for zero where nothing else is said."""
+        """The code that represents zero unless another one is named."""
         return 1 << (self.bits - 1)
 
 
-class Matrices:
+class BlockWeights:
     """Quantizes matrices and stores what differs."""
 
     def __init__(self, editor: Editor) -> None:
         self._editor = editor
         self._rows: dict[tuple[int, bytes], ir.Value] = {}
 
-    def for_product(self, key: str, *, by_row: bool) -> Stored:
+    def for_product(self, key: str, *, by_row: bool) -> StoredMatrix:
         """Return the weight of a product for MatMulNBits, codes as [rows, blocks, bytes of a block].
 
         Args:
@@ -82,7 +82,7 @@ class Matrices:
         self._rows.setdefault((rows, _digest(packed)), stored)
         return self._complete(key, matrix, stored)
 
-    def for_lookup(self, key: str) -> Stored:
+    def for_lookup(self, key: str) -> StoredMatrix:
         """Return a table for GatherBlockQuantized, codes as [rows, bytes of a row] or as stored for a product."""
         matrix = self.codes(key, by_row=True)
         packed = pack(matrix.codes, matrix.bits)
@@ -91,11 +91,11 @@ class Matrices:
         )
         return self._complete(key, matrix, stored)
 
-    def for_portable_lookup(self, key: str, *, signed: bool = False) -> Stored:
+    def for_portable_lookup(self, key: str, *, signed: bool = False) -> StoredMatrix:
         """Return a table for Gather and DequantizeLinear: codes as [rows, bytes of a row], zero points one a byte.
 
         Codes of 8 bits whose zero points all are the middle one become int8 and need none. `signed`: the others become
-        int8, too, and zero points of any; shorter codes still have to, once they are taken apart.
+        int8, too, and zero points of any; shorter codes still have to, once they are unpacked.
         """
         matrix = self.codes(key, by_row=True)
         rows, columns = matrix.codes.shape
@@ -104,7 +104,7 @@ class Matrices:
         codes = (matrix.codes ^ 128).view(np.int8) if flips else pack(matrix.codes, matrix.bits)
         zero_point = matrix.zero_point ^ 128 if flips else matrix.zero_point
         zero_point = zero_point.view(np.int8) if signed else zero_point
-        return Stored(
+        return StoredMatrix(
             codes=self._editor.store(f"{key}/quantized", codes, of=key),
             scale=self._editor.store(f"{key}/scale", matrix.scale, of=key),
             zero_point=None if flips and middle else self._editor.store(f"{key}/zero_point", zero_point, of=key),
@@ -114,7 +114,7 @@ class Matrices:
             block=matrix.block,
         )
 
-    def codes(self, key: str, *, by_row: bool, product: bool = False) -> Codes:
+    def codes(self, key: str, *, by_row: bool, product: bool = False) -> BlockCodes:
         """Quantize a matrix; one without blocks gets one a row, or for a `product` those that its kernel likes."""
         codes, params = self._editor.constants.codes(key, transpose=not by_row)
         scheme = params.scheme
@@ -131,7 +131,7 @@ class Matrices:
             wanted = (rows, -(-columns // block))
             scale = np.broadcast_to(scale.reshape(shape), wanted)
             zero_point = np.broadcast_to(zero_point.reshape(shape), wanted)
-        return Codes(
+        return BlockCodes(
             codes=np.add(codes, offset, out=np.empty(codes.shape, np.uint8), casting="unsafe"),
             scale=np.ascontiguousarray(scale),
             zero_point=zero_point.astype(np.uint8),
@@ -139,12 +139,12 @@ class Matrices:
             bits=bits,
         )
 
-    def _complete(self, key: str, matrix: Codes, codes: ir.Value) -> Stored:
+    def _complete(self, key: str, matrix: BlockCodes, codes: ir.Value) -> StoredMatrix:
         zero_point = None
         if (matrix.zero_point != matrix.middle).any():
             packed = pack(matrix.zero_point, matrix.bits)
             zero_point = self._editor.store(f"{key}/zero_point", packed, of=key)
-        return Stored(
+        return StoredMatrix(
             codes=codes,
             scale=self._editor.store(f"{key}/scale", matrix.scale, of=key),
             zero_point=zero_point,

@@ -33,7 +33,7 @@ _INDEX = ir.DataType.INT32  # the smaller one of those that Gather takes
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
-class _Rows:
+class _RowTable:
     """A stored matrix that rows are looked up in: packed indices, the one table of values, and columns."""
 
     packed: ir.Value
@@ -47,8 +47,8 @@ class Codebooks:
     def __init__(self, editor: Editor) -> None:
         self._editor = editor
         self._decoded: dict[str, ir.Value] = {}
-        self._rows: dict[str, _Rows] = {}
-        self._stored: dict[bytes, _Rows] = {}
+        self._rows: dict[str, _RowTable] = {}
+        self._stored: dict[bytes, _RowTable] = {}
 
     def decoded(self, key: str, reader: ir.Node) -> ir.Value:
         """Return the values of the weight planned as `key`, decoded in front of its first `reader`."""
@@ -74,7 +74,7 @@ class Codebooks:
             codes, codebook = self._editor.constants.codebook(key)
             packed, place = pack(codes, bits), _place(codes, codebook)
             if place not in self._stored:
-                self._stored[place] = _Rows(
+                self._stored[place] = _RowTable(
                     packed=self._editor.constant(f"{key}/indices", packed),
                     table=self._editor.constant(f"{key}/codebook", codebook.table.reshape(-1)),
                     columns=codes.shape[-1],
@@ -91,26 +91,26 @@ class Codebooks:
     ) -> ir.Value | None:
         """Decode a matrix, or its transpose, that rows are looked up in, too: both are stored as one."""
         bits = self._editor.tensor(key).scheme.dtype.bits
-        for stored, turned in ((codes, False), (np.ascontiguousarray(codes.T), True)):
+        for stored, transposed in ((codes, False), (np.ascontiguousarray(codes.T), True)):
             rows = self._stored.get(_place(stored, codebook))
             if rows is not None:
                 index = rows.packed if bits == 8 else unpack_bits(build, rows.packed, bits=bits, shape=stored.shape)
                 index = build("Cast", index, attributes={"to": _INDEX})
                 value = build("Gather", rows.table, index, to="decoded", dtype=ir.DataType.FLOAT)
-                return build("Transpose", value, attributes={"perm": [1, 0]}) if turned else value
+                return build("Transpose", value, attributes={"perm": [1, 0]}) if transposed else value
         return None
 
     def _vectors(self, build: NodeBuilder, key: str, *, by_row: bool) -> ir.Value:
         """Decode a matrix whose outputs are columns, or rows, from vectors of neighbouring weights of an output."""
-        found = self._editor.constants.product_codes(key, by_row=by_row)
-        codes = np.ascontiguousarray(found.codes.T) if by_row else found.codes
+        product = self._editor.constants.product_codes(key, by_row=by_row)
+        codes = np.ascontiguousarray(product.codes.T) if by_row else product.codes
         dtype = self._editor.tensor(key).scheme.dtype
         stored = self._editor.constant(f"{key}/indices", storage_array(codes, dtype))
-        table = self._editor.constant(f"{key}/codebook", found.table)
-        runs, outputs = found.codes.shape
+        table = self._editor.constant(f"{key}/codebook", product.table)
+        runs, outputs = product.codes.shape
         index = build("Cast", stored, to="index", dtype=_INDEX, attributes={"to": _INDEX})
         value = build("Gather", table, index, to="vectors", dtype=ir.DataType.FLOAT)
-        shape = (outputs, runs * found.table.shape[1]) if by_row else (runs * found.table.shape[1], outputs)
+        shape = (outputs, runs * product.table.shape[1]) if by_row else (runs * product.table.shape[1], outputs)
         if not by_row:
             value = build("Transpose", value, to="turned", dtype=ir.DataType.FLOAT, attributes={"perm": [0, 2, 1]})
         wanted = build.constant(shape, np.int64)

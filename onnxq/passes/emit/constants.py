@@ -1,4 +1,4 @@
-"""Constants on codes: weights through their methods, biases on the product of two scales."""
+"""Quantized constants: weights through their methods, biases on the product of two scales."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ Chosen: TypeAlias = tuple[npt.NDArray[Any], QuantParams]
 """Codes of a weight, of its shape, and their parameters."""
 
 
-class Constants:
+class PlannedConstants:
     """Codes and parameters of a plan's constants, computed one tensor at a time."""
 
     def __init__(
@@ -44,7 +44,7 @@ class Constants:
 
         Args:
             plan: the plan. read: returns a float constant by tensor name.
-            statistics: that the plan was made from, for weight methods that go by them.
+            statistics: that the plan was made from, for weight methods that use them.
             chosen: codes of weights that are known already, by plan key.
         """
         self._plan = plan
@@ -94,7 +94,7 @@ class Constants:
         return codes, params
 
     def _remember(self, key: str, params: QuantParams) -> None:
-        """Keep the parameters that biases go by; all others are too many in models that are bigger than memory."""
+        """Keep the parameters that biases depend on; all others are too many in models that are bigger than memory."""
         if key in self._biases:
             self._params[key] = params
 
@@ -106,13 +106,13 @@ class Constants:
         weight = self._read(tensor.tensor).astype(np.float32, copy=False)
         return np.take(weight, tensor.in_float.indices, axis=tensor.feature_axis)
 
-    def values(self, key: str, found: Chosen | None = None) -> npt.NDArray[np.float32]:
-        """Return what the codes of the constant planned as `key` stand for, weights that stay in float among them.
+    def values(self, key: str, known: Chosen | None = None) -> npt.NDArray[np.float32]:
+        """Return what the codes of the constant planned as `key` represent, weights that stay in float among them.
 
         Args:
-            key: in the plan. found: its codes and parameters, where they are at hand.
+            key: in the plan. known: its codes and parameters, if at hand.
         """
-        tensor, values = self._tensor(key), dequantize(*(found or self.codes(key)))
+        tensor, values = self._tensor(key), dequantize(*(known or self.codes(key)))
         if tensor.in_float is not None and tensor.feature_axis is not None:
             part = np.moveaxis(self.float_part(key), tensor.feature_axis, 0)
             np.moveaxis(values, tensor.feature_axis, 0)[list(tensor.in_float.indices)] = part
@@ -159,16 +159,16 @@ class Constants:
         """Return what the plan's statistics say of the values that a weight of this shape multiplies.
 
         Raises:
-            PlanError: the plan goes by statistics that are not there.
+            PlanError: the plan uses statistics that are not given.
         """
         if not tensor.features_from or tensor.feature_axis is None:
             return None
-        seen = [self._channels(name) for name in tensor.features_from]
-        places = sum(int(each.count.max()) for each in seen)
-        squares = np.asarray(sum(each.sum_squares for each in seen) / places)
-        products = [each.products for each in seen if each.products is not None]
+        observed = [self._channels(name) for name in tensor.features_from]
+        places = sum(int(each.count.max()) for each in observed)
+        squares = np.asarray(sum(each.sum_squares for each in observed) / places)
+        products = [each.products for each in observed if each.products is not None]
         others = [extent for axis, extent in enumerate(shape) if axis != tensor.feature_axis and extent > 1]
-        whole = len(products) == len(seen) and len(others) < 2 and squares.size == shape[tensor.feature_axis]
+        whole = len(products) == len(observed) and len(others) < 2 and squares.size == shape[tensor.feature_axis]
         return Inputs(
             axis=tensor.feature_axis,
             squares=squares,
@@ -177,10 +177,10 @@ class Constants:
         )
 
     def _channels(self, name: str) -> ChannelStatistics:
-        seen = None if self._statistics is None else self._statistics.tensors.get(name)
-        if seen is None or seen.channels is None:
+        observed = None if self._statistics is None else self._statistics.tensors.get(name)
+        if observed is None or observed.channels is None:
             raise PlanError(f"the plan goes by statistics of '{name}' that are not given; give those it was made from")
-        return seen.channels
+        return observed.channels
 
     def _smallest_scale(self, key: str) -> npt.NDArray[np.float32] | None:
         """Return the smallest weight scale for which every bias on it still fits int32, None without biases.
@@ -211,20 +211,22 @@ class Constants:
         """Return the weight scales for which every bias on them has a magnitude of `steps` codes at most, or is 0.
 
         Args:
-            key: of the weight. steps: see there. smallest: that scale_x * scale_w has to be.
+            key: of the weight.
+            steps: see above.
+            smallest: lower bound of scale_x * scale_w.
 
         Returns:
             float64, one for each channel, or for all where the biases have one scale; None without biases.
         """
-        found = []
+        scales = []
         for bias in self._biases.get(key, []):
             assert bias.scale_from is not None
             activation = self._tensor(bias.scale_from[0]).params
             assert activation is not None
             values = np.abs(self._read(bias.tensor).astype(np.float64)) / steps
             values = values if bias.scheme.granularity.kind == "per-channel" else values.max(initial=0.0)
-            found.append(np.maximum(values, smallest) / float(activation.scale))
-        return np.maximum.reduce(found) if found else None
+            scales.append(np.maximum(values, smallest) / float(activation.scale))
+        return np.maximum.reduce(scales) if scales else None
 
     def _bias(self, tensor: TensorPlan) -> tuple[npt.NDArray[Any], QuantParams]:
         assert tensor.scale_from is not None
@@ -278,5 +280,5 @@ def _transposed(scheme: Scheme) -> Scheme:
 
 def _transposed_params(params: QuantParams) -> QuantParams:
     """Return the parameters of a transposed matrix: those of blocks are matrices, too."""
-    turned = {name: np.ascontiguousarray(getattr(params, name).T) for name in ("scale", "zero_point")}
-    return replace(params, scheme=_transposed(params.scheme), **turned)
+    transposed = {name: np.ascontiguousarray(getattr(params, name).T) for name in ("scale", "zero_point")}
+    return replace(params, scheme=_transposed(params.scheme), **transposed)

@@ -38,7 +38,7 @@ class ConvertFloat(ir.passes.InPlacePass):
 
     def call(self, model: ir.Model) -> ir.passes.PassResult:
         """Rewrite the model: nodes first, then the constants that float32 readers are left with."""
-        writer = _Writer(model)
+        writer = _FloatTypeWriter(model)
         shorter = {
             decision.node: decision.float_type
             for decision in self.plan.decisions
@@ -52,11 +52,11 @@ class ConvertFloat(ir.passes.InPlacePass):
         # Every slot is looked up before any value changes its type.
         chosen = [(node, shorter[name]) for name, node in nodes(model) if name in shorter]
         opset = model.opset_imports.get("", 1)
-        found = [(node, kind, float_slots(node, opset, kind)) for node, kind in chosen if kind is not None]
-        for node, kind, slots in found:
+        slotted = [(node, kind, float_slots(node, opset, kind)) for node, kind in chosen if kind is not None]
+        for node, kind, slots in slotted:
             for slot in slots.outputs:
                 writer.returns(node.outputs[slot], kind)
-        for node, kind, slots in found:
+        for node, kind, slots in slotted:
             for slot in slots.inputs:
                 writer.reads(node, slot, kind)
         for scope in scopes(model):
@@ -67,7 +67,7 @@ class ConvertFloat(ir.passes.InPlacePass):
         return ir.passes.PassResult(model, modified=writer.changed)
 
 
-class _Writer:
+class _FloatTypeWriter:
     """Changes types, one Cast a value and type.
 
     Attributes:
@@ -99,7 +99,7 @@ class _Writer:
                 outputs[index] = back
 
     def reads(self, node: ir.Node, slot: int, kind: FloatType) -> None:
-        """Let a node read an input in the type `kind`: as it is made, as a constant's own copy, or by a Cast."""
+        """Let a node read an input in the type `kind`: as it is computed, as a constant's own copy, or by a Cast."""
         value = node.inputs[slot]
         assert value is not None
         producer, dtype = value.producer(), _TYPES[kind]

@@ -12,10 +12,10 @@ _FLOATS = (ir.DataType.FLOAT, ir.DataType.FLOAT16, ir.DataType.BFLOAT16)
 
 @register_pass("drop-inferred", preserves_semantics=True)
 class DropInferred(ir.passes.InPlacePass):
-    """Take out types and shapes of inner values that the model did not declare when it came.
+    """Take out types and shapes of inner values that the model did not declare itself.
 
     They were for planning. Left in, they make the file larger, and let onnxruntime choose fusions that it would not
-    choose for the float model (SkipLayerNormalization, several times slower than what it stands for).
+    choose for the float model (SkipLayerNormalization, several times slower than what it replaces).
     """
 
     def __init__(self, declared: frozenset[str] = frozenset()) -> None:

@@ -16,7 +16,7 @@ as lengths only, where exported models add theirs to the scores.
 With one scale a row (per token) MatMulInteger takes the codes as they are, and what the rows' zero points add, zero
 point times the sum of a weight's column, is taken off its result in int32.
 
-Where the plan leaves features of x in float, codes of x and of the weight stand for zeros there, and what these
+Where the plan leaves features of x in float, codes of x and of the weight represent zeros there, and what these
 features add is a second, small product in float:
 
     x -> [Mul by 0 or 1] -> codes as above -> ... -> float -> [Add] -> y
@@ -56,13 +56,13 @@ class EmitDynamic(Emitter):
 
     def write(self, editor: Editor) -> None:
         """See `Emitter`."""
-        writer = _Writer(editor)
+        writer = _DynamicWriter(editor)
         for decision in editor.decisions():
             writer.carry_out(decision)
         writer.finish()
 
 
-class _Writer:
+class _DynamicWriter:
     """Writes the nodes; remembers which activation it has quantized and which weight it has stored."""
 
     def __init__(self, editor: Editor) -> None:

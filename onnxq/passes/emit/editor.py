@@ -18,7 +18,7 @@ from onnxq.graph.walk import bodies, nodes
 from onnxq.graph.writer import Writer
 from onnxq.numerics.affine import storage_array
 from onnxq.ops import op_key
-from onnxq.passes.emit.constants import Chosen, Constants
+from onnxq.passes.emit.constants import Chosen, PlannedConstants
 from onnxq.types.format import Format
 from onnxq.types.plan import Action, Decision, Detour, Plan, TensorPlan
 from onnxq.types.scheme import PerBlock, PerChannel, QuantParams
@@ -112,7 +112,7 @@ class Editor:
         self._edited = edited
         self._first = graph[0] if len(graph) else None
         self.emitted = {key: None for decision in decisions for key in decision.outputs.values()}
-        self.constants = Constants(edited.plan, self._read, edited.statistics, edited.chosen)
+        self.constants = PlannedConstants(edited.plan, self._read, edited.statistics, edited.chosen)
         self._own = {key for entry in decisions if Detour.OWN_CODES in entry.detours for key in entry.inputs.values()}
 
     def decisions(self) -> Iterator[Decision]:

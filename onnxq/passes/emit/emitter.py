@@ -27,7 +27,7 @@ class Emitter(ir.passes.InPlacePass):
     def __init__(
         self, plan: Plan, statistics: Statistics | None = None, chosen: Mapping[str, Chosen] | None = None
     ) -> None:
-        """Take a plan, the statistics that it was made from (weight methods may go by them), and codes known so far."""
+        """Take a plan, the statistics that it was made from (weight methods may use them), and codes known so far."""
         super().__init__()
         self.plan = plan
         self.statistics = statistics

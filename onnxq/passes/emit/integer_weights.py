@@ -1,4 +1,4 @@
-"""Weights of integer operators: codes stored once, whoever reads them and however turned; scales apart from them."""
+"""Weights of integer operators: codes stored once, transposed or not, for all readers; scales apart."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class IntegerWeights:
         self._params: dict[str, QuantParams] = {}
         self._arrays: dict[str, npt.NDArray[Any]] = {}
         self._values: dict[tuple[str, tuple[int, ...]], ir.Value] = {}
-        self._turned: dict[tuple[str, tuple[int, ...]], ir.Value] = {}
+        self._transposed: dict[tuple[str, tuple[int, ...]], ir.Value] = {}
 
     def codes(self, key: str, build: NodeBuilder, perm: Sequence[int] | None = None) -> ir.Value:
         """Return the codes of a weight, as they are or with their axes in the order `perm`."""
@@ -94,9 +94,9 @@ class IntegerWeights:
         if order:
             array = np.ascontiguousarray(array.transpose(order))
         if array.ndim == 2:
-            turned = self._editor.stored(array.T, of=key)
-            if turned is not None:
-                return self._transpose(turned, (1, 0), build)
+            mirror = self._editor.stored(array.T, of=key)
+            if mirror is not None:
+                return self._transpose(mirror, (1, 0), build)
         value = self._editor.store(f"{key}/quantized", array, of=key)
         # What is stored may lie in a file: codes of a model that is bigger than memory are not kept beside it.
         assert value.const_value is not None
@@ -104,12 +104,12 @@ class IntegerWeights:
         return value
 
     def _transpose(self, codes: ir.Value, order: tuple[int, ...], build: NodeBuilder) -> ir.Value:
-        if (codes.name or "", order) not in self._turned:
+        if (codes.name or "", order) not in self._transposed:
             assert codes.dtype is not None
             assert codes.shape is not None
             shape = ir.Shape([codes.shape[axis] for axis in order])
-            turned = build(
+            transposed = build(
                 "Transpose", codes, to="weight", dtype=codes.dtype, shape=shape, attributes={"perm": list(order)}
             )
-            self._turned[codes.name or "", order] = turned
-        return self._turned[codes.name or "", order]
+            self._transposed[codes.name or "", order] = transposed
+        return self._transposed[codes.name or "", order]

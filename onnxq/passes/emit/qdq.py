@@ -31,13 +31,13 @@ class EmitQdq(Emitter):
 
     def write(self, editor: Editor) -> None:
         """See `Emitter`."""
-        writer = _Pairs(editor)
+        writer = _QdqWriter(editor)
         for decision in editor.decisions():
             writer.carry_out(decision)
         writer.finish()
 
 
-class _Pairs(Rewirer):
+class _QdqWriter(Rewirer):
     """Makes pairs of QuantizeLinear and DequantizeLinear."""
 
     def activation(self, tensor: TensorPlan, source: ir.Value) -> Sequence[ir.Node]:

@@ -38,7 +38,7 @@ class EmitQOperator(Emitter):
 
     def write(self, editor: Editor) -> None:
         """See `Emitter`."""
-        writer = _Writer(editor)
+        writer = _QOperatorWriter(editor)
         decisions = list(editor.decisions())
         for decision in decisions:
             if decision.kernel is None:
@@ -49,7 +49,7 @@ class EmitQOperator(Emitter):
         writer.finish()
 
 
-class _Writer:
+class _QOperatorWriter:
     """Writes integer operators; remembers the codes and parameters of every tensor that it has met."""
 
     def __init__(self, editor: Editor) -> None:

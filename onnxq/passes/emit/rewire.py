@@ -1,4 +1,4 @@
-"""Rewiring: every planned tensor gets one form that its readers on codes read, whatever that form is made of."""
+"""Rewiring: every planned tensor gets one form that its quantized readers read, whatever that form consists of."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from onnxq.types.plan import Decision, Role, TensorPlan
 
 
 class Rewirer(ABC):
-    """Rewires nodes as decisions say; remembers which form of which tensor it has made."""
+    """Rewires nodes as decisions say; remembers the form of each tensor."""
 
     def __init__(self, editor: Editor) -> None:
         self.editor = editor
-        self._made: dict[str, ir.Value] = {}
+        self._forms: dict[str, ir.Value] = {}
         self._replaced: list[ir.Value] = []
 
     @abstractmethod
@@ -44,11 +44,11 @@ class Rewirer(ABC):
 
     def _form(self, key: str, reader: ir.Node) -> ir.Value:
         """Return the form of a planned tensor, making it on first use."""
-        if key not in self._made:
+        if key not in self._forms:
             tensor = self.editor.tensor(key)
             role_is_activation = tensor.role is Role.ACTIVATION
-            self._made[key] = self._activation(tensor, reader) if role_is_activation else self.constant(tensor, reader)
-        return self._made[key]
+            self._forms[key] = self._activation(tensor, reader) if role_is_activation else self.constant(tensor, reader)
+        return self._forms[key]
 
     def _activation(self, tensor: TensorPlan, reader: ir.Node) -> ir.Value:
         value = self.editor.values[tensor.tensor]

@@ -1,7 +1,7 @@
-"""Simulation: every quantized value becomes the float that its code stands for; no integer kernel takes part.
+"""Simulation: every quantized value becomes the float that its code represents; no integer kernel takes part.
 
     activation:  x -> Clip(Round(x / s), qmin - z, qmax - z) * s        (Round: half to even, as QuantizeLinear)
-    constant:    (code - z) * s, or what the code stands for in a codebook, stored as float
+    constant:    (code - z) * s, or what the code represents in a codebook, stored as float
 
 At run time (format dynamic), as DynamicQuantizeLinear of the ONNX specification:
     low = min(0, min x), high = max(0, max x), s = (high - low) / (qmax - qmin), z = Clip(Round(qmin - low / s))
@@ -31,7 +31,7 @@ from onnxq.types.statistics import Statistics
 
 @register_pass("simulate", preserves_semantics=False)
 class Simulate(Emitter):
-    """Round values to what their codes stand for, in float arithmetic, whatever the format."""
+    """Round values to what their codes represent, in float arithmetic, whatever the format."""
 
     fmt = Format.QDQ
 
@@ -69,7 +69,7 @@ class _Rounded(Rewirer):
         return build.nodes
 
     def constant(self, tensor: TensorPlan, reader: ir.Node) -> ir.Value:
-        """Store what a constant's codes stand for."""
+        """Store what a constant's codes represent."""
         if tensor.scheme.vector > 1:
             by_row = bool(reader.attributes.get_int("transB", 0))
             decoded = self.editor.constants.product_codes(tensor.name, by_row=by_row).decoded()

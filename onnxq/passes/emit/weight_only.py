@@ -21,7 +21,7 @@ from onnxq.graph.walk import input_at
 from onnxq.numerics.affine import storage_array
 from onnxq.ops.quantized import BIAS, MATMUL_NBITS, QUANTIZED_OPERATORS
 from onnxq.passes import register_pass
-from onnxq.passes.emit.block_weights import Matrices, Stored
+from onnxq.passes.emit.block_weights import BlockWeights, StoredMatrix
 from onnxq.passes.emit.codebooks import Codebooks
 from onnxq.passes.emit.editor import Editor
 from onnxq.passes.emit.emitter import Emitter
@@ -41,7 +41,7 @@ class EmitWeightOnly(Emitter):
 
     def write(self, editor: Editor) -> None:
         """See `Emitter`."""
-        writer = _Writer(editor)
+        writer = _WeightOnlyWriter(editor)
         # A shared weight is stored as MatMulNBits takes it, or else as rows are looked up in it: these go first.
         for decision in sorted(
             editor.decisions(), key=lambda entry: (entry.kernel != MATMUL_NBITS, entry.op != "Gather")
@@ -50,15 +50,15 @@ class EmitWeightOnly(Emitter):
         writer.finish()
 
 
-class _Writer:
-    """Rewires nodes; remembers which form of which weight it has made."""
+class _WeightOnlyWriter:
+    """Rewires nodes; remembers the form of each weight."""
 
     def __init__(self, editor: Editor) -> None:
         self._editor = editor
-        self._matrices = Matrices(editor)
+        self._matrices = BlockWeights(editor)
         self._codebooks = Codebooks(editor)
         self._dequantized: dict[str, ir.Value] = {}
-        self._tables: dict[str, Stored] = {}
+        self._tables: dict[str, StoredMatrix] = {}
         self._replaced: dict[ir.Value, None] = {}
 
     def carry_out(self, decision: Decision) -> None:
@@ -118,7 +118,7 @@ class _Writer:
         self._replace(node, build, result)
 
     def _portable_lookup(self, node: ir.Node, decision: Decision) -> None:
-        """Look up bytes and scales, take codes of fewer bits apart, and dequantize the rows that were asked for."""
+        """Look up bytes and scales, unpack codes of fewer bits, and dequantize the rows looked up."""
         key, indices = decision.inputs[0], node.inputs[1]
         assert indices is not None
         assert indices.shape is not None

@@ -50,7 +50,7 @@ def group(conv: ir.Node) -> int:
 
 
 def has(node: ir.Node, slot: int) -> bool:
-    """Tell whether an input slot is filled."""
+    """Return whether an input slot is filled."""
     return slot < len(node.inputs) and node.inputs[slot] is not None
 
 

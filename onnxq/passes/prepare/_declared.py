@@ -8,7 +8,7 @@ from onnxq.graph.walk import scopes
 
 
 def correct_constants(model: ir.Model) -> bool:
-    """Give initializers the shape and type of their data; tell whether one had another."""
+    """Give initializers the shape and type of their data; return whether one had another."""
     modified = False
     for scope in scopes(model):
         for value in scope.initializers.values():

@@ -19,7 +19,7 @@ class ClosePairs(ir.passes.InPlacePass):
 
     From opset 21 on, onnxruntime (1.23 to 1.31 at least) puts one there itself, with `output_dtype` int8; on x86 it
     then turns int8 into uint8, forgets that attribute, and finds its own model invalid: "output_dtype INT8 does not
-    match y_zero_point type UINT8". It does so where one reader follows that is no QuantizeLinear. Values that were
+    match y_zero_point type UINT8". It does so where one reader follows that is not a QuantizeLinear. Values that were
     rounded once stay what they are, whatever moved them.
     """
 

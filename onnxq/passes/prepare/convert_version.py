@@ -36,23 +36,23 @@ class ConvertVersion(ir.passes.FunctionalPass):
 
     def call(self, model: ir.Model) -> Outcome:
         """Convert a copy, check it, and return it; else the copy of the original and a warning."""
-        found = model.opset_imports.get("")
-        if found is None or found >= self.opset:
+        opset = model.opset_imports.get("")
+        if opset is None or opset >= self.opset:
             return Outcome(model.clone(), modified=False)
         converted = model.clone()
-        complaint = checker_complaint(model) or _hindrance(model, found) or _convert(converted, self.opset)
-        if complaint is None and found < FIRST_WITH_MODES:
+        complaint = checker_complaint(model) or _hindrance(model, opset) or _convert(converted, self.opset)
+        if complaint is None and opset < FIRST_WITH_MODES:
             complaint = keep_sampling(converted, only_enlarges=not _has(model, "Resize"))
         complaint = complaint or _flaw(model, converted)
         if complaint is None:
             return Outcome(converted, modified=True)
-        warning = f"opset {found} could not be raised to {self.opset} and is kept: {complaint}"
+        warning = f"opset {opset} could not be raised to {self.opset} and is kept: {complaint}"
         return Outcome(model.clone(), modified=False, warnings=(warning,))
 
 
-def _hindrance(model: ir.Model, found: int) -> str | None:
+def _hindrance(model: ir.Model, opset: int) -> str | None:
     """Say what the converter, or the runtime with its result, would get wrong; None if nothing is known."""
-    if found < _FIRST_SCAN_WITHOUT_BATCH and _has(model, "Scan"):
+    if opset < _FIRST_SCAN_WITHOUT_BATCH and _has(model, "Scan"):
         return "a Scan of opset 8 has a batch axis, which later ones have not"
     return None
 

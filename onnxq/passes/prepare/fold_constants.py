@@ -87,7 +87,7 @@ def _should_fold(node: ir.Node) -> bool | None:
     """
     shape = node.outputs[0].shape
     if shape is not None and shape.is_static():
-        held = sum(tensor.size for value in node.inputs if (tensor := constant_tensor(value)) is not None)
-        if math.prod(shape.numpy()) > max(held, _GROWTH_LIMIT):
+        size = sum(tensor.size for value in node.inputs if (tensor := constant_tensor(value)) is not None)
+        if math.prod(shape.numpy()) > max(size, _GROWTH_LIMIT):
             return False
     return True if node.domain == "" and node.op_type in _ON_WEIGHTS else None

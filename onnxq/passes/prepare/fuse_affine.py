@@ -43,10 +43,10 @@ def _fuse(conv: ir.Node) -> bool:
     if reader.graph is not conv.graph or weight is None or (bias is None and has(conv, 2)):
         return False
     channels = weight.shape[0] if conv.op_type == "Conv" else weight.shape[1] * group(conv)
-    found = affine(reader, slot, channels, weight.ndim)
-    if found is None:
+    constants = affine(reader, slot, channels, weight.ndim)
+    if constants is None:
         return False
-    scale, offset = found
+    scale, offset = constants
     old = np.zeros(channels) if bias is None else bias.astype(np.float64)
     fused = _scaled(conv, weight.astype(np.float64), scale).astype(weight.dtype)
     moved = (old * scale + offset).astype(weight.dtype)

@@ -50,7 +50,7 @@ class FuseGemm(ir.passes.InPlacePass):
 
 
 def _product(add: ir.Node) -> ir.Node | None:
-    """Return the MatMul whose bias `add` adds, None if it is no such Add."""
+    """Return the MatMul whose bias `add` adds, None if it is not such an Add."""
     for value, bias in (add.inputs, reversed(add.inputs)):
         product = value.producer() if value is not None else None
         if product is None or product.op_type != "MatMul" or product.domain or product.graph is not add.graph:

@@ -59,7 +59,7 @@ def _as_sigmoid(op: Any, x: Any, **_: Any) -> Any:
 
 
 def _is_it(_: Any, **values: ir.Value) -> bool:
-    """Tell whether the constants are those of a HardSwish, single float32 numbers that add no axes."""
+    """Return whether the constants are those of a HardSwish, single float32 numbers that add no axes."""
     rank = None if values["x"].shape is None else len(values["x"].shape)
     for name, expected in _FACTORS.items():
         tensor = constant_tensor(values[name])

@@ -13,7 +13,7 @@ from onnxq.passes.prepare.load_small import LIMIT
 
 @register_pass("infer-shapes", preserves_semantics=True)
 class InferShapes(ir.passes.InPlacePass):
-    """Infer the shapes and types of all values anew; what cannot be inferred keeps what was declared.
+    """Infer the shapes and types of all values again; what cannot be inferred keeps what was declared.
 
     Not onnx_ir's own pass round the same inference, because that one leaves a model without any shape when one node
     fails, often on a stale declaration of the model itself; takes sequences for tensors; takes default values of graph
@@ -28,8 +28,8 @@ class InferShapes(ir.passes.InPlacePass):
             return ir.passes.PassResult(model, modified)
         for scope, twin in zip(scopes(model), scopes(inferred), strict=True):
             for node, other in zip(scope, twin, strict=True):
-                for value, found in zip(node.outputs, other.outputs, strict=False):  # trailing empty ones are gone
-                    modified |= _take(value, found)
+                for value, known in zip(node.outputs, other.outputs, strict=False):  # trailing empty ones are gone
+                    modified |= _take(value, known)
         return ir.passes.PassResult(model, modified)
 
 
@@ -53,10 +53,10 @@ def _inferred(model: ir.Model, *, strict: bool) -> ir.Model | None:
         return None
 
 
-def _take(value: ir.Value, found: ir.Value) -> bool:
-    """Give `value` the shape and type found; tell whether that changed anything."""
-    shape = value.shape if found.shape is None else found.shape
-    kind = value.type if found.type is None else found.type
+def _take(value: ir.Value, inferred: ir.Value) -> bool:
+    """Give `value` the inferred shape and type; return whether that changed anything."""
+    shape = value.shape if inferred.shape is None else inferred.shape
+    kind = value.type if inferred.type is None else inferred.type
     modified = value.shape != shape or value.type != kind
     value.shape, value.type = shape, kind
     return modified

@@ -40,7 +40,7 @@ def _normalize(node: ir.Node) -> bool:
         return False
     alpha, beta = (node.attributes.get_float(name, 1.0) for name in ("alpha", "beta"))
     columns = weight.shape[0 if node.attributes.get_int("transB", 0) else 1]
-    changed = _turn(graph, node)
+    changed = _transpose(graph, node)
     if alpha != 1.0:
         node.replace_input_with(1, _constant(graph, node, f"{node.inputs[1].name}/alpha", weight * np.float32(alpha)))  # type: ignore[union-attr]
         changed = True
@@ -59,17 +59,17 @@ def _normalize(node: ir.Node) -> bool:
     return changed
 
 
-def _turn(graph: ir.Graph, node: ir.Node) -> bool:
+def _transpose(graph: ir.Graph, node: ir.Node) -> bool:
     """Put a Transpose in front of a Gemm with transA = 1."""
     source = node.inputs[0]
     if source is None or node.attributes.get_int("transA", 0) == 0:
         return False
-    turn = ir.node("Transpose", [source], {"perm": [1, 0]}, name=f"{node.name}/transA")
-    turned = turn.outputs[0]
-    turned.name, turned.type = f"{node.name}/A", source.type
-    turned.shape = None if source.shape is None else ir.Shape([source.shape[1], source.shape[0]])
-    graph.insert_before(node, [turn])
-    node.replace_input_with(0, turned)
+    transpose = ir.node("Transpose", [source], {"perm": [1, 0]}, name=f"{node.name}/transA")
+    transposed = transpose.outputs[0]
+    transposed.name, transposed.type = f"{node.name}/A", source.type
+    transposed.shape = None if source.shape is None else ir.Shape([source.shape[1], source.shape[0]])
+    graph.insert_before(node, [transpose])
+    node.replace_input_with(0, transposed)
     node.attributes.pop("transA")
     return True
 

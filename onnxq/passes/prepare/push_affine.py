@@ -44,10 +44,10 @@ def _push(node: ir.Node) -> bool:
     convs = _convolutions(result if between is None else between.outputs[0])
     if not convs:
         return False
-    found = _channels_of(node, source, convs)
-    if found is None:
+    constants = _channels_of(node, source, convs)
+    if constants is None:
         return False
-    scale, offset = found
+    scale, offset = constants
     if np.any(scale == 0) or (np.any(offset) and (between is not None or any(_pads(conv) for conv in convs))):
         return False
     changes = [_changed(conv, scale, offset) for conv in convs]
@@ -98,7 +98,7 @@ def _convolutions(value: ir.Value) -> list[ir.Node]:
 
 
 def _channels_of(node: ir.Node, source: int, convs: list[ir.Node]) -> tuple[Array, Array] | None:
-    """Return scale and offset of each channel that the convolutions read, None if the node is no such thing."""
+    """Return scale and offset of each channel that the convolutions read, None if it does neither."""
     shapes = []
     for conv in convs:
         weight = own_constant(conv, 1)
@@ -111,7 +111,7 @@ def _channels_of(node: ir.Node, source: int, convs: list[ir.Node]) -> tuple[Arra
 
 
 def _keeps_shape(node: ir.Node, source: int, channels: int, rank: int) -> bool:
-    """Tell whether what a node scales has the shape of its result: a constant may repeat it along axes of extent 1."""
+    """Return whether a result has the shape of what is scaled: a constant may repeat that along axes of extent 1."""
     value, constant = node.inputs[source], constant_tensor(node.inputs[1 - source]) if len(node.inputs) == 2 else None
     if value is None or constant is None:
         return False
@@ -140,7 +140,7 @@ def _changed(conv: ir.Node, scale: Array, offset: Array) -> tuple[Array, Array |
 
 
 def _pads(conv: ir.Node) -> bool:
-    """Tell whether a convolution may read zeros that are not in its input."""
+    """Return whether a convolution may read zeros that are not in its input."""
     automatic, pads = conv.attributes.get("auto_pad"), conv.attributes.get("pads")
     if automatic is not None and automatic.as_string() not in ("NOTSET", "VALID"):
         return True
@@ -155,8 +155,8 @@ def _divided(between: ir.Node, result: ir.Value, scale: Array) -> Array | None:
     old = tensor.numpy()
     if len(set(scale.tolist())) != 1:
         return None
-    found = (old.astype(np.float64) / scale[0]).astype(old.dtype)
-    return found if np.all(np.isfinite(found)) else None
+    divided = (old.astype(np.float64) / scale[0]).astype(old.dtype)
+    return divided if np.all(np.isfinite(divided)) else None
 
 
 def _beside(node: ir.Node, value: ir.Value) -> int:

@@ -12,7 +12,7 @@ from onnxq.passes.prepare._shield import parked
 
 @register_pass("remove-identities", preserves_semantics=True)
 class RemoveIdentities(ir.passes.InPlacePass):
-    """Remove Identity nodes, but for those that give a graph output its name.
+    """Remove Identity nodes, except those that give a graph output its name.
 
     Guards: the stock pass renames a graph output that is read through an Identity by another one, makes a value of an
     outer scope the output of a subgraph, and fails where the declared shapes before and after differ in rank.

@@ -1,4 +1,4 @@
-"""Constants on codes: what is dequantized, and what it goes through on its way to a reader.
+"""Imported quantized constants: what is dequantized, and what it goes through on its way to a reader.
 
 codes [N, K/B, B] -> DequantizeLinear -> Reshape [N, K] -> Transpose -> MatMul
 """
@@ -34,10 +34,10 @@ Move: TypeAlias = tuple[Literal["transpose", "reshape"], tuple[int, ...]]
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class Constant:
-    """A constant that came on codes: its name and graph, the tensor that holds the codes, and their parameters.
+    """An imported quantized constant: its name and graph, the tensor that holds the codes, and their parameters.
 
-    A float tensor is one that came behind a Q; its codes are what that makes of it. `moves`: what happens to the codes
-    before they are read; the parameters are those of the result.
+    A float tensor is one that was imported behind a Q; its codes are what that makes of it. `moves`: what happens to
+    the codes before they are read; the parameters are those of the result.
     """
 
     name: str
@@ -68,17 +68,17 @@ class Constant:
         """Return the lowest code, 0 if there are none; a file that holds them is not kept in memory."""
         stored = self.tensor.numpy()
         codes = self.codes() if stored.dtype == np.float32 else stored
-        found = int(codes.min()) if codes.size else 0
+        lowest = int(codes.min()) if codes.size else 0
         drop_pages(stored)
-        return found
+        return lowest
 
     def values(self) -> npt.NDArray[np.float32]:
-        """Return what the codes stand for."""
+        """Return what the codes represent."""
         return dequantize(self.codes(), self.params)
 
 
-def constant(value: ir.Value | None, blocks: int | None = None) -> Constant | str | None:
-    """Return the constant on codes that a value is dequantized from.
+def imported_constant(value: ir.Value | None, blocks: int | None = None) -> Constant | str | None:
+    """Return the quantized constant that a value is dequantized from.
 
     Args:
         value: float. blocks: its axis along which its reader takes blocks of codes that were moved, None for none.
@@ -96,28 +96,29 @@ def constant(value: ir.Value | None, blocks: int | None = None) -> Constant | st
     for each in between:
         if each.op_type not in MOVES:
             return f"'{each.name}' ({each.op_type}) stands between its codes and it"
-    held = _dequantized(node)
-    if held is None:
+    constant = _dequantized(node)
+    if constant is None:
         return f"the parameters of '{node.name}' are no float32 constants for codes of integers"
-    return _moved(held, list(reversed(between)), blocks) if between else held
+    return _moved(constant, list(reversed(between)), blocks) if between else constant
 
 
-def rescaled(held: Constant, values: npt.NDArray[np.float32]) -> Constant | None:
+def rescaled(constant: Constant, values: npt.NDArray[np.float32]) -> Constant | None:
     """Return a constant whose scales, one for each index of the first axis, make it a scaled one.
 
     Args:
-        held: the constant. values: float32 [channels, ...], what its codes stand for times a factor for each channel.
+        constant: the constant.
+        values: float32 [channels, ...], what its codes represent times a factor for each channel.
 
     Returns:
-        The same codes on other scales, negated where a factor is negative; None where `values` are no such.
+        The same codes on other scales, negated where a factor is negative; None where `values` are not that.
     """
     import onnx_ir as ir
 
-    came, codes, scheme = held.values().astype(np.float64), held.codes(), held.params.scheme
+    old, codes, scheme = constant.values().astype(np.float64), constant.codes(), constant.params.scheme
     on_channels = isinstance(scheme.granularity, PerTensor) or scheme.granularity == PerChannel(axis=0)
-    if came.shape != values.shape or not on_channels or not came.size:
+    if old.shape != values.shape or not on_channels or not old.size:
         return None
-    rows, wanted = came.reshape(len(came), -1), values.reshape(len(came), -1)
+    rows, wanted = old.reshape(len(old), -1), values.reshape(len(old), -1)
     place = np.abs(rows).argmax(axis=1)[:, None]
     largest, there = np.take_along_axis(rows, place, 1), np.take_along_axis(wanted, place, 1)
     factor = np.divide(there, largest, out=np.ones_like(largest), where=largest != 0)
@@ -130,13 +131,15 @@ def rescaled(held: Constant, values: npt.NDArray[np.float32]) -> Constant | None
     signs, dtype = np.where(negative, -1, 1).reshape(beside), ir.DataType.from_numpy(np.dtype(scheme.dtype.value))
     params = QuantParams(
         scheme=replace_fields(scheme, granularity=PerChannel(axis=0)),
-        scale=np.asarray(np.abs(factor[:, 0]) * held.params.scale, np.float32),
-        zero_point=np.broadcast_to(held.params.zero_point, len(came)).astype(np.int32),
+        scale=np.asarray(np.abs(factor[:, 0]) * constant.params.scale, np.float32),
+        zero_point=np.broadcast_to(constant.params.zero_point, len(old)).astype(np.int32),
     )
     tensor = ir.LazyTensor(
-        lambda: ir.tensor((held.codes() * signs).astype(scheme.dtype.value)), dtype=dtype, shape=ir.Shape(codes.shape)
+        lambda: ir.tensor((constant.codes() * signs).astype(scheme.dtype.value)),
+        dtype=dtype,
+        shape=ir.Shape(codes.shape),
     )
-    return replace_fields(held, tensor=tensor, params=params, moves=())
+    return replace_fields(constant, tensor=tensor, params=params, moves=())
 
 
 def params_of(node: ir.Node, value: ir.Value) -> QuantParams | None:
@@ -171,7 +174,7 @@ def params_of(node: ir.Node, value: ir.Value) -> QuantParams | None:
 
 
 def _granularity(node: ir.Node, shape: tuple[int, ...], rank: int | None) -> Any:
-    """Return which elements share a scale, None where that cannot be told."""
+    """Return which elements share a scale, None where that is unknown."""
     if not shape or shape == (1,):
         return PerTensor()
     axis = node.attributes.get_int("axis", 1)
@@ -192,7 +195,7 @@ def _before(node: ir.Node) -> ir.Node | None:
 
 
 def _holds_codes(node: ir.Node) -> bool:
-    """Tell whether a DequantizeLinear unpacks a constant, or rounds a float one as training writes it."""
+    """Return whether a DequantizeLinear unpacks a constant, or rounds a float one as training writes it."""
     codes = node.inputs[0]
     if moved_tensor(codes) is not None:
         return True
@@ -221,11 +224,11 @@ def _dequantized(node: ir.Node) -> Constant | None:
     return Constant(name=source.name or "", graph=source.graph, tensor=tensor, params=params)
 
 
-def _moved(held: Constant, nodes: list[ir.Node], blocks: int | None) -> Constant | str:
+def _moved(constant: Constant, nodes: list[ir.Node], blocks: int | None) -> Constant | str:
     """Return a constant as the nodes that move what is dequantized from it hand it on, or which of them does not."""
-    came = held.params.scheme.granularity
-    assert not isinstance(came, PerToken)
-    layout = ParameterLayout(held.shape, came)
+    own = constant.params.scheme.granularity
+    assert not isinstance(own, PerToken)
+    layout = ParameterLayout(constant.shape, own)
     moves: list[Move] = []
     for node in nodes:
         if node.op_type == "Transpose":
@@ -244,8 +247,8 @@ def _moved(held: Constant, nodes: list[ir.Node], blocks: int | None) -> Constant
     if isinstance(granularity, PerBlock) and blocks is None:
         return f"'{nodes[-1].name}' ({nodes[-1].op_type}) moves codes in blocks"
     params = QuantParams(
-        scheme=replace_fields(held.params.scheme, granularity=granularity),
-        scale=layout.params(held.params.scale, granularity),
-        zero_point=layout.params(held.params.zero_point, granularity),
+        scheme=replace_fields(constant.params.scheme, granularity=granularity),
+        scale=layout.params(constant.params.scale, granularity),
+        zero_point=layout.params(constant.params.zero_point, granularity),
     )
-    return replace_fields(held, params=params, moves=tuple(moves))
+    return replace_fields(constant, params=params, moves=tuple(moves))

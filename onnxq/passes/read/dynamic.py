@@ -5,7 +5,7 @@
     DynamicQuantizeMatMul (x, codes, scale), MatMulIntegerToFloat (codes of x, codes, both scales)
         become      x -> MatMul or Conv <- DequantizeLinear <- codes
 
-Codes, scales and zero points of weights stay what they are; those of x are found no more. Operators: ONNX specification
+Codes, scales and zero points of weights stay what they are; those of x are gone. Operators: ONNX specification
 of MatMulInteger and ConvInteger, opset 10, and DynamicQuantizeLinear, opset 11; for the others
 https://github.com/microsoft/onnxruntime/blob/main/docs/ContribOperators.md.
 """
@@ -65,7 +65,7 @@ class Expanded:
 
 
 def holds_dynamic(model: ir.Model) -> bool:
-    """Tell whether there may be something to expand."""
+    """Return whether there may be something to expand."""
     return any(_dynamic(node) is not None for graph in bodies(model) for node in graph)
 
 
@@ -81,7 +81,7 @@ def expand_dynamic(model: ir.Model, wanted: Wanted, *, contrib_linear: bool = Fa
     Args:
         model: to edit. wanted: tells which. contrib_linear: whether DequantizeLinear is that of com.microsoft.
     """
-    found, writer = Expanded(), Writer(model, contrib_linear=contrib_linear)
+    expanded, writer = Expanded(), Writer(model, contrib_linear=contrib_linear)
     for name, node in list(nodes(model)):
         operator = _dynamic(node)
         op = "" if operator is None else operator.float_op or ""
@@ -90,10 +90,10 @@ def expand_dynamic(model: ir.Model, wanted: Wanted, *, contrib_linear: bool = Fa
         product = _product(node, operator)
         why = product if isinstance(product, str) else _expand(node, op, product, writer)
         if why is None and isinstance(product, _Product):
-            found.nodes[name], found.activations[name] = op, product.activation
+            expanded.nodes[name], expanded.activations[name] = op, product.activation
         elif why:
-            found.left[name] = why
-    return found
+            expanded.left[name] = why
+    return expanded
 
 
 def _product(node: ir.Node, operator: QuantizedOperator) -> _Product | str:
@@ -133,23 +133,23 @@ def _factors(node: ir.Node | None, before: ir.Node) -> list[ir.Value]:
     if node is None:
         return []
     (factor,) = (value for value in node.inputs if value is not before.outputs[0] and value is not None)
-    made = factor.producer()
-    if made is not None and op_key(made) == "Mul":
-        return [value for value in made.inputs if value is not None]
+    node_before = factor.producer()
+    if node_before is not None and op_key(node_before) == "Mul":
+        return [value for value in node_before.inputs if value is not None]
     return [factor]
 
 
 def _only_reader(value: ir.Value, op: str) -> ir.Node | None:
     """Return the node that alone reads a value, once, None if there is none or it is of another type."""
     uses = list(value.uses())
-    found = len(uses) == 1 and not value.is_graph_output() and op_key(uses[0].node) == op
-    return uses[0].node if found else None
+    alone = len(uses) == 1 and not value.is_graph_output() and op_key(uses[0].node) == op
+    return uses[0].node if alone else None
 
 
 def _rounded(
     codes: ir.Value | None, scale: ir.Value | None, zero_point: ir.Value | None
 ) -> tuple[ir.Value, Scheme] | None:
-    """Return the float value that codes, with a scale found at run time, stand for, and how they do; None if none."""
+    """Return the float value that codes, with a scale found at run time, represent, and how; None if none."""
     node = None if codes is None else codes.producer()
     x = None if node is None else node.inputs[0]
     if node is None or x is None or scale is None or codes is None or codes.dtype is None:
@@ -184,7 +184,7 @@ def _checked(
 
 
 def _expand(node: ir.Node, op: str, product: _Product, writer: Writer) -> str | None:
-    """Write one product as a float operator; return why DequantizeLinear cannot stand for its weight."""
+    """Write one product as a float operator; return why DequantizeLinear cannot represent its weight."""
     import onnx_ir as ir
 
     codes, graph = moved_tensor(product.codes), node.graph

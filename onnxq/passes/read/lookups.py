@@ -1,4 +1,4 @@
-"""Rows looked up on codes, in either form, written as what they stand for: Gather of a table that is dequantized.
+"""Rows of codes looked up, in either form, written as what they represent: Gather of a table that is dequantized.
 
     GatherBlockQuantized (codes, indices, scales)        DequantizeLinear (codes, scales) -> Gather (indices)
     Gather (codes) [taken apart], Gather (scales) ->     the same
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 
 class Wanted(Protocol):
-    """Tells of a node whether it is to be written anew."""
+    """Tells of a node whether it is to be rewritten."""
 
     def __call__(self, name: str, op: str, weighted: bool = True) -> bool:
         """Take path name, float operator and whether it has a constant weight."""
@@ -55,7 +55,7 @@ class _Table:
 
 
 def holds_lookups(model: ir.Model) -> bool:
-    """Tell whether a model holds GatherBlockQuantized."""
+    """Return whether a model holds GatherBlockQuantized."""
     return any(quantized_operator(node) is _OPERATOR for graph in bodies(model) for node in graph)
 
 
@@ -188,8 +188,8 @@ def _joined(node: ir.Node, codes: _Lookup) -> _Table | None:
 def _unsigned(bits: int) -> ir.DataType:
     import onnx_ir as ir
 
-    found: ir.DataType = getattr(ir.DataType, f"UINT{bits}")
-    return found
+    dtype: ir.DataType = getattr(ir.DataType, f"UINT{bits}")
+    return dtype
 
 
 def _write(
@@ -198,7 +198,7 @@ def _write(
     """Write a table's DequantizeLinear and the Gather of its rows.
 
     Args:
-        writer: of the model. table: to write. stored: what held its codes, scales and zero points.
+        writer: of the model. table: to write. stored: the values of its codes, scales and zero points.
         lookup: the node that looked rows up. behind: the one whose output they are; it is taken out, with what only it
             read.
     """

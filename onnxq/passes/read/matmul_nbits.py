@@ -1,4 +1,4 @@
-"""MatMulNBits written as what it stands for: DequantizeLinear of codes in blocks, MatMul, and an Add for a bias.
+"""MatMulNBits written as what it represents: DequantizeLinear of codes in blocks, MatMul, and an Add for a bias.
 
 Codes, scales and zero points stay what they are; codes without zero points become signed, where 0 is the middle.
 https://github.com/microsoft/onnxruntime/blob/main/docs/ContribOperators.md#com.microsoft.MatMulNBits

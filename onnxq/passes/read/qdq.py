@@ -19,7 +19,7 @@ from onnxq.graph.linear import DEQUANTIZE, QUANTIZE
 from onnxq.graph.walk import bodies, input_at, nodes
 from onnxq.graph.writer import Writer, replace
 from onnxq.ops import OpFact, clamp_bounds, facts, op_key
-from onnxq.passes.read.constants import MOVES, Constant, constant, params_of
+from onnxq.passes.read.constants import MOVES, Constant, imported_constant, params_of
 from onnxq.passes.read.qoperator import plain
 from onnxq.types.scheme import PerTensor, QuantParams
 
@@ -28,8 +28,8 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Group:
-    """A node that came quantized.
+class ImportedGroup:
+    """An imported quantized node.
 
     Attributes:
         activations: slots of values that were quantized. constants: slots of constants that were, the bias among them.
@@ -44,21 +44,21 @@ class Group:
 
 @dataclass(kw_only=True, slots=True)
 class Imported:
-    """What a model came with.
+    """What was imported with a model.
 
     Attributes:
         groups: by path name of the node. activations: by name of the float value. constants: by name of the float
-            constant. left: by path name of a node whose weight is on codes, why it is in no group.
+            constant. left: by path name of a node whose weight is quantized, why it is in no group.
     """
 
-    groups: dict[str, Group] = field(default_factory=dict)
+    groups: dict[str, ImportedGroup] = field(default_factory=dict)
     activations: dict[str, QuantParams] = field(default_factory=dict)
     constants: dict[str, Constant] = field(default_factory=dict)
     left: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
-class _Pair:
+class _QdqPair:
     """A value that is quantized and dequantized: its QuantizeLinear, the DequantizeLinear nodes, the parameters."""
 
     value: ir.Value
@@ -74,17 +74,17 @@ def lift(model: ir.Model, wanted: Callable[[str, ir.Node], bool], *, weights_onl
         model: the model. wanted: tells whether a node, by path name, is to be lifted where it is quantized.
         weights_only: lift nodes whose weight alone is quantized, in blocks, and no others.
     """
-    found = Imported()
+    imported = Imported()
     writer = Writer(model)
     names = {node: name for name, node in nodes(model)}
     constants: dict[object, ir.Value] = {}
     for graph in bodies(model):
-        _Lifting(graph, writer, names, found, constants, weights_only=weights_only).carry_out(wanted)
-    return found
+        _Lifting(graph, writer, names, imported, constants, weights_only=weights_only).carry_out(wanted)
+    return imported
 
 
 def holds_dequantized(model: ir.Model) -> bool:
-    """Tell whether there may be something to lift."""
+    """Return whether there may be something to lift."""
     return any(op_key(node) in DEQUANTIZE for graph in bodies(model) for node in graph)
 
 
@@ -96,7 +96,7 @@ class _Lifting:
         graph: ir.Graph,
         writer: Writer,
         names: dict[ir.Node, str],
-        found: Imported,
+        imported: Imported,
         constants: dict[object, ir.Value],
         *,
         weights_only: bool,
@@ -104,10 +104,10 @@ class _Lifting:
         self._graph = graph
         self._writer = writer
         self._names = names
-        self._found = found
+        self._imported = imported
         self._weights_only = weights_only
-        self._pairs: dict[ir.Value, _Pair] = {}
-        self._behind: dict[ir.Value, _Pair] = {}
+        self._pairs: dict[ir.Value, _QdqPair] = {}
+        self._behind: dict[ir.Value, _QdqPair] = {}
         self._constants = constants
         for node in () if weights_only else graph:
             pair = _pair(node)
@@ -120,13 +120,13 @@ class _Lifting:
             name = self._names.get(node, "")
             group = self._group(node) if name and wanted(name, node) else None
             if isinstance(group, str):
-                self._found.left[name] = group
+                self._imported.left[name] = group
             elif group is not None:
                 self._lift(name, node, group)
         self._clean()
 
-    def _group(self, node: ir.Node) -> Group | str | None:
-        """Return how a node is quantized, why it cannot be told though it is, None if it is not, or not altogether."""
+    def _group(self, node: ir.Node) -> ImportedGroup | str | None:
+        """Return how a node is quantized, why that is unknown though it is, None if it is not, or not altogether."""
         key = op_key(node)
         fact = facts.get(key) if key in facts else None
         if fact is None or fact.clamp is not None:
@@ -141,22 +141,22 @@ class _Lifting:
             return None
         weight = fact.weight
         if weight is not None and fact.bias is not None and weight not in constants:
-            return None  # a convolution with a weight that is no constant on codes
+            return None  # a convolution with a weight that is not a quantized constant
         outputs = fact.output_slots(node)
         if len(outputs) != len(node.outputs) or len({self._emits(node.outputs[slot]) for slot in outputs}) > 1:
             return None
         value = node.outputs[0]
         if self._emits(value):
-            return Group(activations=running, constants=constants, output=True)
+            return ImportedGroup(activations=running, constants=constants, output=True)
         users = [use.node for use in value.uses()]
         if len(users) == 1 and not value.is_graph_output() and clamp_bounds(users[0]) is not None:
             (clamp,) = users
             if clamp.graph is self._graph and self._emits(clamp.outputs[0]):
-                return Group(activations=running, constants=constants, output=True, clamp=self._names[clamp])
-        return Group(activations=running, constants=constants, output=False)
+                return ImportedGroup(activations=running, constants=constants, output=True, clamp=self._names[clamp])
+        return ImportedGroup(activations=running, constants=constants, output=False)
 
-    def _weight_group(self, node: ir.Node, fact: OpFact) -> Group | str | None:
-        """Return the group of a product with a weight on codes, or of rows looked up in such a table."""
+    def _weight_group(self, node: ir.Node, fact: OpFact) -> ImportedGroup | str | None:
+        """Return the group of a product with a quantized weight, or of rows looked up in such a table."""
         if fact.weight is None or (fact.macs is None and not fact.rearranges) or input_at(node, fact.weight) is None:
             return None
         others = [
@@ -167,66 +167,66 @@ class _Lifting:
             op_key(reader) in QUANTIZE and constant_tensor(input_at(reader, 1)) is not None for reader in readers
         ):
             return None  # calibrated; a scale that is computed is of a reader that quantizes at run time
-        held = self._constant(node, fact.weight)
-        if isinstance(held, Constant):
-            return Group(activations=(), constants=(fact.weight,), output=False)
-        return held
+        constant = self._constant(node, fact.weight)
+        if isinstance(constant, Constant):
+            return ImportedGroup(activations=(), constants=(fact.weight,), output=False)
+        return constant
 
     def _constant(self, node: ir.Node, slot: int) -> Constant | str | None:
-        """Return the constant on codes that a node reads; see `constant`."""
+        """Return the quantized constant that a node reads; see `imported_constant`."""
         fact, value, blocks = facts.get(op_key(node)), node.inputs[slot], None
         weight = self._weights_only and slot == fact.weight and fact.reduction_axis is not None
         if weight and value is not None and value.shape is not None and fact.reduction_axis is not None:
             blocks = fact.reduction_axis(node, len(value.shape))
-        return constant(value, blocks)
+        return imported_constant(value, blocks)
 
     def _is_known(self, value: ir.Value | None) -> bool:
-        """Tell whether a value was quantized, and with the parameters that other scopes quantize it with."""
+        """Return whether a value was quantized, and with the parameters that other scopes quantize it with."""
         pair = self._behind.get(value)  # type: ignore[arg-type]
-        return pair is not None and self._found.activations.get(pair.value.name or "", pair.params) == pair.params
+        return pair is not None and self._imported.activations.get(pair.value.name or "", pair.params) == pair.params
 
     def _emits(self, value: ir.Value) -> bool:
-        """Tell whether a value is quantized right behind its node, for all its readers."""
+        """Return whether a value is quantized right behind its node, for all its readers."""
         pair = self._pairs.get(value)
         return (
             pair is not None and not value.is_graph_output() and all(use.node is pair.quantize for use in value.uses())
         )
 
-    def _lift(self, name: str, node: ir.Node, group: Group) -> None:
+    def _lift(self, name: str, node: ir.Node, group: ImportedGroup) -> None:
         for slot in group.activations:
             pair = self._behind[node.inputs[slot]]  # type: ignore[index]
             node.replace_input_with(slot, pair.value)
-            self._found.activations[pair.value.name or ""] = pair.params
+            self._imported.activations[pair.value.name or ""] = pair.params
         for slot in group.constants:
-            held = self._constant(node, slot)
-            assert isinstance(held, Constant)
-            node.replace_input_with(slot, self._float_constant(held))
+            constant = self._constant(node, slot)
+            assert isinstance(constant, Constant)
+            node.replace_input_with(slot, self._float_constant(constant))
         if group.output:
             end = node if group.clamp is None else next(iter(node.outputs[0].uses())).node
             for value in end.outputs:
                 pair = self._pairs[value]
-                self._found.activations[value.name or ""] = pair.params
+                self._imported.activations[value.name or ""] = pair.params
                 self._behind[value] = pair
                 for each in pair.dequantize:
                     before = value.name
                     replace(each.outputs[0], value)
                     if value.name != before:  # a graph's output
-                        self._found.activations[value.name or ""] = self._found.activations.pop(before or "")
-        self._found.groups[name] = group
+                        self._imported.activations[value.name or ""] = self._imported.activations.pop(before or "")
+        self._imported.groups[name] = group
 
-    def _float_constant(self, held: Constant) -> ir.Value:
-        """Return the float constant for one on codes; it is computed when it is asked for."""
+    def _float_constant(self, constant: Constant) -> ir.Value:
+        """Return the float constant for a quantized one; it is computed when its data is read."""
         import onnx_ir as ir
 
-        params = held.params
-        place = (held.name, held.moves, params.scheme, params.scale.tobytes(), params.zero_point.tobytes())
+        params = constant.params
+        place = (constant.name, constant.moves, params.scheme, params.scale.tobytes(), params.zero_point.tobytes())
         if place not in self._constants:
-            stands_for = ir.LazyTensor(
-                lambda: ir.tensor(held.values()), dtype=ir.DataType.FLOAT, shape=ir.Shape(held.shape)
+            values = ir.LazyTensor(
+                lambda: ir.tensor(constant.values()), dtype=ir.DataType.FLOAT, shape=ir.Shape(constant.shape)
             )
-            made = self._writer.constant(held.graph, plain(held.name), stands_for)
-            self._found.constants[made.name or ""] = held
-            self._constants[place] = made
+            value = self._writer.constant(constant.graph, plain(constant.name), values)
+            self._imported.constants[value.name or ""] = constant
+            self._constants[place] = value
         return self._constants[place]
 
     def _clean(self) -> None:
@@ -244,7 +244,7 @@ def _computed_with(node: ir.Node, fact: OpFact) -> Iterator[int]:
     return (slot for slot in sorted(slots) if input_at(node, slot) is not None)
 
 
-def _pair(node: ir.Node) -> _Pair | None:
+def _pair(node: ir.Node) -> _QdqPair | None:
     """Return what a QuantizeLinear of a value belongs to, None where its codes are read by others than its DQ."""
     if op_key(node) not in QUANTIZE or node.inputs[0] is None or constant_tensor(node.inputs[0]) is not None:
         return None
@@ -259,9 +259,9 @@ def _pair(node: ir.Node) -> _Pair | None:
         return None
     if any(op_key(reader) not in DEQUANTIZE or params_of(reader, codes) != params for reader in readers):
         return None
-    return _Pair(value=value, quantize=node, dequantize=readers, params=params)
+    return _QdqPair(value=value, quantize=node, dequantize=readers, params=params)
 
 
 def _unpacks(node: ir.Node) -> bool:
-    """Tell whether a DequantizeLinear unpacks a constant."""
-    return isinstance(constant(node.outputs[0]), Constant)
+    """Return whether a DequantizeLinear unpacks a constant."""
+    return isinstance(imported_constant(node.outputs[0]), Constant)

@@ -1,4 +1,4 @@
-"""Integer operators written as what they stand for: the float operator between DequantizeLinear and QuantizeLinear.
+"""Integer operators written as what they represent: the float operator between DequantizeLinear and QuantizeLinear.
 
     QLinearConv (x, w, y)     DequantizeLinear (x), DequantizeLinear (w) -> Conv -> QuantizeLinear (y)
     MaxPool of codes          DequantizeLinear -> MaxPool -> QuantizeLinear, both with the parameters of what it reads
@@ -34,15 +34,15 @@ def expand(model: ir.Model, *, contrib_linear: bool = False) -> frozenset[str]:
     Args:
         model: to edit. contrib_linear: whether Q and DQ are those of com.microsoft, since others are missing.
     """
-    found: set[str] = set()
+    rewritten: set[str] = set()
     writer = Writer(model, contrib_linear=contrib_linear)
     for graph in bodies(model):
-        found |= _Expansion(graph, writer).carry_out()
-    return frozenset(found)
+        rewritten |= _Expansion(graph, writer).carry_out()
+    return frozenset(rewritten)
 
 
 def holds_integer_operators(model: ir.Model) -> bool:
-    """Tell whether there is something to expand."""
+    """Return whether there is something to expand."""
     return any(_calibrated(node) is not None for graph in bodies(model) for node in graph)
 
 
@@ -76,7 +76,7 @@ class _Expansion:
         return names
 
     def _replace(self, node: ir.Node, operator: QuantizedOperator, before: list[ir.Node]) -> bool:
-        """Write one integer operator as a float one; tell whether that could be done."""
+        """Write one integer operator as a float one; return whether that could be done."""
         assert operator.float_op is not None
         attributes = {}
         for name, attribute in node.attributes.items():
@@ -175,11 +175,11 @@ class _Expansion:
         assert scale is not None
         channel_axis = facts.get(operator.float_op or "").channel_axis if operand in operator.weights else None
         axis = None if channel_axis is None or codes.shape is None else channel_axis(node, len(codes.shape))
-        made = self._dequantize(codes, scale, zero_point, axis)
-        if made is None:
+        dequantize = self._dequantize(codes, scale, zero_point, axis)
+        if dequantize is None:
             return None
-        before.append(made)
-        return made.outputs[0]
+        before.append(dequantize)
+        return dequantize.outputs[0]
 
     def _dequantize(
         self, codes: ir.Value, scale: ir.Value, zero_point: ir.Value | None, axis: int | None
@@ -204,7 +204,7 @@ class _Expansion:
         return self._writer.quantize(value, scale, zero_point, name)
 
     def _reshaped(self, value: Any, shape: tuple[int, ...]) -> Any:
-        """Return a constant in another shape: the same one where it has that, else a copy, made once."""
+        """Return a constant in another shape: the same one where it has that, else one copy of it."""
         array = None if value is None else constant_array(value)
         if value is None or array is None or array.shape == array.reshape(shape).shape:
             return value
@@ -236,7 +236,7 @@ def _pair(node: ir.Node, slots: tuple[int, int]) -> Parameters | None:
 
 
 def plain(name: str | None) -> str:
-    """Return the name of the float value that codes of a name stand for, as quantizers name them."""
+    """Return the name of the float value that codes of a name represent, as quantizers name them."""
     text = name or "value"
     for ending in ("/quantized", "_quantized", "/dequantized", "_DequantizeLinear_Output", "_QuantizeLinear_Output"):
         text = text.removesuffix(ending)

@@ -15,7 +15,7 @@ from onnxq.graph.walk import input_at, nodes
 from onnxq.numerics.pair_safe import breaks
 from onnxq.ops import op_key
 from onnxq.ops.quantized import quantized_operator
-from onnxq.passes.read.constants import Constant, constant
+from onnxq.passes.read.constants import Constant, imported_constant
 from onnxq.targets import Target
 from onnxq.targets.pair_sums import PRODUCTS, IntegerProduct, product_of
 from onnxq.types.format import Format
@@ -55,10 +55,10 @@ def saturating(model: ir.Model, target: Target) -> Iterator[Saturating]:
             codes = None if limit is None else read()
             if limit is None or codes is None:
                 continue
-            found = breaks(codes, limit.axes, limit.limit)
+            pairs = breaks(codes, limit.axes, limit.limit)
             drop_pages(codes)
-            if found:
-                yield Saturating(node=name, weight=weight, pairs=found, product=product)
+            if pairs:
+                yield Saturating(node=name, weight=weight, pairs=pairs, product=product)
 
 
 def may_saturate(node: ir.Node, target: Target, constants: Mapping[str, ir.Value]) -> bool:
@@ -97,13 +97,17 @@ def _products(node: ir.Node) -> Iterator[tuple[IntegerProduct, str, Callable[[],
     elif key in PRODUCTS and key != "LSTM":
         before = None if node.inputs[0] is None else node.inputs[0].producer()
         running = _type_of(before.inputs[0]) if before is not None and op_key(before) in DEQUANTIZE else None
-        held = constant(node.inputs[1]) if running is not None else None
-        if running is None or not isinstance(held, Constant) or held.params.scheme.dtype not in _EIGHT_BITS.values():
+        constant = imported_constant(node.inputs[1]) if running is not None else None
+        if (
+            running is None
+            or not isinstance(constant, Constant)
+            or constant.params.scheme.dtype not in _EIGHT_BITS.values()
+        ):
             return
-        if len(held.shape) < 2 or (key == "Conv" and not _is_quantized(node.outputs[0])):
+        if len(constant.shape) < 2 or (key == "Conv" and not _is_quantized(node.outputs[0])):
             return  # between DequantizeLinear and float: no integer kernel
-        product = product_of(node, 1, fmt=Format.QDQ, activations=running, weights=held.params.scheme.dtype)
-        yield replace(product, shape=held.shape), held.name, held.codes
+        product = product_of(node, 1, fmt=Format.QDQ, activations=running, weights=constant.params.scheme.dtype)
+        yield replace(product, shape=constant.shape), constant.name, constant.codes
 
 
 def _stored(value: ir.Value, product: IntegerProduct) -> npt.NDArray[np.generic] | None:

@@ -13,7 +13,7 @@ from onnxq.graph.walk import nodes
 from onnxq.ops import OpFact, facts, op_key
 from onnxq.ops.quantized import QUANTIZED_OPERATORS
 from onnxq.passes.read.constants import Constant
-from onnxq.passes.read.qdq import Group, Imported
+from onnxq.passes.read.qdq import Imported, ImportedGroup
 from onnxq.stages.plan.already_quantized import ALREADY
 from onnxq.stages.plan.entries import Candidate, FloatNode
 from onnxq.stages.plan.kernel_choice import choose
@@ -90,7 +90,7 @@ class _Examiner:
         self._portable = recipe.portable
         self._accuracy = recipe.accuracy_level
 
-    def candidate(self, name: str, node: ir.Node, group: Group) -> Candidate | str:
+    def candidate(self, name: str, node: ir.Node, group: ImportedGroup) -> Candidate | str:
         """Return an imported node as it can be written, or why it cannot."""
         op, fact = op_key(node), facts.get(op_key(node))
         request = self._wish(node, group, fact)
@@ -133,7 +133,7 @@ class _Examiner:
             quantized_output=group.output,
         )
 
-    def _wish(self, node: ir.Node, group: Group, fact: OpFact) -> NodeRequest | str:
+    def _wish(self, node: ir.Node, group: ImportedGroup, fact: OpFact) -> NodeRequest | str:
         """Return the format asked for with the schemes that a node was imported with, or why it has none."""
         op = op_key(node)
         if self._format is not Format.QDQ and not self._rows(op):
@@ -160,7 +160,7 @@ class _Examiner:
             rows = tuple(row for row in rows if row.contrib is not self._portable)
         return rows
 
-    def _row(self, name: str, node: ir.Node, group: Group, request: NodeRequest) -> Row | str | None:
+    def _row(self, name: str, node: ir.Node, group: ImportedGroup, request: NodeRequest) -> Row | str | None:
         """Return the target's row for a node, None where Q and DQ do without, or why there is none."""
         weighted = facts.get(op_key(node)).weight in group.constants
         row = choose(self._rows(op_key(node)), node, request, weighted=weighted, refuses=lambda row: None)
@@ -174,11 +174,11 @@ class _Examiner:
             self.in_form.add(name)
         return row[1]
 
-    def _is_moved(self, node: ir.Node, group: Group) -> bool:
+    def _is_moved(self, node: ir.Node, group: ImportedGroup) -> bool:
         """Return whether codes go through other nodes before this one reads them."""
         return any(self._constant(node, slot).moves for slot in group.constants)
 
-    def _mismatch(self, node: ir.Node, group: Group, row: Row) -> str | None:
+    def _mismatch(self, node: ir.Node, group: ImportedGroup, row: Row) -> str | None:
         """Return what an integer operator does not take of an imported node, None if it takes everything."""
         if self._format is Format.WEIGHT_ONLY:
             return None
@@ -201,7 +201,7 @@ class _Examiner:
             return "its kernel lacks one of its attributes"
         return None
 
-    def _bias(self, node: ir.Node, group: Group, row: Row | None) -> int | str | None:
+    def _bias(self, node: ir.Node, group: ImportedGroup, row: Row | None) -> int | str | None:
         """Return the slot of a bias on codes, None where it stays in float or there is none, or why neither will do."""
         fact = facts.get(op_key(node))
         slot, weight = fact.bias, fact.weight

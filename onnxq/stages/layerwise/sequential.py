@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from onnxq.data.source import Source
 from onnxq.graph.constants import moved_tensor
 from onnxq.numerics.channels import merge_channels, observe_channels
-from onnxq.passes.emit.constants import Chosen, Constants
+from onnxq.passes.emit.constants import Chosen, PlannedConstants
 from onnxq.progress import Progress, Silent
 from onnxq.stages.layerwise.segments import open_segment
 from onnxq.types.plan import Plan, TensorPlan
@@ -86,7 +86,7 @@ def choose_in_order(
                 channels[name] = merge_channels(channels[name], observed) if name in channels else observed
         done = wave.end
         moments = replace(statistics, tensors=_with_channels(statistics, channels))
-        constants = Constants(plan, _reader(work), moments)
+        constants = PlannedConstants(plan, _reader(work), moments)
         # All before any is replaced: a weight and its transposed copy are to get the same codes.
         results = {key: constants.codes(key) for key in wave.keys}
         for key, each in results.items():
