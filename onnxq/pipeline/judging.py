@@ -27,8 +27,8 @@ from onnxq.tuning.draft import Draft, Make
 from onnxq.tuning.guard import guard
 from onnxq.tuning.limits import Limits
 from onnxq.tuning.search import Search
-from onnxq.tuning.search.checkpoint import Notebook, key_of
-from onnxq.tuning.search.conversions import Conversion
+from onnxq.tuning.search.checkpoint import Checkpoint, checkpoint_key
+from onnxq.tuning.search.conversions import ConversionTimes
 from onnxq.types.guarding import Guarding, Verdict
 from onnxq.types.plan import Plan
 from onnxq.types.recipe import Recipe
@@ -126,30 +126,30 @@ class Judge:
             self.log.warn(guarding.message)
         return result, guarding
 
-    def search(self, statistics: Statistics, make: Make, checkpoint: Path | None) -> tuple[Draft, Searching, Notebook]:
-        """Return the best draft within the budget, or the nearest to it if none is, what was met, and the notebook.
+    def search(self, statistics: Statistics, make: Make, file: Path | None) -> tuple[Draft, Searching, Checkpoint]:
+        """Return the best draft within the budget, or the nearest to it if none is, what was met, and the checkpoint.
 
         Args:
-            statistics: of the prepared model. make: drafts recipes. checkpoint: file of the notebook.
+            statistics: of the prepared model. make: drafts recipes. file: of the checkpoint.
         """
         assert self.prepared is not None
         with self.log.timed("search"):
             limits = self._limits = self.limits()
-            notebook = Notebook(checkpoint, key_of(self.recipe, statistics, self.samples, versions()))
+            checkpoint = Checkpoint(file, checkpoint_key(self.recipe, statistics, self.samples, versions()))
             search = Search(
                 recipe=self.recipe,
-                ways=self.prepared.ways,
+                choices=self.prepared.ways,
                 original=self.base,
                 prepared=self.prepared.model,
                 make=make,
                 limits=limits,
                 measure=self.stopwatch(),
-                notebook=notebook,
-                conversion=Conversion(sizes=Sizes(statistics), timing=self.target.timing),
+                checkpoint=checkpoint,
+                conversion_times=ConversionTimes(sizes=Sizes(statistics), timing=self.target.timing),
                 progress=self.log.progress or Silent(),
             )
             draft, searching = search.run()
-        return draft, searching, notebook
+        return draft, searching, checkpoint
 
     def limits(self, **options: Any) -> Limits:
         """Return what judges models by the recipe's budget, on the evaluation data; options as for `Limits`.

@@ -21,7 +21,7 @@ from onnxq.stages.equalize import equalize
 from onnxq.stages.plan import Examined, choose_format, needed_opset
 from onnxq.stages.prepare import Prepared, prepare
 from onnxq.targets import Target
-from onnxq.tuning.search.choices import Way, open_ways
+from onnxq.tuning.search.choices import Choice, open_choices
 from onnxq.types.equalization import Equalization
 from onnxq.types.format import Format
 from onnxq.types.recipe import Recipe
@@ -51,7 +51,7 @@ class PreparedModel:
     records: tuple[PassRecord, ...]
     imported: Converted | None = None
     equalizations: tuple[Equalization, ...] = ()
-    ways: tuple[Way, ...] = field(default=())
+    ways: tuple[Choice, ...] = field(default=())
     examinations: Examinations
 
     @property
@@ -150,13 +150,13 @@ def _converted(
 
 def _of_needed_opset(
     base: ir.Model, prepared: Prepared, recipe: Recipe, target: Target, options: Mapping[str, Any]
-) -> tuple[Prepared, Recipe, tuple[Way, ...], Examinations]:
+) -> tuple[Prepared, Recipe, tuple[Choice, ...], Examinations]:
     """Return the model in the lowest opset that has all operators that the recipe, and each way of a search, may need.
 
     Faults of the runtime are found out before that: a detour around one may need a higher opset.
     """
     examinations = Examinations(prepared.model, target, tries_faults=recipe.faults == "auto")
-    recipes = [way.recipe for way in open_ways(recipe, lambda way: None)]
+    recipes = [way.recipe for way in open_choices(recipe, lambda way: None)]
     if examinations.tries_faults:
         for each in recipes:
             examinations(each)
@@ -168,7 +168,7 @@ def _of_needed_opset(
     if recipe.passes is None and needed > prepared.model.opset_imports.get("", needed):
         prepared = prepare(base, opset=needed, **options)
         examinations = examinations.of(prepared.model)
-    ways = open_ways(recipe, lambda way: examinations(way).observed) if recipe.search else ()
+    ways = open_choices(recipe, lambda way: examinations(way).observed) if recipe.search else ()
     return prepared, recipe, ways, examinations
 
 

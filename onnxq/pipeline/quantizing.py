@@ -92,13 +92,13 @@ def quantize_request(
         judge.open()  # what cannot be opened is told before the work, not after it
     if prepared.ways:
         file = None if output is None else checkpoint_path(output)
-        draft, searching, notebook = judge.search(observed.statistics, make, file)
+        draft, searching, checkpoint = judge.search(observed.statistics, make, file)
         write_picture(picture_file, search_picture, searching)
         if searching.chosen is None:
             report = make_report(prepared, observed, draft, log, searching=searching)
             refuse_none_found(searching, report, kept=output is not None)
     else:
-        draft, searching, notebook = make(prepared.recipe), None, None
+        draft, searching, checkpoint = make(prepared.recipe), None, None
     if is_empty(draft.plan) and not allow_empty:
         refuse_empty(draft, make_report(prepared, observed, draft, log))
     draft, guarding = judge.guard(draft, make) if check and request.recipe.guard else (draft, None)
@@ -110,8 +110,8 @@ def quantize_request(
     if output is None:
         return replace(report, model=draft.model)
     saved = save_with_report(draft.model, output, report, force=force, streamed=has_data_files(request.model))
-    if notebook is not None:
-        notebook.close()
+    if checkpoint is not None:
+        checkpoint.close()
     return saved
 
 

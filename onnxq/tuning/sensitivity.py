@@ -12,9 +12,9 @@ from onnxq.progress import Progress, Silent, step
 from onnxq.stages.rewrite import simulate
 from onnxq.tuning.draft import Draft, Make
 from onnxq.tuning.limits import Limits
-from onnxq.tuning.search.choices import OWN, Way, base_of
-from onnxq.tuning.search.isolated import effect_alone, recipe_alone
-from onnxq.tuning.search.units import common_units
+from onnxq.tuning.search.choices import OWN, Choice, base_recipe
+from onnxq.tuning.search.isolated import isolated_effect, isolated_recipe
+from onnxq.tuning.units import find_units
 from onnxq.types.plan import Action, Decision, Plan, Role
 from onnxq.types.sensitivity import Effect, Sensitivity, TensorEffect
 from onnxq.types.statistics import Statistics
@@ -45,14 +45,14 @@ def sensitivity(
         tensors: look at single tensors, too. metric: score every model, too. progress: told of each.
     """
     began, progress = perf_counter(), progress or Silent()
-    way = Way(name=OWN, recipe=draft.recipe)
-    base = base_of(draft.recipe, (way,))
-    parts = common_units(prepared, (draft.plan,), most=len(draft.plan.decisions) + 1)
+    choice = Choice(name=OWN, recipe=draft.recipe)
+    base = base_recipe(draft.recipe, (choice,))
+    parts = find_units(prepared, (draft.plan,))
     found: list[Effect] = []
     with step(progress, len(parts), "layers alone"):
         for part in parts:
-            recipe = recipe_alone(base, part, (way,), 0)
-            effect = effect_alone(
+            recipe = isolated_recipe(base, part, (choice,), 0)
+            effect = isolated_effect(
                 recipe, part, str(draft.plan.format), make=make, limits=limits, prepared=prepared, metric=metric
             )
             if effect is not None:

@@ -77,5 +77,5 @@ def test_a_benchmark_can_be_drawn(paths, tmp_path):
     found = benchmark([paths["net"], paths["off"]], seconds=0)
     assert benchmark_picture(found, tmp_path / "a.png").startswith(b"\x89PNG")
     assert b"<svg" in benchmark_picture(found, tmp_path / "a.svg")
-    with pytest.raises(ModelError, match="no picture"):
+    with pytest.raises(ModelError, match="is not a picture"):
         check_picture(tmp_path / "a.txt")

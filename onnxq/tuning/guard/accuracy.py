@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from onnxq.graph.walk import nodes
 from onnxq.tuning.draft import Draft, Make, keep
-from onnxq.tuning.regions import Group, units
+from onnxq.tuning.units import Unit, find_units
 from onnxq.types.guarding import GuardStep
 from onnxq.types.recipe import with_rules
 
@@ -67,11 +67,11 @@ class ErrorGuard:
         self.steps.append(GuardStep(why="error", nodes=nodes, text=problem))
         return best
 
-    def _with_float(self, draft: Draft, groups: Sequence[Group], problem: str) -> Draft:
+    def _with_float(self, draft: Draft, groups: Sequence[Unit], problem: str) -> Draft:
         nodes = [node for group in groups for node in group.nodes]
         return self.make(with_rules(draft.recipe, keep(nodes, "error", f"too much error: {problem}")))
 
-    def _worst_first(self, draft: Draft) -> list[Group]:
+    def _worst_first(self, draft: Draft) -> list[Unit]:
         """Return the groups by the noise that they add to what they read."""
         noise = self.quality.noise(draft)
         paths = {node: path for path, node in nodes(self.prepared)}
@@ -82,5 +82,5 @@ class ErrorGuard:
             read = max((carried[paths[each]] for each in producers if each in paths), default=0.0)
             carried[path] = noise.get(path, read)
             added[path] = max(carried[path] - read, 0.0) if math.isfinite(carried[path]) else math.inf
-        parts = units(self.prepared, draft.plan, ())
+        parts = find_units(self.prepared, (draft.plan,))
         return sorted(parts, key=lambda part: -max(added.get(node, 0.0) for node in part.nodes))

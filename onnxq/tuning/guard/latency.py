@@ -10,13 +10,13 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from time import perf_counter
 from typing import TYPE_CHECKING, Protocol
 
 from onnxq.errors import CalibrationError
 from onnxq.tuning.draft import Draft, Make, keep
-from onnxq.tuning.regions import Group, regions, units
+from onnxq.tuning.units import Unit, find_regions, find_units
 from onnxq.types.guarding import GuardStep, Race
 from onnxq.types.recipe import Rule, with_rules
 
@@ -61,7 +61,7 @@ class _Suspect:
         before, after: microseconds in float and quantized, at the first thread count.
     """
 
-    groups: tuple[Group, ...]
+    groups: tuple[Unit, ...]
     loss: float
     before: float
     after: float
@@ -194,8 +194,8 @@ class SpeedGuard:
             (self.measure.times(self.prepared, count), self.measure.times(draft.model, count)) for count in self.threads
         ]
         whole = [sum(after.values()) for _, after in spent]
-        parts = units(self.prepared, draft.plan, [times for pair in spent for times in pair])
-        whole_regions = _with_merged(regions(self.prepared, draft.plan), parts)
+        parts = find_units(self.prepared, (draft.plan,), [times for pair in spent for times in pair])
+        whole_regions = _with_merged(find_regions(self.prepared, draft.plan), parts)
         of_regions, of_units = (
             [suspect for suspect in _by_kind(groups, spent, whole) if suspect.loss > _NOTABLE]
             for groups in (whole_regions, parts)
@@ -212,19 +212,17 @@ def _different(lists: Iterable[list[_Suspect]]) -> list[list[_Suspect]]:
     return list({frozenset(_nodes(each)): each for each in reversed(list(lists))}.values())[::-1]
 
 
-def _with_merged(groups: Iterable[Group], parts: Iterable[Group]) -> Iterator[Group]:
+def _with_merged(groups: Iterable[Unit], parts: Iterable[Unit]) -> Iterator[Unit]:
     """Yield regions with the float nodes that share a kernel with one of their nodes."""
     merged = {node: part.merged for part in parts for node in part.nodes}
     for group in groups:
-        yield Group(
-            nodes=group.nodes, merged=group.merged.union(*(merged[node] for node in group.nodes)), kind=group.kind
-        )
+        yield replace(group, merged=group.merged.union(*(merged[node] for node in group.nodes)))
 
 
 def _by_kind(
-    groups: Iterable[Group], spent: Sequence[tuple[Mapping[str, float], Mapping[str, float]]], whole: Sequence[float]
+    groups: Iterable[Unit], spent: Sequence[tuple[Mapping[str, float], Mapping[str, float]]], whole: Sequence[float]
 ) -> Iterator[_Suspect]:
-    kinds: dict[Hashable, list[Group]] = defaultdict(list)
+    kinds: dict[Hashable, list[Unit]] = defaultdict(list)
     for group in groups:
         kinds[group.kind].append(group)
     for alike in kinds.values():

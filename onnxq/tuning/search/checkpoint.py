@@ -1,4 +1,4 @@
-"""Notebook: what a search has measured so far, in a file, so that an interrupted one goes on from there."""
+"""Checkpoint: what a search has measured so far, in a file, so that an interrupted one goes on from there."""
 
 from __future__ import annotations
 
@@ -20,34 +20,43 @@ _VERSION = 1
 T = TypeVar("T")
 
 
-class Notebook:
-    """Measurements by name; written down whole after each, if there is a file."""
+class Checkpoint:
+    """Measurements by name; written down whole after each, if there is a file.
+
+    Attributes:
+        restored: how many measurements the file held.
+    """
 
     def __init__(self, path: Path | None, key: str) -> None:
-        """Open a notebook; what is in the file is taken over if it is of the same key, and left out if not."""
+        """Open a checkpoint.
+
+        Args:
+            path: its file; None to keep measurements in memory alone.
+            key: of `checkpoint_key`; what the file holds counts only if it has the same key.
+        """
         self._path, self._key = path, key
         self._entries: dict[str, Any] = {}
-        self.taken_over = 0
+        self.restored = 0
         if path is not None and path.is_file():
             try:
-                held = json.loads(path.read_text(encoding="utf-8"))
+                stored = json.loads(path.read_text(encoding="utf-8"))
             except (OSError, ValueError):
                 return
-            if isinstance(held, dict) and (held.get("version"), held.get("key")) == (_VERSION, key):
-                self._entries = dict(held["entries"])
-                self.taken_over = len(self._entries)
+            if isinstance(stored, dict) and (stored.get("version"), stored.get("key")) == (_VERSION, key):
+                self._entries = dict(stored["entries"])
+                self.restored = len(self._entries)
 
     def recall(self, name: str, cls: type[T], measure: Callable[[], T | None]) -> T | None:
         """Return what was measured under a name, a dataclass or None; measure it if it was not."""
         if name in self._entries:
-            held = self._entries[name]
-            return None if held is None else from_plain(cls, held, what=f"'{self._path}'", error=ModelError)
-        found = measure()
-        self._entries[name] = plain(found)
+            entry = self._entries[name]
+            return None if entry is None else from_plain(cls, entry, what=f"'{self._path}'", error=ModelError)
+        measured = measure()
+        self._entries[name] = plain(measured)
         if self._path is not None:
             text = json.dumps({"version": _VERSION, "key": self._key, "entries": self._entries}, allow_nan=False)
             write_bytes(self._path, text.encode())
-        return found
+        return measured
 
     def close(self) -> None:
         """Take the file away."""
@@ -60,22 +69,24 @@ def checkpoint_path(output: Path) -> Path:
     return output.parent / f".{output.stem}.search"
 
 
-def key_of(recipe: Recipe, statistics: Statistics, source: Source, versions: dict[str, str]) -> str:
-    """Return what tells measurements apart: the model, the ways, the data, and the runtime, whatever the budget is.
+def checkpoint_key(recipe: Recipe, statistics: Statistics, source: Source, versions: dict[str, str]) -> str:
+    """Return what measurements depend on: the model, the choices, the data, and the runtime, whatever the budget is.
 
     Args:
-        recipe: with its search. statistics: they stand for model and calibration data. source: evaluation data, whose
-            first batch stands for it where it has no file. versions: of what runs the models.
+        recipe: with its search.
+        statistics: they represent model and calibration data.
+        source: evaluation data, whose first batch represents it where it has no file.
+        versions: of what runs the models.
     """
     digest = hashlib.sha256()
-    said = recipe.plain()
+    options = recipe.plain()
     for limit in ("min_sqnr", "max_drop", "max_ppl_increase"):
-        said[limit] = limit in said  # it decides what is scored; how much is allowed is judged anew
-    del said["tries"]
+        options[limit] = limit in options  # it decides what is scored; how much is allowed is judged anew
+    del options["tries"]
     tensors = {
         name: (each.count, float(each.minimum), float(each.maximum)) for name, each in statistics.tensors.items()
     }
-    parts = [said, statistics.fingerprint, statistics.samples, tensors, versions]
+    parts = [options, statistics.fingerprint, statistics.samples, tensors, versions]
     digest.update(json.dumps(parts, sort_keys=True, default=str).encode())
     if source.sha256 is not None:
         digest.update(source.sha256.encode())

@@ -1,6 +1,6 @@
-"""Ways: what a search may do with a node, each a recipe for the whole model that single nodes can follow.
+"""Choices: the ways that a node can go in a search, each a recipe for the whole model that single nodes can follow.
 
-A way is written as the name of a built-in recipe, the path of one, or `FORMAT[:SCHEME OF WEIGHTS]`, such as
+A choice is written as the name of a built-in recipe, the path of one, or `FORMAT[:SCHEME OF WEIGHTS]`, such as
 `weight-only:uint4,per-block(32),method=gptq`. What a recipe says of the whole model (calibrator, placement ...) cannot
 differ from node to node, and is the searched recipe's own.
 """
@@ -19,60 +19,62 @@ from onnxq.types.format import Format
 from onnxq.types.recipe import ActivationChoice, Match, Recipe, Rule, WeightChoice
 
 OWN = "as asked"
-"""The name of the searched recipe itself among its ways."""
+"""The name of the searched recipe itself among its choices."""
 AUTO = "auto"
 _AUTO: Mapping[str, tuple[str, ...]] = {
     "speed": ("int8", "int8-dynamic", "int8-weights"),
     "size": ("int8", "int8-weights", "int4", "weight-only:uint4,asymmetric,per-block(32),method=gptq"),
 }
 _OF_NODES = frozenset({"format", "activations", "weights", "rules"})
-# What a recipe of a way may say besides: it is about judging, not about the model that comes out.
+# What the recipe of a choice may say besides: it is about judging, not about the model that comes out.
 _IGNORED = frozenset({"prefer", "guard", "threads"})
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Way:
+class Choice:
     """One way to quantize nodes.
 
     Attributes:
-        name: as it was written. recipe: for the whole model, if all nodes go this way.
+        name: as it was written.
+        recipe: for the whole model, if all nodes go this way.
     """
 
     name: str
     recipe: Recipe
 
 
-def open_ways(recipe: Recipe, possible: Callable[[Recipe], object]) -> tuple[Way, ...]:
-    """Return the ways that a recipe's `search` names, the recipe itself first.
+def open_choices(recipe: Recipe, possible: Callable[[Recipe], object]) -> tuple[Choice, ...]:
+    """Return the choices that a recipe's `search` names, the recipe itself first.
 
     Args:
-        recipe: with `search`. possible: raises RecipeError for a recipe that the model or the target cannot follow.
+        recipe: with `search`.
+        possible: raises RecipeError for a recipe that the model or the target cannot follow.
 
     Raises:
-        RecipeError: an unknown way, one that says something of the whole model, or one that is not possible; ways that
-            `auto` stands for are left out instead.
+        RecipeError: an unknown choice, one that says something of the whole model, or one that is not possible; choices
+            that `auto` represents are left out instead.
     """
     own = recipe.model_copy(update={"search": ()})
-    ways = [Way(name=OWN, recipe=own)]
+    choices = [Choice(name=OWN, recipe=own)]
     for text in recipe.search:
         names = _AUTO[recipe.prefer] if text == AUTO else (text,)
         for name in names:
             try:
-                way = Way(name=name, recipe=_uniform(name, own))
-                _check_static(way, ways)
-                possible(way.recipe)
+                choice = Choice(name=name, recipe=_uniform(name, own))
+                _check_static(choice, choices)
+                possible(choice.recipe)
             except RecipeError as error:
                 if text == AUTO:
                     continue
                 raise RecipeError(f"search '{name}': {error}") from None
-            if not any(_alike(way.recipe, other.recipe) for other in ways):
-                ways.append(way)
-    return tuple(ways)
+            if not any(_alike(choice.recipe, other.recipe) for other in choices):
+                choices.append(choice)
+    return tuple(choices)
 
 
-def base_of(recipe: Recipe, ways: Sequence[Way]) -> Recipe:
-    """Return the searched recipe with all that single nodes are told taken out, but for what it keeps in float."""
-    static = next((way.recipe.format for way in ways if way.recipe.format.static), recipe.format)
+def base_recipe(recipe: Recipe, choices: Sequence[Choice]) -> Recipe:
+    """Return the searched recipe without all that it says of single nodes, except for what it keeps in float."""
+    static = next((each.recipe.format for each in choices if each.recipe.format.static), recipe.format)
     return recipe.model_copy(
         update={
             "search": (),
@@ -84,13 +86,13 @@ def base_of(recipe: Recipe, ways: Sequence[Way]) -> Recipe:
     )
 
 
-def follow(way: Way, nodes: Mapping[str, str]) -> tuple[Rule, ...]:
+def rules_for(choice: Choice, nodes: Mapping[str, str]) -> tuple[Rule, ...]:
     """Return the rules that let nodes (name -> operator) go a way."""
     groups: dict[Rule, list[str]] = {}
     for name, op in nodes.items():
-        said = _said(way.recipe, op, name)
-        if said is not None:
-            groups.setdefault(said, []).append(glob.escape(name))
+        rule = _rule_of(choice.recipe, op, name)
+        if rule is not None:
+            groups.setdefault(rule, []).append(glob.escape(name))
     return tuple(rule.model_copy(update={"match": Match(name=tuple(names))}) for rule, names in groups.items())
 
 
@@ -115,8 +117,8 @@ def _kept(recipe: Recipe) -> tuple[Rule, ...]:
     return tuple(rule for rule in recipe.rules if rule.keep is not None)
 
 
-def _check_static(way: Way, others: Iterable[Way]) -> None:
-    fmt = way.recipe.format
+def _check_static(choice: Choice, others: Iterable[Choice]) -> None:
+    fmt = choice.recipe.format
     for other in others:
         if fmt.static and other.recipe.format.static and other.recipe.format is not fmt:
             raise RecipeError(
@@ -131,7 +133,7 @@ def _alike(one: Recipe, other: Recipe) -> bool:
 _ANY = Match(name="*")
 
 
-def _said(recipe: Recipe, op: str, name: str) -> Rule | None:
+def _rule_of(recipe: Recipe, op: str, name: str) -> Rule | None:
     """Return all that a recipe says of one node, as a rule for any node; None where it stays in float."""
     fmt, activations, weights, kept, level = recipe.format, recipe.activations, recipe.weights, False, None
     for rule in recipe.rules:
@@ -144,7 +146,7 @@ def _said(recipe: Recipe, op: str, name: str) -> Rule | None:
 
 
 def _over(later: Any, earlier: Any) -> Any:
-    """Return a choice with the parts of a later one put in their place."""
+    """Return options with the parts of later ones put in their place."""
     if later is None:
         return earlier
     said = {key: value for key in type(later).model_fields if (value := getattr(later, key)) is not None}

@@ -1,4 +1,4 @@
-"""Links: the tensors between units, and what it takes to convert them between float and codes."""
+"""The tensors between units, and what it takes to convert them between float and codes."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 from onnxq.graph.walk import nodes
 from onnxq.stages.plan import Sizes
-from onnxq.tuning.search.pareto import Link
-from onnxq.tuning.search.units import Unit
+from onnxq.tuning.search.pareto import Conversion
+from onnxq.tuning.units import Unit
 from onnxq.types.costs import Costs
 from onnxq.types.plan import Plan, Role
 
@@ -21,11 +21,12 @@ _NODE = 2000.0
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Conversion:
-    """Tells what conversions take.
+class ConversionTimes:
+    """How long conversions take.
 
     Attributes:
-        sizes: extents of tensors. timing: of the target.
+        sizes: extents of tensors.
+        timing: of the target.
     """
 
     sizes: Sizes
@@ -40,16 +41,20 @@ class Conversion:
         return _NODE + self.sizes.count(value) * self.timing.dequantize
 
 
-def links(
-    model: ir.Model, units: Sequence[Unit], way: int, plan: Plan, *, conversion: Conversion, whole: float
-) -> tuple[Link, ...]:
-    """Return the activations that units on codes read, with conversions in shares of a whole model's time.
+def conversions(
+    model: ir.Model, units: Sequence[Unit], way: int, plan: Plan, *, times: ConversionTimes, whole: float
+) -> tuple[Conversion, ...]:
+    """Return the activations that quantized units read, with the time of conversions in shares of a whole model's time.
 
     Args:
-        model: prepared. units: its units. way: the one on codes. plan: in which all units go that way.
-        conversion: tells nanoseconds. whole: the float model's nanoseconds.
+        model: prepared.
+        units: its units.
+        way: index of the choice that reads and writes codes.
+        plan: in which all units go that way.
+        times: of conversions.
+        whole: nanoseconds of the float model.
     """
-    holders = {node: index for index, unit in enumerate(units) for node in unit.by_way[way]}
+    holders = {node: index for index, unit in enumerate(units) for node in unit.by_plan[way]}
     named = dict(nodes(model))
     paths = {node: path for path, node in named.items()}
     readers: dict[ir.Value, set[str]] = {}
@@ -58,7 +63,7 @@ def links(
             value = named[decision.node].inputs[slot]
             if value is not None and plan.tensors[key].role is Role.ACTIVATION and decision.node in holders:
                 readers.setdefault(value, set()).add(decision.node)
-    found = []
+    between = []
     for value, names in readers.items():
         maker = value.producer()
         producer = None if maker is None else holders.get(paths.get(maker, ""))
@@ -66,13 +71,13 @@ def links(
         if not consumers:
             continue
         others = {paths.get(use.node, "") for use in value.uses()} - names
-        found.append(
-            Link(
+        between.append(
+            Conversion(
                 producer=producer,
                 consumers=consumers,
                 float_reader=bool(others) or value.is_graph_output(),
-                quantize=conversion.quantize(value) / whole,
-                dequantize=conversion.dequantize(value) / whole,
+                quantize=times.quantize(value) / whole,
+                dequantize=times.dequantize(value) / whole,
             )
         )
-    return tuple(found)
+    return tuple(between)

@@ -1,4 +1,4 @@
-"""Front: which units give up codes first, as error and cost say that were measured on each of them alone.
+"""The Pareto front: which units give up codes first, as error and cost say that were measured on each of them alone.
 
 The errors of units add up, nearly, in power. So the cheapest model within an error is a knapsack with several choices
 for each unit; where neighbours on codes save conversions between them, it is a cut as well. For a price of error lambda
@@ -36,7 +36,7 @@ class Option:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Link:
+class Conversion:
     """A tensor between units: the cost of converting it to codes and back, where its readers are not as its maker is.
 
     `producer` is None for what no unit makes; `float_reader` tells whether anything else reads it, as float.
@@ -49,18 +49,21 @@ class Link:
     dequantize: float
 
 
-def front(units: Sequence[Sequence[Option]], links: Sequence[Link] = ()) -> tuple[tuple[int, ...], ...]:
+def pareto_front(
+    units: Sequence[Sequence[Option]], conversions: Sequence[Conversion] = ()
+) -> tuple[tuple[int, ...], ...]:
     """Return models, as the way of each unit, from the cheapest to the one of least noise, each of less than before.
 
     Args:
-        units: the options of each, that of float with cost 0 and noise 0 among them. links: tensors between them.
+        units: the options of each, that of float with cost 0 and noise 0 among them.
+        conversions: tensors between them.
     """
-    found = [best(units, links, price) for price in _prices(units)]
+    found = [best(units, conversions, price) for price in _prices(units)]
     found.append(tuple(min(options, key=lambda option: (option.noise, option.cost)).way for options in units))
     return tuple(dict.fromkeys(found))
 
 
-def best(units: Sequence[Sequence[Option]], links: Sequence[Link], price: float) -> tuple[int, ...]:
+def best(units: Sequence[Sequence[Option]], conversions: Sequence[Conversion], price: float) -> tuple[int, ...]:
     """Return the ways of least cost where noise has a price."""
 
     def cheapest(options: Iterable[Option]) -> tuple[float, float, int]:
@@ -72,10 +75,10 @@ def best(units: Sequence[Sequence[Option]], links: Sequence[Link], price: float)
 
     float_side = [cheapest(each for each in options if not each.codes) for options in units]
     codes_side = [cheapest(each for each in options if each.codes) for options in units]
-    if not links:
+    if not conversions:
         return tuple(min(pair)[2] for pair in zip(float_side, codes_side, strict=True))
     # A difference that outweighs all others together settles a unit, and would only cost resolution.
-    most = sum(link.quantize + link.dequantize for link in links) + max(
+    most = sum(each.quantize + each.dequantize for each in conversions) + max(
         (abs(option.cost) for options in units for option in options), default=0.0
     )
     items = {}
@@ -88,13 +91,13 @@ def best(units: Sequence[Sequence[Option]], links: Sequence[Link], price: float)
         )
     flows = [
         Flow(
-            producer=None if link.producer is None else str(link.producer),
-            consumers=tuple(map(str, link.consumers)),
-            float_reader=link.float_reader,
-            quantize=link.quantize,
-            dequantize=link.dequantize,
+            producer=None if each.producer is None else str(each.producer),
+            consumers=tuple(map(str, each.consumers)),
+            float_reader=each.float_reader,
+            quantize=each.quantize,
+            dequantize=each.dequantize,
         )
-        for link in links
+        for each in conversions
     ]
     codes = choose(items, flows)
     return tuple(

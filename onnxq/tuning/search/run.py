@@ -2,9 +2,10 @@
 
 1. Every way is carried out on the whole model: what can go that way, its size, its error, its time, node by node.
 2. Every unit goes every way alone, as served: the noise that it brings, and the bytes that it saves.
-3. Noise adds up, nearly: that gives a row of models from the cheapest to the one of least error (`front`). Models of it
-   are made and judged; the first that is within the budget is found by halving. Metrics and kernels do not add up, so
-   that from there on units are let go as in cheaper models, as long as the budget and the number of tries allow it.
+3. Noise adds up, nearly: that gives a row of models from the cheapest to the one of least error (`pareto_front`).
+   Models of it are made and judged; the first that is within the budget is found by halving. Metrics and kernels do not
+   add up, so that from there on units are let go as in cheaper models, as long as the budget and the number of tries
+   allow it.
 
 Every model that is made is written down with its size, time and error. The best that is within the budget is taken as
 it was measured; the sums only say what to try.
@@ -23,12 +24,12 @@ from onnxq.progress import Progress, step
 from onnxq.tuning.draft import Draft, Make, keep
 from onnxq.tuning.guard.latency import FLOOR, Measure
 from onnxq.tuning.limits import Limits
-from onnxq.tuning.search.checkpoint import Notebook
-from onnxq.tuning.search.choices import Way, base_of, follow
-from onnxq.tuning.search.conversions import Conversion, links
-from onnxq.tuning.search.isolated import effect_alone, recipe_alone
-from onnxq.tuning.search.pareto import Link, Option, front
-from onnxq.tuning.search.units import Unit, common_units
+from onnxq.tuning.search.checkpoint import Checkpoint
+from onnxq.tuning.search.choices import Choice, base_recipe, rules_for
+from onnxq.tuning.search.conversions import ConversionTimes, conversions
+from onnxq.tuning.search.isolated import isolated_effect, isolated_recipe
+from onnxq.tuning.search.pareto import Conversion, Option, pareto_front
+from onnxq.tuning.units import Unit, find_units, with_product
 from onnxq.types.plan import Plan
 from onnxq.types.recipe import Recipe, with_rules
 from onnxq.types.report import MetricResult
@@ -39,6 +40,8 @@ if TYPE_CHECKING:
     import onnx_ir as ir
 
 FLOAT = -1
+# Of more units neighbours are joined: each takes a few runs of the model.
+_MOST_UNITS = 96
 # Seconds of a race: enough to tell which of two models is the faster one by a few percent.
 _RACE = 0.4
 # What a unit does alone is told by this many samples: it only says what to try.
@@ -59,28 +62,35 @@ class Search:
     """Looks for the best draft within a budget.
 
     Attributes:
-        recipe: to search with. ways: what a unit may do besides staying in float.
-        original: the float model. prepared: its normal form. make: makes a draft. limits: judges it.
-        measure: measures time, None where that cannot be done here. notebook: remembers what was measured.
-        conversion: tells what it takes to convert a tensor. progress: told what is going on.
-        tried: the models that were made so far, by the ways of their units.
+        recipe: to search with.
+        choices: what a unit may do besides staying in float.
+        original: the float model.
+        prepared: its normal form.
+        make: makes a draft.
+        limits: judges it.
+        measure: measures time, None where that cannot be done here.
+        checkpoint: remembers what was measured.
+        conversion_times: of tensors.
+        progress: reports what is going on.
+        tried: the models that were made so far, by the ways of their units: indices into the choices, or FLOAT.
+        units: the nodes that go one way together.
     """
 
     recipe: Recipe
-    ways: tuple[Way, ...]
+    choices: tuple[Choice, ...]
     original: ir.Model
     prepared: ir.Model
     make: Make
     limits: Limits
     measure: Measure | None
-    notebook: Notebook
-    conversion: Conversion
+    checkpoint: Checkpoint
+    conversion_times: ConversionTimes
     progress: Progress
     tried: dict[tuple[int, ...], Tried] = field(default_factory=dict)
     units: tuple[Unit, ...] = ()
 
     def __post_init__(self) -> None:
-        self._base = base_of(self.recipe, self.ways)
+        self._base = base_recipe(self.recipe, self.choices)
         self._plans: list[Plan] = []
         self._whole = 0.0
         self._noise: dict[tuple[int, int], float] = {}
@@ -93,7 +103,7 @@ class Search:
         before = self._profile("float", self.prepared)
         times = self._carry_out()
         spent = [each.by_node for each in (before, *times) if each is not None]
-        self.units = common_units(self.prepared, self._plans, spent)
+        self.units = find_units(self.prepared, self._plans, spent, fused=with_product, most=_MOST_UNITS)
         alone = self._alone(before, times)
         self._look(alone)
         chosen = self._best()
@@ -103,7 +113,7 @@ class Search:
         searching = Searching(
             budget=str(self.limits.budget),
             prefer=self.recipe.prefer,
-            ways=tuple(way.name for way in self.ways),
+            ways=tuple(choice.name for choice in self.choices),
             units=tuple(tuple(unit.nodes) for unit in self.units),
             alone=tuple(alone),
             tried=rows,
@@ -114,7 +124,7 @@ class Search:
             seconds=perf_counter() - began,
             metric=None if scored is None else scored[0],
             float_metric=None if scored is None else scored[1],
-            resumed=self.notebook.taken_over,
+            resumed=self.checkpoint.restored,
         )
         taken = chosen or (None if nearest is None else rows[nearest].ways)
         recipe = self.recipe.model_copy(update={"search": ()}) if taken is None else self.recipe_of(taken)
@@ -122,16 +132,16 @@ class Search:
 
     def _carry_out(self) -> list[_Times | None]:
         """Let the whole model go each way, and time it; ways that come to the same plan as another one are dropped."""
-        ways, times = [], []
-        with step(self.progress, len(self.ways), "every way alone"):
-            for way in self.ways:
-                draft = self.make(way.recipe)
+        choices, times = [], []
+        with step(self.progress, len(self.choices), "every way alone"):
+            for choice in self.choices:
+                draft = self.make(choice.recipe)
                 if all(_differ(draft.plan, other) for other in self._plans):
-                    times.append(self._profile(f"way {way.name}", draft.model))
+                    times.append(self._profile(f"way {choice.name}", draft.model))
                     self._plans.append(draft.plan)
-                    ways.append(way)
+                    choices.append(choice)
                 self.progress.advance(1)
-        self.ways = tuple(ways)
+        self.choices = tuple(choices)
         return times
 
     def recipe_of(self, ways: Sequence[int]) -> Recipe:
@@ -139,17 +149,19 @@ class Search:
         together: dict[int, dict[str, str]] = {}
         left: list[str] = []
         for unit, way in zip(self.units, ways, strict=True):
-            goes = () if way == FLOAT else unit.by_way[way]
+            goes = () if way == FLOAT else unit.by_plan[way]
             together.setdefault(way, {}).update({node: unit.nodes[node] for node in goes})
             left += [node for node in unit.nodes if node not in goes]
-        rules = [rule for way, nodes in sorted(together.items()) if nodes for rule in follow(self.ways[way], nodes)]
+        rules = [
+            rule for way, nodes in sorted(together.items()) if nodes for rule in rules_for(self.choices[way], nodes)
+        ]
         because = f"the search leaves it in float, for the sake of the budget ({self.limits.budget})"
         return with_rules(self._base, (*rules, *keep(left, "error", because)))
 
     def _alone(self, before: _Times | None, forms: Sequence[_Times | None]) -> list[IsolatedChoice]:
         """Measure every unit alone, each way that it can go."""
         pairs = [
-            (unit, way) for unit, part in enumerate(self.units) for way in range(len(self.ways)) if part.by_way[way]
+            (unit, way) for unit, part in enumerate(self.units) for way in range(len(self.choices)) if part.by_plan[way]
         ]
         whole = self._whole = 0.0 if before is None else sum(before.by_node.values())
         found: list[IsolatedChoice] = []
@@ -169,12 +181,12 @@ class Search:
 
     def _effect(self, unit: int, way: int) -> Effect | None:
         part = self.units[unit]
-        recipe = recipe_alone(self._base, part, self.ways, way)
-        name = self.ways[way].name
-        return self.notebook.recall(
+        recipe = isolated_recipe(self._base, part, self.choices, way)
+        name = self.choices[way].name
+        return self.checkpoint.recall(
             f"alone {part.name} {way}",
             Effect,
-            lambda: effect_alone(
+            lambda: isolated_effect(
                 recipe, part, name, make=self.make, limits=self.limits, prepared=self.prepared, samples=_SAMPLES
             ),
         )
@@ -184,30 +196,32 @@ class Search:
         if measure is None:
             return None
         threads = self.recipe.serving[0]
-        return self.notebook.recall(f"times {name}", _Times, lambda: _Times(by_node=measure.times(model, threads)))
+        return self.checkpoint.recall(f"times {name}", _Times, lambda: _Times(by_node=measure.times(model, threads)))
 
     def _look(self, alone: Sequence[IsolatedChoice]) -> None:
         """Make and judge models, until tries are over or nothing is left that could be better."""
         options = [[Option(way=FLOAT, cost=0.0, noise=0.0)] for _ in self.units]
         for each in alone:
-            static = self.ways[each.way].recipe.format.static
+            static = self.choices[each.way].recipe.format.static
             self._noise[each.unit, each.way] = each.noise
             options[each.unit].append(Option(way=each.way, cost=-self._gain(each), noise=each.noise, codes=static))
-        models = front(options, self._links())
-        uniform = [tuple(way if unit.by_way[way] else FLOAT for unit in self.units) for way in range(len(self.ways))]
+        models = pareto_front(options, self._conversions())
+        uniform = [
+            tuple(way if unit.by_plan[way] else FLOAT for unit in self.units) for way in range(len(self.choices))
+        ]
         with step(self.progress, self.recipe.tries, "whole models"):
             for ways in uniform:
                 self._try(ways)
             passing = self._halve(models)
             self._repair(models, passing)
 
-    def _links(self) -> tuple[Link, ...]:
+    def _conversions(self) -> tuple[Conversion, ...]:
         """Return the tensors between units whose conversion takes time, in shares of the float model's."""
-        static = next((index for index, way in enumerate(self.ways) if way.recipe.format.static), None)
+        static = next((index for index, choice in enumerate(self.choices) if choice.recipe.format.static), None)
         if self.recipe.prefer == "size" or static is None or not self._whole:
             return ()
-        return links(
-            self.prepared, self.units, static, self._plans[static], conversion=self.conversion, whole=self._whole * 1e3
+        return conversions(
+            self.prepared, self.units, static, self._plans[static], times=self.conversion_times, whole=self._whole * 1e3
         )
 
     def _halve(self, models: Sequence[tuple[int, ...]]) -> int:
@@ -259,7 +273,7 @@ class Search:
         if ways in self._same:
             return self._same[ways]
         names = ",".join(map(str, ways))
-        found = self.notebook.recall(f"model {names}", Tried, lambda: self._judge(ways))
+        found = self.checkpoint.recall(f"model {names}", Tried, lambda: self._judge(ways))
         if found is not None and found.ways != ways:  # the planner makes the same of both
             self.tried.setdefault(found.ways, self._judged(found))
             found = self._same[ways] = self.tried[found.ways]
@@ -328,7 +342,7 @@ class Search:
     def _message(self, chosen: tuple[int, ...] | None, nearest: Tried | None) -> str:
         count = f"{len(self.tried)} models tried"
         if chosen is not None:
-            names = {index: way.name for index, way in enumerate(self.ways)} | {FLOAT: "float"}
+            names = {index: choice.name for index, choice in enumerate(self.choices)} | {FLOAT: "float"}
             goes = ", ".join(f"{chosen.count(index)} {name}" for index, name in names.items() if index in chosen)
             return f"{count}; of {len(chosen)} layers {goes}: {_shown(self.tried[chosen])}"
         if nearest is None:

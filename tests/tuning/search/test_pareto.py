@@ -6,7 +6,7 @@ import math
 import numpy as np
 import pytest
 from onnxq.numerics.min_cut import Flow, cost
-from onnxq.tuning.search.pareto import Link, Option, best, front, hull
+from onnxq.tuning.search.pareto import Conversion, Option, best, hull, pareto_front
 
 
 def options(*pairs, codes=False):
@@ -26,11 +26,11 @@ def test_what_lies_above_the_line_between_two_others_is_no_choice():
 
 
 def test_what_breaks_the_model_is_no_choice():
-    assert front([options((-1, math.inf))]) == ((-1,),)
+    assert pareto_front([options((-1, math.inf))]) == ((-1,),)
 
 
 def test_what_does_not_pay_stays_in_float():
-    assert front([options((0.5, 0.1)), options((-1, 0.1))]) == ((-1, 0), (-1, -1))
+    assert pareto_front([options((0.5, 0.1)), options((-1, 0.1))]) == ((-1, 0), (-1, -1))
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -43,7 +43,7 @@ def test_every_model_is_the_cheapest_for_its_noise(seed):
         chosen = [unit[way + 1] for unit, way in zip(units, ways, strict=True)]
         return sum(each.cost for each in chosen), sum(each.noise for each in chosen)
 
-    models = front(units)
+    models = pareto_front(units)
     points = [total(ways) for ways in models]
     every = [total(ways) for ways in itertools.product(range(-1, 3), repeat=5)]
     for spent, noise in points:
@@ -62,8 +62,10 @@ def test_conversions_between_neighbours_count(seed):
         [*options((-4 * rng.random(), rng.random()), codes=True), Option(way=1, cost=-rng.random(), noise=rng.random())]
         for _ in range(6)
     ]
-    links = [
-        Link(producer=unit - 1 if unit else None, consumers=(unit,), float_reader=False, quantize=0.7, dequantize=0.4)
+    conversions = [
+        Conversion(
+            producer=unit - 1 if unit else None, consumers=(unit,), float_reader=False, quantize=0.7, dequantize=0.4
+        )
         for unit in range(6)
     ]
 
@@ -71,17 +73,17 @@ def test_conversions_between_neighbours_count(seed):
         chosen = [unit[way + 1] for unit, way in zip(units, ways, strict=True)]
         flows = [
             Flow(
-                producer=None if link.producer is None else str(link.producer),
-                consumers=tuple(map(str, link.consumers)),
+                producer=None if each.producer is None else str(each.producer),
+                consumers=tuple(map(str, each.consumers)),
                 float_reader=False,
                 quantize=0.7,
                 dequantize=0.4,
             )
-            for link in links
+            for each in conversions
         ]
         codes = {str(unit) for unit, way in enumerate(ways) if way == 0}
         return sum(each.cost + price * each.noise for each in chosen) + cost({}, flows, codes)
 
     for price in (0.0, 1.0, 3.0, 10.0):
         least = min(total(ways, price) for ways in itertools.product((-1, 0, 1), repeat=6))
-        assert total(best(units, links, price), price) == pytest.approx(least, abs=1e-3)
+        assert total(best(units, conversions, price), price) == pytest.approx(least, abs=1e-3)

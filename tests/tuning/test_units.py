@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 from onnxq.graph.text import model_from_text
-from onnxq.tuning.regions import regions, units
+from onnxq.tuning.units import find_regions, find_units
 from onnxq.types.recipe import Recipe
 from tests.support.quantizing import quantize_text, text
 from tests.support.tuning import TEXT
@@ -20,28 +20,28 @@ g (float[1,4,8,8] x) => (float[1,4,8,8] y)
 
 def test_regions_are_connected_by_codes(workshop):
     draft = workshop(Recipe())
-    found = regions(workshop.model, draft.plan)
-    assert [group.nodes for group in found] == [("m1",), ("m2",), ("m3", "m4")]
+    found = find_regions(workshop.model, draft.plan)
+    assert [tuple(group.nodes) for group in found] == [("m1",), ("m2",), ("m3", "m4")]
     assert found[0].kind == found[1].kind != found[2].kind
 
 
 def test_products_that_read_the_same_codes_are_one_region():
     other = TEXT.replace("[m2] b = MatMul (ta, w2)", "[m2] b = MatMul (x, w2)").replace("Tanh (a)", "Add (a, a)")
     done = quantize_text(other)
-    assert regions(done.float_model, done.plan)[0].nodes[:2] == ("m1", "m2")
+    assert tuple(find_regions(done.float_model, done.plan)[0].nodes)[:2] == ("m1", "m2")
 
 
 def test_a_clamp_goes_with_the_node_that_absorbs_it():
     done = quantize_text(CLAMPED)
-    assert [group.nodes for group in regions(done.float_model, done.plan)] == [("c1", "r1", "c2", "r2")]
-    assert [group.nodes for group in units(done.float_model, done.plan, ())] == [("c1", "r1"), ("c2", "r2")]
+    assert [tuple(group.nodes) for group in find_regions(done.float_model, done.plan)] == [("c1", "r1", "c2", "r2")]
+    assert [tuple(group.nodes) for group in find_units(done.float_model, (done.plan,))] == [("c1", "r1"), ("c2", "r2")]
 
 
 def test_a_unit_holds_what_either_model_runs_as_one_kernel():
     model = model_from_text(TEXT)
     done = quantize_text(TEXT)
-    found = units(model, done.plan, [{"t1": 1.0, "m2": 1.0, "t2": 1.0, "m3": 1.0, "m4": 1.0}])
-    assert found[0].nodes == ("m1",)
+    found = find_units(model, (done.plan,), [{"t1": 1.0, "m2": 1.0, "t2": 1.0, "m3": 1.0, "m4": 1.0}])
+    assert tuple(found[0].nodes) == ("m1",)
     assert found[0].merged == {"m1", "t1"}  # m1 left no time of its own: it was merged into its only reader
 
 
@@ -59,5 +59,5 @@ def test_a_lookup_and_a_product_on_one_table_go_together(product, form):
         target="cpu-vnni",
     )
     readers = tuple(entry.node for entry in done.plan.decisions if entry.op in ("Gather", "Gemm", "MatMul"))
-    for groups in (regions(done.float_model, done.plan), units(done.float_model, done.plan, ())):
-        assert [group.nodes for group in groups] == [readers]
+    for groups in (find_regions(done.float_model, done.plan), find_units(done.float_model, (done.plan,))):
+        assert [tuple(group.nodes) for group in groups] == [readers]
