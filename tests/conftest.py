@@ -78,3 +78,10 @@ def _is_real() -> bool:
     if named.architecture != real_processor().architecture:
         return False
     return adds_pairs() is (named.target == "cpu-avx2")
+
+
+@pytest.fixture(scope="session")
+def masked_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where `tests.processors` puts its copy of onnxruntime, one for all workers: it takes many seconds."""
+    folder = tmp_path_factory.getbasetemp()
+    return (folder.parent if "PYTEST_XDIST_WORKER" in os.environ else folder) / "masked"

@@ -52,8 +52,25 @@ def mask(environment: Path) -> int:
 def masked_copy(folder: Path) -> dict[str, str]:
     """Alter a copy of the installed onnxruntime, and return the variables that make programs use it.
 
-    `ONNXQ_PROCESSOR` is among them: avx2.
+    `ONNXQ_PROCESSOR` is among them: avx2. Processes may share a folder: the first makes the copy, the others wait.
     """
+    import fcntl
+
+    folder.mkdir(exist_ok=True)
+    with (folder / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not (folder / _HANDLER).exists():
+            _copy(folder)
+            _build_handler(folder)
+    paths = [str(folder), str(_ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
+    return {
+        "LD_PRELOAD": str(folder / _HANDLER),
+        "PYTHONPATH": os.pathsep.join(paths),
+        "ONNXQ_PROCESSOR": "avx2",
+    }
+
+
+def _copy(folder: Path) -> None:
     spec = importlib.util.find_spec("onnxruntime")
     assert spec is not None
     assert spec.origin is not None
@@ -61,19 +78,13 @@ def masked_copy(folder: Path) -> dict[str, str]:
         Path(spec.origin).parent, folder / "onnxruntime", ignore=shutil.ignore_patterns(_UNREAD, "__pycache__")
     )
     _replace_cpuid(next(folder.glob(_LIBRARY)))
-    paths = [str(folder), str(_ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
-    return {
-        "LD_PRELOAD": str(_build_handler(folder)),
-        "PYTHONPATH": os.pathsep.join(paths),
-        "ONNXQ_PROCESSOR": "avx2",
-    }
 
 
 def without_vnni(folder: Path) -> list[str] | None:
     """Return the command that runs Python on a processor with AVX2 and no VNNI, None if absent; the faster way first.
 
     Args:
-        folder: empty, for what that takes.
+        folder: for what that takes; see `masked_copy`.
     """
     if why_not() is None:
         return ["env", *(f"{name}={value}" for name, value in masked_copy(folder).items()), sys.executable]
@@ -91,12 +102,14 @@ def _build_handler(folder: Path) -> Path:
 
 
 def _replace_cpuid(library: Path) -> int:
-    listing = _output("objdump", "-d", "--no-show-raw-insn", str(library))
-    segments = [
-        tuple(int(word, 16) for word in found) for found in _SEGMENT.findall(_output("readelf", "-lW", library))
-    ]
+    headers = subprocess.run(["readelf", "-lW", library], capture_output=True, text=True, check=True).stdout
+    segments = [tuple(int(word, 16) for word in found) for found in _SEGMENT.findall(headers)]
     content = bytearray(library.read_bytes())
-    addresses = [int(found, 16) for found in re.findall(r"^\s*([0-9a-f]+):\s+cpuid", listing, re.M)]
+    with subprocess.Popen(["objdump", "-d", "--no-show-raw-insn", library], stdout=subprocess.PIPE) as listing:
+        assert listing.stdout is not None
+        found = [line for line in listing.stdout if b"cpuid" in line]  # of millions, so not kept
+    assert listing.returncode == 0
+    addresses = [int(line.partition(b":")[0], 16) for line in found if re.search(rb":\s+cpuid", line)]
     for address in addresses:
         offset = next(address - start + offset for offset, start, size in segments if start <= address < start + size)
         assert content[offset : offset + 2] == _CPUID, hex(address)
@@ -104,7 +117,3 @@ def _replace_cpuid(library: Path) -> int:
     library.unlink()  # packages may be hard links to a cache
     library.write_bytes(content)
     return len(addresses)
-
-
-def _output(*command: str | Path) -> str:
-    return subprocess.run(command, capture_output=True, text=True, check=True).stdout

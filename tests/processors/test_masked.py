@@ -15,10 +15,10 @@ print(adds_pairs(), targets.get('cpu').stands_for)"
 
 
 @pytest.fixture(scope="module")
-def masked(tmp_path_factory):
+def masked(masked_folder):
     if why_not() is not None:
         pytest.skip(f"tests.processors {why_not()}")
-    return masked_copy(tmp_path_factory.mktemp("masked"))
+    return masked_copy(masked_folder)
 
 
 def _python(code, variables):

@@ -10,11 +10,11 @@ from tests import processors
 
 
 @pytest.fixture(scope="session")
-def run_without_vnni(tmp_path_factory):
+def run_without_vnni(masked_folder):
     """Return what runs Python code there, with arguments, and returns what it printed."""
     if real_processor().architecture != "x86-64":
         pytest.skip("not an x86-64 processor")
-    command = [sys.executable] if adds_pairs() else processors.without_vnni(tmp_path_factory.mktemp("without-vnni"))
+    command = [sys.executable] if adds_pairs() else processors.without_vnni(masked_folder)
     if command is None:
         pytest.skip(f"{processors.why_not()}, or valgrind, which has AVX2 and no VNNI")
 

@@ -24,11 +24,10 @@ def test_the_processor_does_what_its_target_says():
 
 
 @pytest.mark.real_processor
-@pytest.mark.parametrize(
-    "result", list(probe_sums(targets.get("cpu"))), ids=lambda r: f"{r.op}-{r.form}-{r.activations}-{r.weights}"
-)
-def test_sums_here_are_what_the_row_says(result):
-    assert result.found == result.expected
+def test_sums_here_are_what_the_rows_say():
+    results = list(probe_sums(targets.get("cpu")))
+    assert len(results) > 20
+    assert [result for result in results if result.found != result.expected] == []
 
 
 @pytest.mark.timeout(600)
