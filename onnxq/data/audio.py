@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from onnxq.data.arrays import files_digest
 from onnxq.data.listing import list_files
-from onnxq.data.reader import RawItem
+from onnxq.data.reader import DataReader, RawItem
 from onnxq.data.signature import InputSpec, Signature
 from onnxq.errors import CalibrationError, RecipeError
 
@@ -39,14 +39,13 @@ class WaveOptions:
                 raise RecipeError(f"wav: {option} must be at least 1, not {value}")
 
 
-class WaveReader:
+class WaveReader(DataReader):
     """Reads PCM .wav files of a folder: channels averaged, values -1..1, the last frame filled up with zeros.
 
     The model's only float input gets the frame; integer inputs without axes get the sampling rate.
     """
 
     asks_size = True
-    repeatable = True
 
     def __init__(self, path: Path, options: WaveOptions) -> None:
         self.description = str(path)
@@ -71,10 +70,6 @@ class WaveReader:
                 feeds: dict[str, Any] = {spec.name: np.array(rate, spec.dtype) for spec in rates}
                 feeds[sound.name] = part.reshape((1,) * (len(dims) - 1) + (-1,)).astype(sound.dtype)
                 yield RawItem(values=feeds, where=f"{path}, frame {number}")
-
-    def count(self, signature: Signature) -> int | None:
-        """See `DataReader`."""
-        return None
 
     def digest(self) -> str | None:
         """See `DataReader`."""

@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from onnxq.data.arrays import StoredArray, files_digest, open_arrays
 from onnxq.data.listing import list_files
-from onnxq.data.reader import RawItem
+from onnxq.data.reader import DataReader, RawItem
 from onnxq.data.signature import Signature
 from onnxq.errors import CalibrationError
 
@@ -26,7 +26,7 @@ _HINT = (
 _UNNAMED = "arr_0"
 
 
-class FileReader:
+class FileReader(DataReader):
     """Reads .npz and .npy files in natural order of their names.
 
     Three layouts are understood, distinguished by the arrays' ranks:
@@ -37,7 +37,6 @@ class FileReader:
     """
 
     asks_size = True
-    repeatable = True
 
     def __init__(self, path: Path) -> None:
         self.description = str(path)

@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from onnxq.data.arrays import files_digest
 from onnxq.data.listing import list_files
-from onnxq.data.reader import RawItem
+from onnxq.data.reader import DataReader, RawItem
 from onnxq.data.signature import InputSpec, Signature
 from onnxq.errors import CalibrationError, MissingDependencyError, RecipeError, nearest
 
@@ -31,7 +31,8 @@ class ImageOptions:
 
     Attributes:
         size: height and width; () where the model fixes them.
-        mean, std: one number, or one a channel, on the scaled pixels.
+        mean: one number, or one a channel, on the scaled pixels.
+        std: one number, or one a channel, on the scaled pixels.
         scale: factor on pixels 0..255.
         layout: "nchw" or "nhwc"; "" reads it off the model's fixed extents.
         fit: "crop" scales the shorter side to `size` and cuts out the middle, "stretch" ignores the proportions, "pad"
@@ -64,11 +65,10 @@ class ImageOptions:
             raise RecipeError("images: std divides, and cannot be 0")
 
 
-class ImageReader:
+class ImageReader(DataReader):
     """Reads the images of a folder and its subfolders in natural order of their paths."""
 
     asks_size = True
-    repeatable = True
 
     def __init__(self, path: Path, options: ImageOptions) -> None:
         self.description = str(path)
@@ -92,7 +92,7 @@ class ImageReader:
 
 
 class _Frame:
-    """What the model's input looks like, and how to fill it."""
+    """The model's input, and how to fill it with an image."""
 
     def __init__(self, signature: Signature, options: ImageOptions) -> None:
         if len(signature.inputs) != 1:
@@ -129,7 +129,7 @@ class _Frame:
     def _extents(self, spec: InputSpec, dims: list[int | str | None]) -> tuple[int, int]:
         wanted = self._options.size * 2 if len(self._options.size) == 1 else self._options.size
         fixed = [dim if isinstance(dim, int) else None for dim in dims]
-        chosen = [own if own is not None else asked for own, asked in zip(fixed, wanted or (None, None), strict=True)]
+        chosen = [own if own is not None else other for own, other in zip(fixed, wanted or (None, None), strict=True)]
         if chosen[0] is None or chosen[1] is None:
             raise CalibrationError(f"input '{spec.name}' is {spec}: its size is open, say which: size=224")
         if wanted and tuple(chosen) != wanted:
@@ -151,7 +151,7 @@ def _fit(image: Image.Image, size: tuple[int, int], options: ImageOptions) -> Im
         return image.resize((width, height), Image.Resampling.BILINEAR)
     if options.fit == "pad":
         return ImageOps.pad(image, (width, height), Image.Resampling.BILINEAR)
-    # The shorter side becomes `resize`, but never less than what is cut out.
+    # The shorter side becomes `resize`, but never less than the cut.
     factor = max(height / image.height, width / image.width, options.resize / min(image.size))
     scaled = image.resize(
         (max(width, round(image.width * factor)), max(height, round(image.height * factor))), Image.Resampling.BILINEAR

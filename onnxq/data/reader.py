@@ -35,8 +35,8 @@ class DataReader(Protocol):
     """
 
     description: str
-    asks_size: bool
-    repeatable: bool
+    asks_size: bool = False
+    repeatable: bool = True
 
     def items(self, signature: Signature, size: int | None) -> Iterator[RawItem]:
         """Yield items of about `size` samples each; None leaves the choice to the reader."""
@@ -44,17 +44,15 @@ class DataReader(Protocol):
 
     def count(self, signature: Signature) -> int | None:
         """Return the number of samples, None if only reading shows it."""
-        ...
+        return None
 
     def digest(self) -> str | None:
         """Return the sha256 of the data as hex digits, None if it has no fixed content."""
-        ...
+        return None
 
 
-class IterableReader:
+class IterableReader(DataReader):
     """Reads an iterable of {input name: array}; models with one input may also be given bare arrays."""
-
-    asks_size = False
 
     def __init__(self, iterable: Iterable[Any], description: str = "the data") -> None:
         self.description = description
@@ -89,10 +87,6 @@ class IterableReader:
             total += int(shape[0])
         return total
 
-    def digest(self) -> str | None:
-        """See `DataReader`."""
-        return None
-
     def _once(self, stream: Iterator[Any], signature: Signature) -> Iterator[RawItem]:
         """Yield what was retained of an iterator, then the rest of it."""
         yield from tuple(self._retained)
@@ -112,11 +106,8 @@ class IterableReader:
         yield from read_batches(stream, self.description, signature, len(self._retained) + 2)
 
 
-class CallableReader:
-    """Reads what a function without arguments returns; it is called afresh for every pass over the data."""
-
-    asks_size = False
-    repeatable = True
+class CallableReader(DataReader):
+    """Reads the batches of a function without arguments, which is called again for every pass over the data."""
 
     def __init__(self, function: Callable[[], Iterable[Any]], description: str) -> None:
         self.description = description
@@ -132,14 +123,6 @@ class CallableReader:
             message = f"{self.description} returned {type(batches).__name__}"
             raise CalibrationError(f"{message}; it should return an iterable of {{input name: array}}")
         yield from read_batches(iter(batches), self.description, signature)
-
-    def count(self, signature: Signature) -> int | None:
-        """See `DataReader`."""
-        return None
-
-    def digest(self) -> str | None:
-        """See `DataReader`."""
-        return None
 
 
 def read_batches(iterator: Iterator[Any], description: str, signature: Signature, number: int = 1) -> Iterator[RawItem]:

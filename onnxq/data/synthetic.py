@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from onnxq.data.reader import RawItem
+from onnxq.data.reader import DataReader, RawItem
 from onnxq.data.signature import InputSpec, Signature
 from onnxq.data.source import Source
 from onnxq.errors import CalibrationError, nearest
@@ -49,12 +49,10 @@ def synthetic(
     return Source(_SyntheticReader(signature, chosen, samples), signature, synthetic=True, warnings=[WARNING])
 
 
-class _SyntheticReader:
+class _SyntheticReader(DataReader):
     """A `DataReader` of synthetic samples."""
 
     description = "made-up inputs"
-    asks_size = False
-    repeatable = True
 
     def __init__(self, signature: Signature, shapes: Mapping[str, Sequence[int]], samples: int) -> None:
         self._shapes = _extents(signature, shapes)
@@ -71,10 +69,6 @@ class _SyntheticReader:
         """See `DataReader`."""
         first = next((shape for shape in self._shapes.values() if shape), ())
         return self._samples * first[0] if signature.has_batch_axis and first else self._samples
-
-    def digest(self) -> str | None:
-        """See `DataReader`."""
-        return None
 
 
 def _extents(signature: Signature, shapes: Mapping[str, Sequence[int]]) -> dict[str, tuple[int, ...]]:

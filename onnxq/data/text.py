@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from onnxq.data.arrays import files_digest
-from onnxq.data.reader import RawItem
+from onnxq.data.reader import DataReader, RawItem
 from onnxq.data.signature import InputSpec, Signature
 from onnxq.errors import CalibrationError, MissingDependencyError, RecipeError
 
@@ -40,7 +40,7 @@ class TextOptions:
             raise RecipeError(f"text: max_length must be at least 1, not {self.max_length}")
 
 
-class TextReader:
+class TextReader(DataReader):
     """Reads the lines of a UTF-8 file that are not blank; each is a sample of its own length.
 
     Lines that run together (`size`) are padded to the longest of them, as when serving, and so are all lines where the
@@ -48,7 +48,6 @@ class TextReader:
     """
 
     asks_size = True
-    repeatable = True
 
     def __init__(self, path: Path, options: TextOptions) -> None:
         self.description = str(path)

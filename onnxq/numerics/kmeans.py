@@ -27,7 +27,8 @@ def kmeans_1d(values: npt.NDArray[Any], count: int, *, weights: npt.NDArray[Any]
     """Return the `count` centroids of least squared error for each row of `values`.
 
     Args:
-        values: (rows, n), finite. count: at least 1.
+        values: (rows, n), finite.
+        count: at least 1.
         weights: (rows, n), >= 0: how much each squared error counts; None for 1. Values of weight 0 are left out.
 
     Returns:

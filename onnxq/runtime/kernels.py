@@ -15,7 +15,8 @@ class InstalledKernel:
     Attributes:
         op: `domain::op_type`, the domain left out for the ONNX operators.
         provider: "CPUExecutionProvider".
-        since, until: first and last operator set version it serves; `until` is None where it is open.
+        since: first operator set version it serves.
+        until: last operator set version it serves; None where it is open.
         types: type parameter of the operator -> element types it takes ("uint8", "float"). Types of sequences and
             maps are written out ("seq(tensor(float))").
     """

@@ -57,11 +57,14 @@ def profile_nodes(
     """Run a model under the profiler and return the time of each node, in the order they run.
 
     Args:
-        model, optimize, threads, providers: see `open_session`.
+        model: see `open_session`.
         feeds: an array for each input.
         runs: runs that count; one more before them warms up.
-        fastest: return the time of each node's fastest run instead of the median.
+        optimize: see `open_session`.
+        threads: see `open_session`.
+        providers: see `open_session`.
         optimized_path: where to write the optimized model, whose nodes are timed; its weights go beside it.
+        fastest: return the time of each node's fastest run instead of the median.
 
     Raises:
         ModelError: the runtime cannot load or run the model.

@@ -85,7 +85,8 @@ def time_interleaved(
         feeds: an array for each input, the same for all sessions.
         budget: seconds to spend, warm-up included; up to three times as much where the times do not settle. Slow models
             get `min_rounds` whatever they cost.
-        min_rounds, max_rounds: bounds of the number of rounds.
+        min_rounds: least number of rounds.
+        max_rounds: largest number of rounds.
 
     Raises:
         ModelError: the runtime cannot run one of the models on this input.

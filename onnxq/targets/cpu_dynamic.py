@@ -30,7 +30,8 @@ _OPSET = 11  # of DynamicQuantizeLinear
 _SMALL_TABLE = 4096  # elements: less than the new nodes take
 
 
-def _rank(node: ir.Node, slot: int) -> int | None:
+def rank_of(node: ir.Node, slot: int) -> int | None:
+    """Return the rank of an input, None if it is unknown."""
     value = node.inputs[slot]
     return None if value is None or value.shape is None else len(value.shape)
 
@@ -47,14 +48,14 @@ def _other_axis(weights: Scheme, rank: int | None, own: int) -> str | None:
 
 def refuse_product(node: ir.Node, weights: Scheme) -> str | None:
     """Return why a product is not written as MatMulInteger, None if it is."""
-    if _rank(node, 1) == 1:
+    if rank_of(node, 1) == 1:
         return "a weight of one axis has no integer kernel"
-    return _other_axis(weights, _rank(node, 1), -2 if node.attributes.get_int("transB", 0) else -1)
+    return _other_axis(weights, rank_of(node, 1), -2 if node.attributes.get_int("transB", 0) else -1)
 
 
 def refuse_product_by_row(node: ir.Node, weights: Scheme) -> str | None:
     """Return why a product whose activation has a scale for each row is not written, None if it is."""
-    if _rank(node, 0) == 1:
+    if rank_of(node, 0) == 1:
         return "an activation of one axis is a single token: per-tensor is the same"
     return refuse_product(node, weights)
 
@@ -62,7 +63,7 @@ def refuse_product_by_row(node: ir.Node, weights: Scheme) -> str | None:
 def _convolution(node: ir.Node, weights: Scheme) -> str | None:
     if isinstance(weights.granularity, PerChannel) and not weights.symmetric:
         return "ConvInteger takes one zero point for all channels; set `symmetric: true` or `granularity: per-tensor`"
-    return _other_axis(weights, _rank(node, 1), 0)
+    return _other_axis(weights, rank_of(node, 1), 0)
 
 
 def _lstm(node: ir.Node, weights: Scheme) -> str | None:
@@ -70,7 +71,7 @@ def _lstm(node: ir.Node, weights: Scheme) -> str | None:
         return "layout = 1 has no integer kernel"
     if not weights.symmetric and isinstance(weights.granularity, PerChannel):
         return "DynamicQuantizeLSTM takes one zero point for all channels; set `symmetric: true`"
-    return _other_axis(weights, _rank(node, 1), 1)
+    return _other_axis(weights, rank_of(node, 1), 1)
 
 
 def refuse_lookup(node: ir.Node, weights: Scheme) -> str | None:

@@ -11,6 +11,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from onnxq.targets import Defaults, Row
+from onnxq.targets.cpu_dynamic import rank_of
 from onnxq.types.format import Format
 from onnxq.types.scheme import PerBlock, PerChannel, PerTensor, QuantType, Scheme
 
@@ -48,11 +49,6 @@ def _opset(scheme: Scheme) -> int:
     return 21 if scheme.dtype in _SHORT or isinstance(scheme.granularity, PerBlock) else 13
 
 
-def _rank(node: ir.Node, slot: int) -> int | None:
-    value = node.inputs[slot]
-    return None if value is None or value.shape is None else len(value.shape)
-
-
 def _blocks(scheme: Scheme) -> str | None:
     if isinstance(scheme.granularity, PerBlock) and scheme.granularity.size not in _BLOCKS:
         return f"no kernel for blocks of {scheme.granularity.size}; take 16, 32, 64, 128 or 256"
@@ -60,19 +56,19 @@ def _blocks(scheme: Scheme) -> str | None:
 
 
 def _product(node: ir.Node, scheme: Scheme) -> str | None:
-    if _rank(node, 1) != 2:
+    if rank_of(node, 1) != 2:
         return "its weight is not a single matrix"
     return _transposed(node) or _axis(node, scheme) or _blocks(scheme)
 
 
 def _portable_product(node: ir.Node, scheme: Scheme) -> str | None:
-    if _rank(node, 1) != 2:
+    if rank_of(node, 1) != 2:
         return "its weight is not a single matrix"
     return _axis(node, scheme) or _blocks(scheme)
 
 
 def _stack(node: ir.Node, _: Scheme) -> str | None:
-    return "its weight is a single matrix" if _rank(node, 1) == 2 else None
+    return "its weight is a single matrix" if rank_of(node, 1) == 2 else None
 
 
 def _transposed(node: ir.Node) -> str | None:
@@ -92,7 +88,7 @@ def _axis(node: ir.Node, scheme: Scheme) -> str | None:
 
 def _lookup(node: ir.Node, scheme: Scheme) -> str | None:
     granularity = scheme.granularity
-    if _rank(node, 0) != 2 or node.attributes.get_int("axis", 0) != 0:
+    if rank_of(node, 0) != 2 or node.attributes.get_int("axis", 0) != 0:
         return "only rows of a matrix are looked up as codes"
     if isinstance(granularity, PerBlock) and granularity.axis not in (None, 1, -1):
         return f"blocks along axis {granularity.axis} cannot be looked up; leave the axis out"
@@ -120,7 +116,7 @@ def _block_lookup(node: ir.Node, scheme: Scheme) -> str | None:
 
 def _portable_lookup(node: ir.Node, scheme: Scheme) -> str | None:
     problem = _lookup(node, scheme)
-    if problem is None and _rank(node, 1) is None:
+    if problem is None and rank_of(node, 1) is None:
         return "the rank of its indices is unknown"
     return problem
 

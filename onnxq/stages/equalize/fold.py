@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
+from onnxq.graph.walk import input_at
 from onnxq.ops import op_key
 
 if TYPE_CHECKING:
@@ -71,7 +72,7 @@ def fold(value: ir.Value, factor: Floats, readers: Collection[ir.Node]) -> Answe
 def _into_norm(node: ir.Node, factor: Floats, slots: tuple[int, ...]) -> Answer:
     if factor.shape[-1] != factor.size:
         return f"the scale does not lie along the axis that '{node.name}' normalizes"
-    return _constants(node, {slot: factor.ravel() for slot in slots if _filled(node, slot)})
+    return _constants(node, {slot: factor.ravel() for slot in slots if input_at(node, slot) is not None})
 
 
 def _matmul(node: ir.Node, factor: Floats) -> Answer:
@@ -95,7 +96,7 @@ def _gemm(node: ir.Node, factor: Floats) -> Answer:
         return f"the scale does not lie along the columns of '{node.name}'"
     transposed = node.attributes.get_int("transB", 0)
     factors = {1: factor.reshape(-1, 1) if transposed else factor.reshape(1, -1)}
-    return _constants(node, factors | ({2: factor.ravel()} if _filled(node, 2) else {}))
+    return _constants(node, factors | ({2: factor.ravel()} if input_at(node, 2) is not None else {}))
 
 
 def _conv(node: ir.Node, factor: Floats) -> Answer:
@@ -105,7 +106,7 @@ def _conv(node: ir.Node, factor: Floats) -> Answer:
         return f"the weight of '{node.name}' is split into groups"
     shape = [1] * factor.ndim
     shape[1 if node.op_type == "ConvTranspose" else 0] = -1
-    return _constants(node, {1: factor.reshape(shape)} | ({2: factor.ravel()} if _filled(node, 2) else {}))
+    return _constants(node, {1: factor.reshape(shape)} | ({2: factor.ravel()} if input_at(node, 2) is not None else {}))
 
 
 def _through(node: ir.Node, factor: Floats) -> Answer:
@@ -225,10 +226,6 @@ def _size(node: ir.Node, slot: int) -> int:
     value = node.inputs[slot]
     tensor = None if value is None else value.const_value
     return 0 if tensor is None else tensor.size
-
-
-def _filled(node: ir.Node, slot: int) -> bool:
-    return slot < len(node.inputs) and node.inputs[slot] is not None
 
 
 def _is_initializer(node: ir.Node, slot: int) -> bool:

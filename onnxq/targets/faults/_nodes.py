@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from onnxq.graph.constants import constant_tensor
+from onnxq.graph.walk import input_at
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -12,7 +13,7 @@ if TYPE_CHECKING:
 
 def producer(node: ir.Node, slot: int) -> ir.Node | None:
     """Return the node that computes an input, None if none does."""
-    value = node.inputs[slot] if slot < len(node.inputs) else None
+    value = input_at(node, slot)
     return None if value is None else value.producer()
 
 
@@ -33,17 +34,17 @@ def dequantizes(node: ir.Node | None) -> bool:
 
 def is_filled(node: ir.Node, slot: int) -> bool:
     """Return whether a node has an input in a slot."""
-    return slot < len(node.inputs) and node.inputs[slot] is not None
+    return input_at(node, slot) is not None
 
 
 def is_constant(node: ir.Node, slot: int) -> bool:
     """Return whether an input is a constant."""
-    return slot < len(node.inputs) and constant_tensor(node.inputs[slot]) is not None
+    return constant_tensor(input_at(node, slot)) is not None
 
 
 def reads_outside(node: ir.Node, slot: int) -> bool:
     """Return whether an input is a constant of another scope than the node's own."""
-    value = node.inputs[slot] if slot < len(node.inputs) else None
+    value = input_at(node, slot)
     if value is None or constant_tensor(value) is None:
         return False
     source = value.producer()
@@ -52,5 +53,5 @@ def reads_outside(node: ir.Node, slot: int) -> bool:
 
 def dtype_of(node: ir.Node, slot: int) -> str:
     """Return the type of an input in lower case; empty if there is none or it is unknown."""
-    value = node.inputs[slot] if slot < len(node.inputs) else None
+    value = input_at(node, slot)
     return "" if value is None or value.dtype is None else value.dtype.name.lower()
