@@ -38,11 +38,11 @@ def constant_array(value: ir.Value | None) -> npt.NDArray[Any] | None:
     return None if tensor is None else tensor.numpy()
 
 
-def add_constant(graph: ir.Graph, name: str, array: npt.NDArray[Any], taken: set[str] | None = None) -> ir.Value:
-    """Return a new initializer of a graph, named so or with a number behind; `taken`: names in use, if known."""
+def add_constant(graph: ir.Graph, name: str, array: npt.NDArray[Any]) -> ir.Value:
+    """Return a new initializer of a graph, named so or with a number behind."""
     import onnx_ir as ir
 
-    name = take_name(name, names(graph) if taken is None else taken)
+    name = take_name(name, names(graph))
     value = ir.val(name, const_value=ir.tensor(array, name=name))
     graph.register_initializer(value)
     return value

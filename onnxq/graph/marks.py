@@ -23,7 +23,7 @@ def is_unpacking(node: ir.Node) -> bool:
 
 
 def mark_equalizing(node: ir.Node, method: str) -> None:
-    """Mark a node that scales a tensor so that its codes are finer: on codes itself it would gain nothing."""
+    """Mark a node that scales a tensor so that its codes are finer: quantized itself it would gain nothing."""
     node.metadata_props[_EQUALIZES] = method
 
 

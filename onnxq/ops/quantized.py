@@ -11,7 +11,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 from onnxq.graph.linear import CONTRIB
 from onnxq.ops import op_key
@@ -33,33 +33,39 @@ class OperandSlots(NamedTuple):
     zero_point: int | None
 
 
+Operands: TypeAlias = Mapping[int, OperandSlots]
+"""Slots by operand."""
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class QuantizedOperator:
     """One quantized operator. "Slot" is an input of it, "operand" an input of the float operator.
 
     Attributes:
-        name: operator type. domain: where it is defined.
+        name: operator type.
+        domain: where it is defined.
         float_op: the float operator that it computes; None where no operator of the standard does.
         formats: how its activations get codes: QOPERATOR by calibration, DYNAMIC at run time (its own work where it has
             no slots for them), WEIGHT_ONLY not at all.
-        operands: by operand, its slots. variadic: whether further operands follow in the same order.
+        operands: by operand, its slots.
+        variadic: whether further operands follow in the same order.
         floats: by operand that is not quantized, its slot.
         weights: operands that are weights.
-        bias: slot of int32 codes whose scale is the product of the first two. float_bias: slot of
-            a float bias that is added to the product.
-        output: slots of the scale and zero point of its output; None where that is float, or int32 without any scales.
+        bias: slot of int32 codes, whose scale is the product of those of the first two operands.
+        float_bias: slot of a float bias that is added to the product.
+        output: slots of scale and zero point of its output; None where that is float, or int32 without any scales.
         float_output: whether the output is float, or may be where `output` is left out.
-        attributes: those of the float operator that it takes. lacks: those that it does not take, each with what tells
-            whether a node can do without.
-        defaults: attributes that it needs besides, from float node and opset. extra: those that it has besides, each
-            with what tells of a value whether the float operator does the same without.
+        attributes: those of the float operator that it takes.
+        lacks: those of the float operator that it lacks, each with a test whether a node can do without.
+        defaults: attributes that it needs besides, from float node and opset.
+        extra: attributes that the float operator lacks, each with a test whether a value changes nothing.
     """
 
     name: str
     domain: str = CONTRIB
     float_op: str | None
     formats: tuple[Format, ...]
-    operands: Mapping[int, OperandSlots]
+    operands: Operands
     variadic: bool = False
     floats: Mapping[int, int] = field(default_factory=dict)
     weights: tuple[int, ...] = ()
@@ -82,7 +88,7 @@ class QuantizedOperator:
         """Whether it returns the int32 sums of its products."""
         return self.output is None and not self.float_output
 
-    def operands_of(self, node: ir.Node) -> Mapping[int, OperandSlots]:
+    def operands_of(self, node: ir.Node) -> Operands:
         """Return, by operand, the slots that a node of this operator has codes in."""
         if not self.variadic:
             return self.operands
@@ -141,182 +147,103 @@ def _softmax(node: ir.Node, opset: int) -> Mapping[str, int]:
     return {"axis": node.attributes.get_int("axis", -1 if opset >= 13 else 1), "opset": opset}
 
 
-_CALIBRATED, _RUN_TIME, _WEIGHT_ONLY = (Format.QOPERATOR,), (Format.DYNAMIC,), (Format.WEIGHT_ONLY,)
-_EITHER = (Format.QOPERATOR, Format.DYNAMIC)
 _UNARY = {0: OperandSlots(0, 1, 2)}
 _BINARY = {0: OperandSlots(0, 1, 2), 1: OperandSlots(3, 4, 5)}
 _UNSCALED = {0: OperandSlots(0, None, 2), 1: OperandSlots(1, None, 3)}
 _WINDOW = ("auto_pad", "kernel_shape", "pads", "strides")
 _CONV = (*_WINDOW, "dilations", "group")
+_POOL = (*_WINDOW, "ceil_mode", "count_include_pad")
 _CELL = ("activation_alpha", "activation_beta", "activations", "clip", "direction", "hidden_size", "input_forget")
 _CHANNELS_LAST = {"channels_last": lambda value: not value}
 
+
+def _calibrated(
+    name: str, float_op: str, operands: Operands, output: tuple[int, int], **more: Any
+) -> QuantizedOperator:
+    return QuantizedOperator(
+        name=name, float_op=float_op, formats=(Format.QOPERATOR,), operands=operands, output=output, **more
+    )
+
+
+def _with_weight(name: str, float_op: str | None, formats: str, operands: Operands, **more: Any) -> QuantizedOperator:
+    return QuantizedOperator(
+        name=name,
+        float_op=float_op,
+        formats=tuple(map(Format, formats.split())),
+        operands=operands,
+        **{"weights": (1,), "float_output": True, **more},
+    )
+
+
 _OPERATORS = (
-    QuantizedOperator(
-        name="QLinearConv",
-        domain="",
-        float_op="Conv",
-        formats=_CALIBRATED,
-        operands=_BINARY,
-        output=(6, 7),
-        bias=8,
+    _calibrated("QLinearConv", "Conv", _BINARY, (6, 7), domain="", weights=(1,), bias=8, attributes=_CONV),
+    _calibrated("QLinearMatMul", "MatMul", _BINARY, (6, 7), domain="", weights=(1,)),
+    _calibrated(
+        "QGemm",
+        "Gemm",
+        _BINARY,
+        (7, 8),
         weights=(1,),
-        attributes=_CONV,
-    ),
-    QuantizedOperator(
-        name="QLinearMatMul",
-        domain="",
-        float_op="MatMul",
-        formats=_CALIBRATED,
-        operands=_BINARY,
-        output=(6, 7),
-        weights=(1,),
-    ),
-    QuantizedOperator(
-        name="QGemm",
-        float_op="Gemm",
-        formats=_CALIBRATED,
-        operands=_BINARY,
         bias=6,
-        output=(7, 8),
         float_output=True,
-        weights=(1,),
         attributes=("alpha", "transA", "transB"),
         lacks={"beta": _unscaled_bias},
     ),
-    QuantizedOperator(
-        name="MatMulIntegerToFloat",
-        float_op="MatMul",
-        formats=_EITHER,
-        operands={0: OperandSlots(0, 2, 4), 1: OperandSlots(1, 3, 5)},
-        float_bias=6,
-        float_output=True,
-        weights=(1,),
-    ),
-    QuantizedOperator(name="QLinearAdd", float_op="Add", formats=_CALIBRATED, operands=_BINARY, output=(6, 7)),
-    QuantizedOperator(name="QLinearMul", float_op="Mul", formats=_CALIBRATED, operands=_BINARY, output=(6, 7)),
-    QuantizedOperator(name="QLinearSigmoid", float_op="Sigmoid", formats=_CALIBRATED, operands=_UNARY, output=(3, 4)),
-    QuantizedOperator(
-        name="QLinearLeakyRelu",
-        float_op="LeakyRelu",
-        formats=_CALIBRATED,
-        operands=_UNARY,
-        output=(3, 4),
-        attributes=("alpha",),
-    ),
-    QuantizedOperator(
-        name="QLinearSoftmax",
-        float_op="Softmax",
-        formats=_CALIBRATED,
-        operands=_UNARY,
-        output=(3, 4),
+    _calibrated("QLinearAdd", "Add", _BINARY, (6, 7)),
+    _calibrated("QLinearMul", "Mul", _BINARY, (6, 7)),
+    _calibrated("QLinearWhere", "Where", {1: OperandSlots(1, 2, 3), 2: OperandSlots(4, 5, 6)}, (7, 8), floats={0: 0}),
+    _calibrated("QLinearConcat", "Concat", {0: OperandSlots(2, 3, 4)}, (0, 1), variadic=True, attributes=("axis",)),
+    _calibrated("QLinearSigmoid", "Sigmoid", _UNARY, (3, 4)),
+    _calibrated("QLinearLeakyRelu", "LeakyRelu", _UNARY, (3, 4), attributes=("alpha",)),
+    _calibrated(
+        "QLinearSoftmax",
+        "Softmax",
+        _UNARY,
+        (3, 4),
         attributes=("axis",),
         defaults=_softmax,
         extra={"opset": lambda value: value >= 13},
     ),
-    QuantizedOperator(
-        name="QLinearAveragePool",
-        float_op="AveragePool",
-        formats=_CALIBRATED,
-        operands=_UNARY,
-        output=(3, 4),
-        attributes=(*_WINDOW, "ceil_mode", "count_include_pad"),
+    _calibrated(
+        "QLinearAveragePool",
+        "AveragePool",
+        _UNARY,
+        (3, 4),
+        attributes=_POOL,
         lacks={"dilations": _dense},
         extra=_CHANNELS_LAST,
     ),
-    QuantizedOperator(
-        name="QLinearGlobalAveragePool",
-        float_op="GlobalAveragePool",
-        formats=_CALIBRATED,
-        operands=_UNARY,
-        output=(3, 4),
-        extra=_CHANNELS_LAST,
+    _calibrated("QLinearGlobalAveragePool", "GlobalAveragePool", _UNARY, (3, 4), extra=_CHANNELS_LAST),
+    _with_weight("MatMulInteger", "MatMul", "dynamic", _UNSCALED, domain="", float_output=False),
+    _with_weight("ConvInteger", "Conv", "dynamic", _UNSCALED, domain="", float_output=False, attributes=_CONV),
+    _with_weight(
+        "MatMulIntegerToFloat",
+        "MatMul",
+        "qoperator dynamic",
+        {0: OperandSlots(0, 2, 4), 1: OperandSlots(1, 3, 5)},
+        float_bias=6,
     ),
-    QuantizedOperator(
-        name="QLinearConcat",
-        float_op="Concat",
-        formats=_CALIBRATED,
-        operands={0: OperandSlots(2, 3, 4)},
-        variadic=True,
-        output=(0, 1),
-        attributes=("axis",),
-    ),
-    QuantizedOperator(
-        name="QLinearWhere",
-        float_op="Where",
-        formats=_CALIBRATED,
-        operands={1: OperandSlots(1, 2, 3), 2: OperandSlots(4, 5, 6)},
-        floats={0: 0},
-        output=(7, 8),
-    ),
-    QuantizedOperator(
-        name="MatMulInteger", domain="", float_op="MatMul", formats=_RUN_TIME, operands=_UNSCALED, weights=(1,)
-    ),
-    QuantizedOperator(
-        name="ConvInteger",
-        domain="",
-        float_op="Conv",
-        formats=_RUN_TIME,
-        operands=_UNSCALED,
-        weights=(1,),
-        attributes=_CONV,
-    ),
-    QuantizedOperator(
-        name="DynamicQuantizeMatMul",
-        float_op="MatMul",
-        formats=_RUN_TIME,
-        operands={1: OperandSlots(1, 2, 3)},
-        floats={0: 0},
-        float_bias=4,
-        float_output=True,
-        weights=(1,),
-    ),
-    QuantizedOperator(
-        name="DynamicQuantizeLSTM",
-        float_op="LSTM",
-        formats=_RUN_TIME,
-        operands={1: OperandSlots(1, 8, 9), 2: OperandSlots(2, 10, 11)},
+    _with_weight("DynamicQuantizeMatMul", "MatMul", "dynamic", {1: OperandSlots(1, 2, 3)}, floats={0: 0}, float_bias=4),
+    _with_weight(
+        "DynamicQuantizeLSTM",
+        "LSTM",
+        "dynamic",
+        {1: OperandSlots(1, 8, 9), 2: OperandSlots(2, 10, 11)},
         floats={operand: operand for operand in (0, 3, 4, 5, 6, 7)},
-        float_output=True,
         weights=(1, 2),
         attributes=_CELL,
     ),
-    QuantizedOperator(  # projects its input by one weight to queries, keys and values, and attends to them
-        name="QAttention",
-        float_op=None,
-        formats=_EITHER,
-        operands={0: OperandSlots(0, 3, 6), 1: OperandSlots(1, 4, 7)},
+    _with_weight(  # projects its input by one weight to queries, keys and values, and attends to them
+        "QAttention",
+        None,
+        "qoperator dynamic",
+        {0: OperandSlots(0, 3, 6), 1: OperandSlots(1, 4, 7)},
         float_bias=2,
-        float_output=True,
-        weights=(1,),
     ),
-    QuantizedOperator(
-        name="MatMulNBits",
-        float_op="MatMul",
-        formats=_WEIGHT_ONLY,
-        operands={1: OperandSlots(1, 2, 3)},
-        floats={0: 0},
-        float_bias=5,
-        float_output=True,
-        weights=(1,),
-    ),
-    QuantizedOperator(
-        name="MatMulBnb4",
-        float_op="MatMul",
-        formats=_WEIGHT_ONLY,
-        operands={1: OperandSlots(1, 2, None)},
-        floats={0: 0},
-        float_output=True,
-        weights=(1,),
-    ),
-    QuantizedOperator(
-        name="GatherBlockQuantized",
-        float_op="Gather",
-        formats=_WEIGHT_ONLY,
-        operands={0: OperandSlots(0, 2, 3)},
-        floats={1: 1},
-        float_output=True,
-        weights=(0,),
+    _with_weight("MatMulNBits", "MatMul", "weight-only", {1: OperandSlots(1, 2, 3)}, floats={0: 0}, float_bias=5),
+    _with_weight("MatMulBnb4", "MatMul", "weight-only", {1: OperandSlots(1, 2, None)}, floats={0: 0}),
+    _with_weight(
+        "GatherBlockQuantized", "Gather", "weight-only", {0: OperandSlots(0, 2, 3)}, floats={1: 1}, weights=(0,)
     ),
 )
 

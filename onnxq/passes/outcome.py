@@ -1,4 +1,4 @@
-"""What a pass returns when it has something to tell."""
+"""What a pass returns when it has warnings."""
 
 from __future__ import annotations
 

@@ -33,7 +33,7 @@ class Verifier:
         return self.run(model, dict(self.feeds))
 
     def difference(self, before: Outputs, after: Outputs) -> str | None:
-        """Say what differs between two sets of outputs, None if nothing does."""
+        """Return what differs between two sets of outputs, None if nothing does."""
         if list(before) != list(after):
             return f"outputs {list(before)} became {list(after)}"
         for name, old in before.items():

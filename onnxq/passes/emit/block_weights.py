@@ -45,7 +45,7 @@ class StoredMatrix:
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class BlockCodes:
-    """A matrix on codes: uint8 codes [rows, columns], scale and zero point [rows, blocks], block size and bits."""
+    """A quantized matrix: uint8 codes [rows, columns], scale and zero point [rows, blocks], block size and bits."""
 
     codes: npt.NDArray[np.uint8]
     scale: npt.NDArray[np.float32]

@@ -5,7 +5,7 @@
     other value at a border:   x -> [Cast] -> reader                   one Cast for all readers of a type
 
 Inputs and outputs of the graph keep their types, and so do those of the bodies of If, Loop and Scan. A value that a
-body reads from outside is cast outside, once for all that read it.
+body reads from outside is cast outside, once for all readers.
 """
 
 from __future__ import annotations

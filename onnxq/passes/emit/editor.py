@@ -1,4 +1,4 @@
-"""What every emitter needs to edit a graph: its nodes and values by name, free names, constants on codes.
+"""What every emitter needs to edit a graph: its nodes and values by name, free names, quantized constants.
 
 A model is edited scope by scope, inner ones first: what an inner scope makes of a value reads it as it then is in the
 outer one.
@@ -175,7 +175,7 @@ class Editor:
             name: wanted.
             array: of any type.
             of: plan key of the constant it is made from. Where several scopes read that one, the array is stored in its
-                scope, once for all of them, unless a decision wants it in the editor's own.
+                scope, once, unless a decision wants it in the editor's own.
         """
         graph = self._shared_graph(of)
         return (

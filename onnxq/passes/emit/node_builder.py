@@ -1,4 +1,4 @@
-"""Writing new nodes one behind the other: named, typed, and put in front of what reads them."""
+"""Writing new nodes one after the other: named, typed, and put in front of what reads them."""
 
 from __future__ import annotations
 

@@ -50,7 +50,7 @@ class EmitQOperator(Emitter):
 
 
 class _QOperatorWriter:
-    """Writes integer operators; remembers the codes and parameters of every tensor that it has met."""
+    """Writes integer operators; remembers the codes and parameters of every tensor so far."""
 
     def __init__(self, editor: Editor) -> None:
         self.editor = editor
@@ -187,7 +187,7 @@ class _QOperatorWriter:
         return self._float[key]
 
     def _value(self, node: ir.Node, slot: int, decision: Decision) -> ir.Value | None:
-        """Return the codes of an input that is quantized, else the input as it is."""
+        """Return the codes of an input that is quantized, else the input unchanged."""
         return self.codes(decision.inputs[slot]) if slot in decision.inputs else node.inputs[slot]
 
     def _inputs(

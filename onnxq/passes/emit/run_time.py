@@ -27,7 +27,7 @@ FLOAT, INT32 = ir.DataType.FLOAT, ir.DataType.INT32
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RunTimeCodes:
-    """An activation on codes.
+    """A quantized activation.
 
     Attributes:
         codes: int8 or uint8, of the activation's shape.

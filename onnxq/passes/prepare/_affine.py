@@ -9,6 +9,7 @@ import numpy.typing as npt
 import onnx_ir as ir
 
 from onnxq.graph.constants import add_constant, constant_tensor
+from onnxq.graph.walk import input_at
 
 Array = npt.NDArray[Any]
 
@@ -49,14 +50,9 @@ def group(conv: ir.Node) -> int:
     return 1 if attribute is None else attribute.as_int()
 
 
-def has(node: ir.Node, slot: int) -> bool:
-    """Return whether an input slot is filled."""
-    return slot < len(node.inputs) and node.inputs[slot] is not None
-
-
 def own_constant(node: ir.Node, slot: int) -> Array | None:
     """Return the float constant in an input slot that nothing else reads and that lives in the node's own scope."""
-    value = node.inputs[slot] if has(node, slot) else None
+    value = input_at(node, slot)
     tensor = constant_tensor(value)
     if value is None or tensor is None or not value.is_initializer() or value.is_graph_output():
         return None
@@ -68,9 +64,8 @@ def own_constant(node: ir.Node, slot: int) -> Array | None:
 
 def set_constant(node: ir.Node, slot: int, array: Array) -> None:
     """Give an input slot a new constant: the initializer there gets a new tensor, an empty slot a new initializer."""
-    if has(node, slot):
-        value = node.inputs[slot]
-        assert value is not None
+    value = input_at(node, slot)
+    if value is not None:
         value.const_value = ir.tensor(array, name=value.name)
         return
     graph, weight = node.graph, node.inputs[1]

@@ -66,7 +66,7 @@ def _has(model: ir.Model, op_type: str) -> bool:
 
 
 def _convert(model: ir.Model, opset: int) -> str | None:
-    """Convert `model` in place; say why it failed, None if it did not."""
+    """Convert `model` in place; return why it failed, None if it did not."""
     from onnxscript.version_converter import ConvertVersionPass
 
     outputs = {value: (value.shape, value.type) for value in model.graph.outputs}
@@ -113,7 +113,7 @@ def _first_line(error: BaseException) -> str:
 
 
 def _flaw(before: ir.Model, after: ir.Model) -> str | None:
-    """Say what is wrong with a conversion, None if nothing is; gives `after` the inputs' and outputs' old types."""
+    """Return what is wrong with a conversion, None if nothing is; gives `after` the inputs' and outputs' old types."""
     for old, new in ((before.graph.inputs, after.graph.inputs), (before.graph.outputs, after.graph.outputs)):
         if [value.name for value in old] != [value.name for value in new]:
             return "the converter changed its inputs or outputs"

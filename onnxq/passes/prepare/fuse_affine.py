@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 
-from onnxq.graph.walk import scopes
+from onnxq.graph.walk import input_at, scopes
 from onnxq.passes import register_pass
-from onnxq.passes.prepare._affine import Array, affine, group, has, own_constant, set_constant
+from onnxq.passes.prepare._affine import Array, affine, group, own_constant, set_constant
 
 
 @register_pass("fuse-affine", preserves_semantics=True)
@@ -33,14 +33,14 @@ class FuseAffine(ir.passes.InPlacePass):
 
 
 def _fuse(conv: ir.Node) -> bool:
-    """Fold the one reader of `conv` into it; tell whether that could be done."""
+    """Fold the one reader of `conv` into it; return whether that could be done."""
     result = conv.outputs[0]
     readers = result.uses()
     if len(readers) != 1 or result.is_graph_output():
         return False
     ((reader, slot),) = readers
     weight, bias = own_constant(conv, 1), own_constant(conv, 2)
-    if reader.graph is not conv.graph or weight is None or (bias is None and has(conv, 2)):
+    if reader.graph is not conv.graph or weight is None or (bias is None and input_at(conv, 2) is not None):
         return False
     channels = weight.shape[0] if conv.op_type == "Conv" else weight.shape[1] * group(conv)
     constants = affine(reader, slot, channels, weight.ndim)

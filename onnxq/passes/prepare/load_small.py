@@ -7,7 +7,7 @@ import onnx_ir as ir
 from onnxq.graph.walk import scopes
 from onnxq.passes import register_pass
 
-# Bytes. Shapes, axes and the like are below; shape inference is shown no tensor above.
+# Bytes. Shapes, axes and so on are smaller; shape inference is shown no tensor above.
 LIMIT = 1024
 
 
@@ -15,7 +15,7 @@ LIMIT = 1024
 class LoadSmallTensors(ir.passes.InPlacePass):
     """Read external tensors of up to 1 KiB into memory, where shape inference can see them.
 
-    Shape inference must know the values of shapes, axes and the like, and it fails altogether on an external one.
+    Shape inference must know the values of shapes, axes and so on, and it fails altogether on an external one.
     """
 
     def call(self, model: ir.Model) -> ir.passes.PassResult:

@@ -6,9 +6,9 @@ import numpy as np
 import onnx_ir as ir
 
 from onnxq.graph.constants import add_constant, constant_tensor
-from onnxq.graph.walk import scopes
+from onnxq.graph.walk import input_at, scopes
 from onnxq.passes import register_pass
-from onnxq.passes.prepare._affine import Array, affine, group, has, own_constant, set_constant
+from onnxq.passes.prepare._affine import Array, affine, group, own_constant, set_constant
 
 
 @register_pass("push-affine", preserves_semantics=True)
@@ -35,7 +35,7 @@ class PushAffine(ir.passes.InPlacePass):
 
 
 def _push(node: ir.Node) -> bool:
-    """Fold a node into all that reads it; tell whether that could be done."""
+    """Fold a node into all that reads it; return whether that could be done."""
     source = next((slot for slot, value in enumerate(node.inputs) if constant_tensor(value) is None), None)
     result = node.outputs[0] if node.outputs else None
     if source is None or result is None or result.is_graph_output() or not result.uses():
@@ -91,7 +91,7 @@ def _convolutions(value: ir.Value) -> list[ir.Node]:
     for reader, slot in value.uses():
         if reader.op_type != "Conv" or reader.domain or slot != 0 or reader.graph is not value.graph:
             return []
-        if own_constant(reader, 1) is None or (has(reader, 2) and own_constant(reader, 2) is None):
+        if own_constant(reader, 1) is None or (input_at(reader, 2) is not None and own_constant(reader, 2) is None):
             return []
         convs.append(reader)
     return convs

@@ -97,7 +97,7 @@ def expand_dynamic(model: ir.Model, wanted: Wanted, *, contrib_linear: bool = Fa
 
 
 def _product(node: ir.Node, operator: QuantizedOperator) -> _Product | str:
-    """Return the float product that one on codes represents, or why there is none; "" for one that is calibrated."""
+    """Return the float product that a quantized one represents, or why there is none; "" for one that is calibrated."""
     if operator.float_op == "LSTM":
         return "its weights lie in a layout of onnxruntime's own"
     first, second = ([input_at(node, slot) for slot in operator.slots(operand)] for operand in (0, 1))

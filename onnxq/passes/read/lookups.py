@@ -1,7 +1,7 @@
-"""Rows of codes looked up, in either form, written as what they represent: Gather of a table that is dequantized.
+"""Lookups of rows of codes, in either form, written as what they represent: Gather of a table that is dequantized.
 
     GatherBlockQuantized (codes, indices, scales)        DequantizeLinear (codes, scales) -> Gather (indices)
-    Gather (codes) [taken apart], Gather (scales) ->     the same
+    Gather (codes) [unpacked], Gather (scales) ->     the same
         DequantizeLinear
 
 Codes, scales and zero points stay what they are; codes without zero points become signed, where 0 is the middle.
@@ -121,7 +121,7 @@ def _table(node: ir.Node) -> _Table | str:
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class _Lookup:
-    """The Gather of rows from a constant matrix, the matrix, and the bits of its codes where bytes are taken apart."""
+    """The Gather of rows from a constant matrix, the matrix, and the bits of its codes where bytes are unpacked."""
 
     node: ir.Node
     matrix: npt.NDArray[Any]
@@ -156,9 +156,9 @@ def _lookup(value: ir.Value | None) -> _Lookup | None:
     if packed is None or packed.bits is not None or mask is None or shifts is None or mask.size != 1:
         return None
     bits = int(mask.reshape(())).bit_length()
-    apart = bits in _BITS and mask == (1 << bits) - 1 and np.array_equal(shifts.reshape(-1), range(0, 8, bits))
+    unpacks = bits in _BITS and mask == (1 << bits) - 1 and np.array_equal(shifts.reshape(-1), range(0, 8, bits))
     right = steps[2].attributes.get_string("direction", "") == "RIGHT"
-    return replace_fields(packed, bits=bits) if apart and right else None
+    return replace_fields(packed, bits=bits) if unpacks and right else None
 
 
 def _joined(node: ir.Node, codes: _Lookup) -> _Table | None:

@@ -5,7 +5,7 @@
 
 Codes, scales and zero points stay what they are. Order of inputs: ONNX specification of QLinearConv and QLinearMatMul;
 https://github.com/microsoft/onnxruntime/blob/main/docs/ContribOperators.md for the others. What cannot be written so
-(a scale that is computed, a layout of onnxruntime's own) stays as it is.
+(a scale that is computed, a layout of onnxruntime's own) stays unchanged.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ def _calibrated(node: ir.Node) -> QuantizedOperator | None:
 
 
 class _Expansion:
-    """Rewrites one graph, and knows the parameters of the codes that it has met."""
+    """Rewrites one graph, and knows the parameters of the codes so far."""
 
     def __init__(self, graph: ir.Graph, writer: Writer) -> None:
         self._graph = graph
