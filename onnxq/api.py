@@ -25,15 +25,13 @@ from onnxq.files.pictures import (
 from onnxq.files.recipe import make_recipe
 from onnxq.files.save import check_writable, to_proto
 from onnxq.pipeline.drafting import chosen_codes, planned, with_bias_corrections
-from onnxq.pipeline.judging import Judge
+from onnxq.pipeline.judging import EvaluationData, verified
 from onnxq.pipeline.log import Log
 from onnxq.pipeline.observing import observed_for_plan
 from onnxq.pipeline.preparing import equalized, prepare_model
 from onnxq.pipeline.quantizing import quantize_request, sensitivity_of_request
-from onnxq.pipeline.report import report_path
 from onnxq.pipeline.request import Data, make_request
 from onnxq.progress import Progress
-from onnxq.stages.calibrate.processes import engine
 from onnxq.stages.rewrite import simulate as run_simulate
 from onnxq.types.benchmark import Benchmark, Comparison
 from onnxq.types.diagnosis import Diagnosis
@@ -51,21 +49,6 @@ if TYPE_CHECKING:
     import onnx_ir as ir
 
     Model = str | Path | onnx.ModelProto | ir.Model
-
-__all__ = [
-    "benchmark",
-    "calibrate",
-    "compare",
-    "doctor",
-    "engine",
-    "inspect",
-    "plan",
-    "quantize",
-    "report_path",
-    "sensitivity",
-    "simulate",
-    "verify",
-]
 
 
 def quantize(
@@ -257,7 +240,7 @@ def verify(
     log = Log(progress=progress)
     request = make_request(model, make_recipe(recipe, evaluation=evaluation, **options), log)
     empty = Plan(format=request.recipe.format, target=request.recipe.target, fingerprint="", decisions=(), tensors={})
-    return Judge(request, None, evaluation, log).verify(load(quantized), made or empty)
+    return verified(EvaluationData(request=request, given=evaluation), load(quantized), made or empty, log)
 
 
 def benchmark(

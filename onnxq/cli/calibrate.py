@@ -44,9 +44,10 @@ def command(
     quiet: Quiet = False,
 ) -> None:
     """Run a model over data and keep statistics of its tensors; quantize --statistics then needs no data."""
-    from onnxq.api import calibrate, engine
+    from onnxq.api import calibrate
     from onnxq.cli.progress import terminal_progress
     from onnxq.cli.terminal import show, show_json
+    from onnxq.stages.calibrate.processes import engine
 
     output = output or model.with_name(f"{model.name.removesuffix('.onnx')}.stats.npz")
     with engine(processes=processes, dask=dask) as executor:

@@ -14,8 +14,8 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from onnxq.api import report_path
 from onnxq.cli.table import count, decibels, threads
+from onnxq.pipeline.report import report_path
 from onnxq.stages.plan.already_quantized import ALREADY, IMPORTED
 from onnxq.types.equalization import Equalization
 from onnxq.types.guarding import Guarding, Verdict

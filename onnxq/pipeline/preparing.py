@@ -141,7 +141,7 @@ def _converted(
     try:
         converted, again = convert_and_prepare(request.model, prepared, recipe, target, ranges=ranges, options=options)
     except OnnxqError as error:
-        log.warn(f"what came quantized cannot be written in format {recipe.format}: {error}")
+        log.warn(f"imported nodes cannot be written in format {recipe.format}: {error}")
         return prepared, None
     if converted is not None:
         log.warn(converted.message)

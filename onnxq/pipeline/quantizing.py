@@ -10,7 +10,7 @@ from onnxq.errors import RecipeError, VerificationError
 from onnxq.files.pictures import check_picture, search_picture, write_picture
 from onnxq.files.save import check_writable, has_data_files
 from onnxq.pipeline.drafting import Drafter
-from onnxq.pipeline.judging import Judge
+from onnxq.pipeline.judging import EvaluationData, Judge, verified
 from onnxq.pipeline.log import Log
 from onnxq.pipeline.observing import given_statistics, observe_for, observed_for_plan
 from onnxq.pipeline.preparing import equalized, prepare_model
@@ -87,9 +87,10 @@ def quantize_request(
         log.without_progress() if prepared.ways else log,
         dump_after=dump_after if of_rewrite else None,
     )
-    judge = Judge(request, prepared, evaluation, log, statistics_file=observed.file)
+    data = EvaluationData(request=request, given=evaluation, statistics_file=observed.file)
+    judge = Judge(prepared, data, log)
     if check:
-        judge.open()  # what cannot be opened is told before the work, not after it
+        data.open()  # what cannot be opened is told before the work, not after it
     if prepared.ways:
         file = None if output is None else checkpoint_path(output)
         draft, searching, checkpoint = judge.search(observed.statistics, make, file)
@@ -102,7 +103,7 @@ def quantize_request(
     if is_empty(draft.plan) and not allow_empty:
         refuse_empty(draft, make_report(prepared, observed, draft, log))
     draft, guarding = judge.guard(draft, make) if check and request.recipe.guard else (draft, None)
-    verification = judge.verify(draft.model, draft.plan) if check else None
+    verification = verified(data, draft.model, draft.plan, log, prepared=prepared.model) if check else None
     report = make_report(
         prepared, observed, draft, log, verification=verification, guarding=guarding, searching=searching
     )
@@ -134,12 +135,13 @@ def sensitivity_of_request(
     draft = make(prepared.recipe)
     if is_empty(draft.plan):
         raise VerificationError(f"{why_empty(draft.plan)}; there is nothing to look at")
+    data = EvaluationData(request=request, given=evaluation, statistics_file=observed.file)
     effects = sensitivity(
         draft,
         Drafter(prepared, make.statistics, log.without_progress()),
         prepared=prepared.model,
         statistics=observed.statistics,
-        limits=Judge(request, prepared, evaluation, log, statistics_file=observed.file).limits(samples=judged),
+        limits=Judge(prepared, data, log).limits(samples=judged),
         tensors=tensors,
         metric=request.recipe.metric is not None or request.recipe.max_ppl_increase is not None,
         progress=log.progress,
