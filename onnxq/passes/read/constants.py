@@ -7,10 +7,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from dataclasses import replace as replace_fields
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
+import onnx_ir as ir
 
 from onnxq.graph.constants import constant_array, constant_tensor, moved_tensor
 from onnxq.graph.linear import DEQUANTIZE, QUANTIZE
@@ -20,9 +21,6 @@ from onnxq.numerics.affine import dequantize, quantize
 from onnxq.numerics.layout import ParameterLayout
 from onnxq.ops import op_key
 from onnxq.types.scheme import PerBlock, PerChannel, PerTensor, PerToken, QuantParams, QuantType, Scheme
-
-if TYPE_CHECKING:
-    import onnx_ir as ir
 
 MOVES = ("Transpose", "Reshape", "Flatten", "Squeeze", "Unsqueeze")
 _COMPUTES = ("Add", "Cast", "CastLike", "Div", "Identity", "Mul", "Neg", "Sub")  # what exporters put behind codes
@@ -112,8 +110,6 @@ def rescaled(constant: Constant, values: npt.NDArray[np.float32]) -> Constant | 
     Returns:
         The same codes on other scales, negated where a factor is negative; None where `values` are not that.
     """
-    import onnx_ir as ir
-
     old, codes, scheme = constant.values().astype(np.float64), constant.codes(), constant.params.scheme
     on_channels = isinstance(scheme.granularity, PerTensor) or scheme.granularity == PerChannel(axis=0)
     if old.shape != values.shape or not on_channels or not old.size:

@@ -13,10 +13,10 @@ https://github.com/microsoft/onnxruntime/blob/main/docs/ContribOperators.md.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
+import onnx_ir as ir
 
 from onnxq.graph.constants import constant_array, moved_tensor
 from onnxq.graph.linear import QUANTIZE
@@ -25,12 +25,9 @@ from onnxq.graph.writer import Writer, drop_dead, replace
 from onnxq.ops import facts, op_key
 from onnxq.ops.quantized import QuantizedOperator, quantized_operator
 from onnxq.passes.read.lookups import Wanted
-from onnxq.passes.read.qoperator import float_type, plain
+from onnxq.passes.read.qoperator import plain
 from onnxq.types.format import Format
 from onnxq.types.scheme import QuantType, Scheme
-
-if TYPE_CHECKING:
-    import onnx_ir as ir
 
 _UINT8 = Scheme(dtype=QuantType.UINT8, symmetric=False)
 
@@ -111,7 +108,7 @@ def _product(node: ir.Node, operator: QuantizedOperator) -> _Product | str:
             x = _rounded(*first)
         return _checked(x, second[0], constant_array(second[1]), second[2], node, bias=bias)
     end = _only_reader(node.outputs[0], "Cast")
-    if end is None or end.outputs[0].dtype != float_type():
+    if end is None or end.outputs[0].dtype != ir.DataType.FLOAT:
         return "its sums are read by other operators than Cast to float"
     scales: list[ir.Value] = []
     scale: npt.NDArray[np.float32] | None = None
@@ -185,8 +182,6 @@ def _checked(
 
 def _expand(node: ir.Node, op: str, product: _Product, writer: Writer) -> str | None:
     """Write one product as a float operator; return why DequantizeLinear cannot represent its weight."""
-    import onnx_ir as ir
-
     codes, graph = moved_tensor(product.codes), node.graph
     assert codes is not None
     assert isinstance(graph, ir.Graph)
@@ -222,13 +217,13 @@ def _expand(node: ir.Node, op: str, product: _Product, writer: Writer) -> str | 
         f"{old.name}/float",
         attributes=node.attributes if op == "Conv" else {},
         name=node.name,
-        dtype=float_type(),
+        dtype=ir.DataType.FLOAT,
         shape=old.shape,
     )
     steps = [dequantize, result]
     if product.bias is not None:
         added = [result.outputs[0], product.bias]
-        steps.append(writer.node("Add", added, f"{old.name}/sum", dtype=float_type(), shape=old.shape))
+        steps.append(writer.node("Add", added, f"{old.name}/sum", dtype=ir.DataType.FLOAT, shape=old.shape))
     graph.insert_before(product.end, steps)
     replace(old, steps[-1].outputs[0])
     drop_dead(product.end)

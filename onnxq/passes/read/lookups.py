@@ -13,10 +13,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from dataclasses import replace as replace_fields
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
+import onnx_ir as ir
 
 from onnxq.graph.constants import constant_array, moved_tensor
 from onnxq.graph.walk import bodies, input_at, nodes
@@ -24,14 +25,11 @@ from onnxq.graph.writer import Writer, drop_dead, replace
 from onnxq.numerics.packing import unpack
 from onnxq.ops import op_key
 from onnxq.ops.quantized import QUANTIZED_OPERATORS, quantized_operator
-from onnxq.passes.read.qoperator import float_type, plain
-
-if TYPE_CHECKING:
-    import onnx_ir as ir
+from onnxq.passes.read.qoperator import plain
 
 
 class Wanted(Protocol):
-    """Tells of a node whether it is to be rewritten."""
+    """Returns whether a node is to be rewritten."""
 
     def __call__(self, name: str, op: str, weighted: bool = True) -> bool:
         """Take path name, float operator and whether it has a constant weight."""
@@ -91,8 +89,6 @@ def join_lookups(model: ir.Model, wanted: Wanted) -> None:
 
 def _table(node: ir.Node) -> _Table | str:
     """Return the table of a GatherBlockQuantized, or why operators of the standard do not look up in it."""
-    import onnx_ir as ir
-
     given = [input_at(node, slot) for slot in _SLOTS]
     data, scale, zeros = map(moved_tensor, given)
     if data is None or scale is None or (zeros is None and given[2] is not None):
@@ -130,8 +126,6 @@ class _Lookup:
 
 def _lookup(value: ir.Value | None) -> _Lookup | None:
     """Return the rows that a value is, None if it is something else."""
-    import onnx_ir as ir
-
     node = None if value is None else value.producer()
     if node is None or node.domain:
         return None
@@ -163,8 +157,6 @@ def _lookup(value: ir.Value | None) -> _Lookup | None:
 
 def _joined(node: ir.Node, codes: _Lookup) -> _Table | None:
     """Return the table of a DequantizeLinear whose codes, scales and zero points are looked up, None if it is none."""
-    import onnx_ir as ir
-
     indices, block = codes.node.inputs[1], node.attributes.get_int("block_size", 0)
     scale, zeros = (_lookup(input_at(node, slot)) for slot in (1, 2))
     if scale is None or (zeros is None and input_at(node, 2) is not None) or indices is None or indices.shape is None:
@@ -186,8 +178,6 @@ def _joined(node: ir.Node, codes: _Lookup) -> _Table | None:
 
 
 def _unsigned(bits: int) -> ir.DataType:
-    import onnx_ir as ir
-
     dtype: ir.DataType = getattr(ir.DataType, f"UINT{bits}")
     return dtype
 
@@ -202,8 +192,6 @@ def _write(
         lookup: the node that looked rows up. behind: the one whose output they are; it is taken out, with what only it
             read.
     """
-    import onnx_ir as ir
-
     graph, kind = behind.graph, table.dtype.numpy()
     assert isinstance(graph, ir.Graph)
     stem = plain(None if stored[0] is None else stored[0].name)
@@ -224,7 +212,7 @@ def _write(
         f"{old.name}/rows",
         attributes={"axis": 0},
         name=lookup.name,
-        dtype=float_type(),
+        dtype=ir.DataType.FLOAT,
         shape=old.shape,
     )
     graph.insert_before(behind, [dequantize, rows])

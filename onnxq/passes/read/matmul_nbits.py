@@ -7,10 +7,11 @@ https://github.com/microsoft/onnxruntime/blob/main/docs/ContribOperators.md#com.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import onnx_ir as ir
 
 from onnxq.graph.constants import constant_array
 from onnxq.graph.marks import mark_accuracy
@@ -19,11 +20,8 @@ from onnxq.graph.writer import Writer, replace
 from onnxq.numerics.packing import unpack
 from onnxq.ops.quantized import MATMUL_NBITS, QUANTIZED_OPERATORS, quantized_operator
 from onnxq.passes.read.lookups import Wanted
-from onnxq.passes.read.qoperator import float_type, plain
+from onnxq.passes.read.qoperator import plain
 from onnxq.types.accuracy import ROUNDS
-
-if TYPE_CHECKING:
-    import onnx_ir as ir
 
 _OPERATOR = QUANTIZED_OPERATORS[MATMUL_NBITS]
 
@@ -47,8 +45,6 @@ def holds_block_products(model: ir.Model) -> frozenset[int]:
 
 def set_accuracy(model: ir.Model, level: int, wanted: Wanted) -> frozenset[str]:
     """Give every MatMulNBits an accuracy level, in place; return the path names of those that had another."""
-    import onnx_ir as ir
-
     changed = set()
     for name, node in nodes(model):
         if quantized_operator(node) is not _OPERATOR or not wanted(name, "MatMul"):
@@ -65,8 +61,6 @@ def _products(graph: ir.Graph) -> Iterator[ir.Node]:
 
 def _expand(node: ir.Node, writer: Writer) -> str | None:
     """Write one MatMulNBits in operators of the standard; return why that cannot be done."""
-    import onnx_ir as ir
-
     graph = node.graph
     assert isinstance(graph, ir.Graph)
     rows, columns, block, bits = (node.attributes.get_int(name, 0) for name in ("N", "K", "block_size", "bits"))
@@ -105,7 +99,7 @@ def _expand(node: ir.Node, writer: Writer) -> str | None:
     factors = [source, dequantize.outputs[0], bias if inside else None]
     name = f"{old.name}/product"
     product = writer.node(
-        "Gemm" if inside else "MatMul", factors, name, name=node.name, dtype=float_type(), shape=old.shape
+        "Gemm" if inside else "MatMul", factors, name, name=node.name, dtype=ir.DataType.FLOAT, shape=old.shape
     )
     level = node.attributes.get_int("accuracy_level", 0)
     if level != ROUNDS:
@@ -113,7 +107,7 @@ def _expand(node: ir.Node, writer: Writer) -> str | None:
     steps = [dequantize, product]
     if bias is not None and not inside:
         added = [product.outputs[0], bias]
-        steps.append(writer.node("Add", added, f"{old.name}/sum", dtype=float_type(), shape=old.shape))
+        steps.append(writer.node("Add", added, f"{old.name}/sum", dtype=ir.DataType.FLOAT, shape=old.shape))
     graph.insert_before(node, steps)
     replace(old, steps[-1].outputs[0])
     graph.remove(node, safe=True)

@@ -12,7 +12,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+
+import onnx_ir as ir
 
 from onnxq.graph.constants import constant_tensor
 from onnxq.graph.linear import DEQUANTIZE, QUANTIZE
@@ -22,9 +23,6 @@ from onnxq.ops import OpFact, clamp_bounds, facts, op_key
 from onnxq.passes.read.constants import MOVES, Constant, imported_constant, params_of
 from onnxq.passes.read.qoperator import plain
 from onnxq.types.scheme import PerTensor, QuantParams
-
-if TYPE_CHECKING:
-    import onnx_ir as ir
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -216,8 +214,6 @@ class _Lifting:
 
     def _float_constant(self, constant: Constant) -> ir.Value:
         """Return the float constant for a quantized one; it is computed when its data is read."""
-        import onnx_ir as ir
-
         params = constant.params
         place = (constant.name, constant.moves, params.scheme, params.scale.tobytes(), params.zero_point.tobytes())
         if place not in self._constants:

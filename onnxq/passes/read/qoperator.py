@@ -10,9 +10,10 @@ https://github.com/microsoft/onnxruntime/blob/main/docs/ContribOperators.md for 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
+import onnx_ir as ir
 
 from onnxq.graph.constants import constant_array, constant_tensor
 from onnxq.graph.linear import QUANTIZE
@@ -22,10 +23,7 @@ from onnxq.ops import facts, op_key
 from onnxq.ops.quantized import BIAS, OperandSlots, QuantizedOperator, quantized_operator
 from onnxq.types.format import Format
 
-if TYPE_CHECKING:
-    import onnx_ir as ir
-
-Parameters: TypeAlias = tuple["ir.Value", "ir.Value | None"]
+Parameters: TypeAlias = tuple[ir.Value, ir.Value | None]
 
 
 def expand(model: ir.Model, *, contrib_linear: bool = False) -> frozenset[str]:
@@ -107,7 +105,7 @@ class _Expansion:
             f"{plain(old.name)}",
             attributes=attributes,
             name=node.name,
-            dtype=float_type(),
+            dtype=ir.DataType.FLOAT,
             shape=old.shape,
         )
         before.append(result)
@@ -115,7 +113,7 @@ class _Expansion:
         addend = input_at(node, operator.float_bias)
         if addend is not None:
             before.append(
-                self._writer.node("Add", [value, addend], f"{old.name}/sum", dtype=float_type(), shape=old.shape)
+                self._writer.node("Add", [value, addend], f"{old.name}/sum", dtype=ir.DataType.FLOAT, shape=old.shape)
             )
             value = before[-1].outputs[0]
         self._finish(node, [value], None if operator.output is None else _pair(node, operator.output), before)
@@ -123,8 +121,6 @@ class _Expansion:
 
     def _move(self, node: ir.Node) -> bool:
         """Put an operator that moves codes between DequantizeLinear and QuantizeLinear."""
-        import onnx_ir as ir
-
         codes = node.inputs[0]
         if codes is None or codes not in self._params or any(value.is_graph_output() for value in node.outputs):
             return False
@@ -241,10 +237,3 @@ def plain(name: str | None) -> str:
     for ending in ("/quantized", "_quantized", "/dequantized", "_DequantizeLinear_Output", "_QuantizeLinear_Output"):
         text = text.removesuffix(ending)
     return text
-
-
-def float_type() -> ir.DataType:
-    """Return the type of what is computed between Q and DQ."""
-    import onnx_ir as ir
-
-    return ir.DataType.FLOAT

@@ -5,7 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+import onnx_ir as ir
 
 from onnxq.graph.constants import moved_tensor
 from onnxq.graph.linear import DEQUANTIZE
@@ -20,11 +23,6 @@ from onnxq.targets import Target
 from onnxq.targets.pair_sums import PRODUCTS, IntegerProduct, product_of
 from onnxq.types.format import Format
 from onnxq.types.scheme import QuantType
-
-if TYPE_CHECKING:
-    import numpy as np
-    import numpy.typing as npt
-    import onnx_ir as ir
 
 _EIGHT_BITS = {"INT8": QuantType.INT8, "UINT8": QuantType.UINT8}
 
