@@ -11,7 +11,7 @@ from onnxq.passes.emit.drop_inferred import declared_values
 from onnxq.pipeline.log import Log
 from onnxq.pipeline.observing import complete
 from onnxq.pipeline.preparing import PreparedModel
-from onnxq.stages.convert import ImportedCodes, is_as_it_came, with_imported, with_known
+from onnxq.stages.convert import ImportedCodes, is_unchanged, with_imported
 from onnxq.stages.layerwise.bias_correction import bias_corrections
 from onnxq.stages.layerwise.sequential import choose_in_order, wants_data
 from onnxq.stages.plan import make_plan
@@ -79,8 +79,7 @@ def planned(prepared: PreparedModel, statistics: Statistics, recipe: Recipe) -> 
     plan = replace(make_plan(prepared.examinations(recipe), statistics), equalizations=prepared.equalizations)
     if prepared.imported is None:
         return plan
-    plan = with_known(plan, prepared.model, prepared.imported.weights)
-    return with_imported(plan, prepared.imported.nodes, prepared.imported.left, prepared.target.faults)
+    return with_imported(plan, prepared.model, prepared.imported, prepared.target.faults)
 
 
 def chosen_codes(prepared: PreparedModel, plan: Plan, statistics: Statistics, log: Log) -> Mapping[str, Chosen]:
@@ -122,4 +121,4 @@ def with_bias_corrections(
 
 def _is_unchanged(prepared: PreparedModel, plan: Plan) -> bool:
     """Return whether a plan writes all that it quantizes as it was imported."""
-    return prepared.imported is not None and is_as_it_came(plan, prepared.imported.weights)
+    return prepared.imported is not None and is_unchanged(plan, prepared.imported.weights)

@@ -67,7 +67,7 @@ class PreparedModel:
     @property
     def has_imported(self) -> bool:
         """Whether imported nodes were rewritten in the recipe's format."""
-        return self.imported is not None and bool(self.imported.nodes)
+        return self.imported is not None and bool(self.imported.written)
 
     @contextmanager
     def naming_nodes(self) -> Iterator[None]:

@@ -23,6 +23,7 @@ from onnxq.passes.read.constants import Constant, rescaled
 from onnxq.passes.read.dynamic import expand_dynamic
 from onnxq.passes.read.lookups import Wanted
 from onnxq.passes.read.qdq import lift
+from onnxq.stages.convert.reading import CALIBRATED
 from onnxq.stages.plan.already_quantized import ALREADY, IMPORTED
 from onnxq.stages.plan.imported import REASON, Refitted, pair_safe, refitted, warning_about
 from onnxq.stages.plan.kernel_choice import is_shifted_by_128
@@ -35,10 +36,6 @@ if TYPE_CHECKING:
     import onnx_ir as ir
 
 _INTEGER = {"MatMul": "MatMulInteger", "Gemm": "MatMulInteger", "Conv": "ConvInteger"}
-
-
-CALIBRATED = "what it reads or writes is calibrated"
-"""Why a product that quantizes at run time is not read as a float one."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -136,7 +133,7 @@ def _rules(known: ImportedWeights) -> Iterator[Rule]:
         )
 
 
-def with_known(plan: Plan, model: ir.Model, known: ImportedWeights) -> Plan:
+def with_imported_weights(plan: Plan, model: ir.Model, known: ImportedWeights) -> Plan:
     """Return a plan that takes the codes that weights came with.
 
     Args:
@@ -174,7 +171,7 @@ def with_known(plan: Plan, model: ir.Model, known: ImportedWeights) -> Plan:
     return replace(plan, decisions=tuple(decisions), tensors=tensors, constants=constants, warnings=warnings)
 
 
-def is_as_it_came(plan: Plan, known: ImportedWeights) -> bool:
+def is_unchanged(plan: Plan, known: ImportedWeights) -> bool:
     """Tell whether a plan changes nothing but products that quantize at run time, which it writes as they came."""
     changed = [decision for decision in plan.decisions if decision.action is Action.QUANTIZE]
     return bool(changed) and all(
