@@ -14,9 +14,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from onnxq.runtime.pinning import pinned
 from onnxq.runtime.session import open_session
-from onnxq.runtime.timing import time_interleaved
+from onnxq.runtime.timing import pinned, time_interleaved
 
 import models
 from benchmarks import networks

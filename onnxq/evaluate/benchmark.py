@@ -16,9 +16,8 @@ from onnxq.evaluate.comparison import Feeds, Run, compare_outputs
 from onnxq.files.load import file_bytes, load
 from onnxq.progress import Progress, Silent, step
 from onnxq.runtime.footprint import footprint
-from onnxq.runtime.pinning import pinned
 from onnxq.runtime.session import CPU, Session, available_providers, open_session, versions
-from onnxq.runtime.timing import RaceTimes, time_interleaved
+from onnxq.runtime.timing import RaceTimes, pinned, time_interleaved
 from onnxq.types.benchmark import Benchmark, Measured, Setting
 
 # What people call the execution providers.

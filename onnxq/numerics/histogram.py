@@ -56,7 +56,7 @@ class Accumulator:
         samples = rows.shape[0]
         if not samples:
             return
-        shape = _sample_shape(array.shape, batch_axis)
+        shape = sample_shape(array.shape, batch_axis)
         self._shapes = merge_shapes(self._shapes, shape) if self._samples else shape
         if self._channel_axis is not None:
             channels = observe_channels(values, self._channel_axis, products=self._products)
@@ -154,7 +154,8 @@ def as_rows(values: npt.NDArray[Any], batch_axis: int | None) -> Rows:
     return np.ascontiguousarray(rows).reshape(rows.shape[0], rows[:1].size)
 
 
-def _sample_shape(shape: tuple[int, ...], batch_axis: int | None) -> Shapes:
+def sample_shape(shape: tuple[int, ...], batch_axis: int | None) -> Shapes:
+    """Return (smallest, largest) extent of each axis of an array, the batch axis counting as 1."""
     batch = None if batch_axis is None else batch_axis % len(shape)
     return tuple((1, 1) if axis == batch else (extent, extent) for axis, extent in enumerate(shape))
 

@@ -4,12 +4,15 @@ On a shared machine a run can only be disturbed for the worse, and a long one is
 a short one: medians, and medians of pairwise ratios, then favour the faster model (measured with three busy processes
 on two cores: 7 to 13 where the truth was 2.3). The fastest of many runs is what the machine can do (the advice of
 Python's `timeit` for the same reason), and it is taken only once it has been reached several times.
+Pinned to as many cores as it has threads, a measurement is not moved around by the scheduler.
 """
 
 from __future__ import annotations
 
+import contextlib
+import os
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -112,3 +115,20 @@ def time_interleaved(
         if spent >= _PATIENCE * budget or RaceTimes(seconds=np.array(rounds)).settled:
             break
     return RaceTimes(seconds=np.array(rounds))
+
+
+@contextlib.contextmanager
+def pinned(threads: int) -> Iterator[None]:
+    """Keep this process, and threads that it starts meanwhile, to the first `threads` cores it may use; 0 for all.
+
+    Does nothing where the system has no such call.
+    """
+    if threads == 0 or not hasattr(os, "sched_setaffinity"):
+        yield
+        return
+    allowed = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, sorted(allowed)[:threads])
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, allowed)

@@ -5,10 +5,9 @@ import numpy as np
 import onnx_ir as ir
 import pytest
 from onnxq.runtime.kernels import installed_kernels
-from onnxq.runtime.pinning import pinned
 from onnxq.runtime.profile import profile_nodes
 from onnxq.runtime.session import open_session
-from onnxq.runtime.timing import RaceTimes, time_interleaved
+from onnxq.runtime.timing import RaceTimes, pinned, time_interleaved
 
 TEXT = """
 <ir_version: 8, opset_import: ["" : 17]>

@@ -13,7 +13,7 @@ import numpy.typing as npt
 from onnxq.data.batch import Batch
 from onnxq.errors import CalibrationError, ModelError
 from onnxq.numerics.grid import kernel
-from onnxq.numerics.histogram import Accumulator, Shapes, merge_shapes
+from onnxq.numerics.histogram import Accumulator, Shapes, merge_shapes, sample_shape
 from onnxq.runtime.taps import Taps
 from onnxq.types.statistics import TensorStatistics
 
@@ -58,7 +58,7 @@ class Work:
 
     @property
     def samples(self) -> int:
-        """How many samples the batches hold."""
+        """Return how many samples the batches hold."""
         return sum(batch.samples for batch in self.batches)
 
 
@@ -163,7 +163,7 @@ class TensorObserver:
         if self._subsample == 1 or not array.size:
             self._accumulator.update(array, batch_axis=batch_axis)
             return
-        shape = tuple((1, 1) if axis == batch_axis else (extent, extent) for axis, extent in enumerate(array.shape))
+        shape = sample_shape(array.shape, batch_axis)
         self._shapes = [shape if not self._shapes else merge_shapes(self._shapes[0], shape)]
         flat = array.reshape(samples if batch_axis == 0 else 1, -1)
         self._accumulator.update(flat[:, :: self._subsample], batch_axis=0)

@@ -9,7 +9,7 @@ from onnxq.data.batch import Batch
 from onnxq.data.source import Source
 from onnxq.errors import CalibrationError, ModelError
 from onnxq.graph.fingerprint import fingerprint
-from onnxq.numerics.histogram import Shapes, merge_shapes
+from onnxq.numerics.histogram import Shapes, merge_shapes, sample_shape
 from onnxq.runtime.taps import in_graph_order, tensor_shapes
 from onnxq.types.statistics import Statistics, TensorStatistics
 
@@ -39,11 +39,8 @@ def survey(model: ir.Model, tensors: Collection[str], source: Source) -> Statist
     for batch, shapes in zip(largest, extents, strict=True):
         for name, each in shapes.items():
             for shape in each:
-                extents_seen = tuple(
-                    (1, 1) if axis == 0 and extent == batch.samples else (extent, extent)
-                    for axis, extent in enumerate(shape)
-                )
-                merged[name] = merge_shapes(merged[name], extents_seen) if name in merged else extents_seen
+                spans = sample_shape(shape, 0 if shape[:1] == (batch.samples,) else None)
+                merged[name] = merge_shapes(merged[name], spans) if name in merged else spans
     known = {  # of a branch that these samples did not take, nothing is known yet
         name: TensorStatistics(histogram=None, minimum=0.0, maximum=0.0, count=0, shapes=merged.get(name) or ())
         for name in wanted
