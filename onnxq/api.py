@@ -300,7 +300,7 @@ def compare(
     picture: str | Path | None = None,
     progress: Progress | None = None,
 ) -> Comparison:
-    """Tell where a quantized model differs from the float model, whoever made it: by output and by matching tensor.
+    """Say where a quantized model differs from the float model, whoever made it: by output and by matching tensor.
 
     Args:
         model: the float model. quantized: what was made of it.
@@ -334,7 +334,7 @@ def sensitivity(
     progress: Progress | None = None,
     **options: Any,
 ) -> Sensitivity:
-    """Tell what each layer, and each tensor, does to the outputs when it alone is quantized; write no model.
+    """Say what each layer, and each tensor, does to the outputs when it alone is quantized; write no model.
 
     Args:
         model: path of an ONNX file, or a model in memory.
@@ -360,7 +360,7 @@ def sensitivity(
 
 
 def inspect(model: Model, **options: Any) -> Inspection:
-    """Tell what is in a model, and which of its nodes could be quantized; nothing is run."""
+    """Say what is in a model, and which of its nodes could be quantized; nothing is run."""
     log = Log()
     request = make_request(model, make_recipe(**options), log)
     prepared = prepare_model(request, log, convert=False)
@@ -375,7 +375,7 @@ def doctor(
     progress: Progress | None = None,
     **options: Any,
 ) -> Diagnosis:
-    """Tell how much of a model runs on codes, what does not and why, and what could go wrong; write nothing.
+    """Say how much of a model runs quantized, what does not and why, and what could go wrong; write nothing.
 
     Args:
         model: path of an ONNX file, or a model in memory, quantized or not.

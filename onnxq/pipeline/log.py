@@ -15,7 +15,7 @@ class Log:
     """Warnings, times and progress of one call; handed along, and only ever added to.
 
     Attributes:
-        progress: is told what goes on, None for silence.
+        progress: receives what goes on, None for silence.
         warnings: for the report, in order. seconds: by stage.
     """
 

@@ -46,7 +46,7 @@ def given_statistics(prepared: PreparedModel, given: Statistics | str | Path) ->
         raise CalibrationError(f"{where} were taken of another model or preparation; calibrate this model")
     lacking = prepared.examined.observed - statistics.tensors.keys() or _lacking(prepared.examined, statistics)
     if lacking:
-        message = f"{where} lack {len(lacking)} tensors that this recipe goes by ({_shown(lacking)})"
+        message = f"{where} lack {len(lacking)} tensors that this recipe needs ({_shown(lacking)})"
         raise CalibrationError(f"{message}; calibrate with the same recipe")
     return Observed(statistics=statistics, source=where, file=None if isinstance(given, Statistics) else Path(given))
 

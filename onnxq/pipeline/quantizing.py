@@ -90,7 +90,7 @@ def quantize_request(
     data = EvaluationData(request=request, given=evaluation, statistics_file=observed.file)
     judge = Judge(prepared, data, log)
     if check:
-        data.open()  # what cannot be opened is told before the work, not after it
+        data.open()  # what cannot be opened is reported before the work, not after it
     if prepared.ways:
         file = None if output is None else checkpoint_path(output)
         draft, searching, checkpoint = judge.search(observed.statistics, make, file)

@@ -138,7 +138,7 @@ def make_request(
     if recipe.search and not Budget.of(recipe):
         raise RecipeError("a search needs a limit: min_sqnr, max_drop or max_ppl_increase")
     if recipe.search and recipe.equalize:
-        raise RecipeError("`equalize` goes by what is quantized, which a search finds out; take one of the two out")
+        raise RecipeError("`equalize` depends on what is quantized, which a search finds out; take one of the two out")
     with log.timed("load"):
         loaded = load(model)
     data = CalibrationData(

@@ -40,7 +40,7 @@ def rewrite(
     """Carry out a plan on a copy of its prepared model.
 
     Args:
-        model: prepared. plan: made for it. statistics: that it was made from, for weight methods that go by them.
+        model: prepared. plan: made for it. statistics: that it was made from, for weight methods that use them.
         chosen: codes of weights that are known already, by plan key; see onnxq.stages.layerwise.sequential.
         declared: inner values whose types and shapes stay in the model (`declared_values` of the original); those of
             others are taken out. None: all stay.
@@ -79,7 +79,7 @@ def simulate(
     statistics: Statistics | None = None,
     chosen: Mapping[str, Chosen] | None = None,
 ) -> ir.Model:
-    """Return a copy of a prepared model that rounds every value to what its code stands for, in float arithmetic.
+    """Return a copy of a prepared model that rounds every value to the value of its code, in float arithmetic.
 
     Raises:
         PlanError: the plan does not fit the model. ModelError: a weight holds NaN or infinite values.

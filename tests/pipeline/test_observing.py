@@ -1,4 +1,4 @@
-"""Statistics that are given: used where they hold what the recipe goes by, refused where they do not."""
+"""Statistics that are given: used where they hold what the recipe needs, refused where they do not."""
 
 import numpy as np
 import onnx_ir as ir
@@ -43,7 +43,7 @@ def test_statistics_of_the_same_recipe_give_the_same_model_without_the_data(mode
 def test_statistics_without_the_features_that_a_method_goes_by_are_refused(model, data):
     found = calibrate(model, calibration=data, format="qdq", placement="everywhere")
     assert {"x", "t"} <= found.tensors.keys()
-    with pytest.raises(CalibrationError, match=r"lack 2 tensors that this recipe goes by \('t', 'x', ...\)"):
+    with pytest.raises(CalibrationError, match=r"lack 2 tensors that this recipe needs \('t', 'x', ...\)"):
         quantize(model, statistics=found, **WEIGHED)
     assert quantize(model, statistics=found, check=False, format="qdq").model is not None
 

@@ -13,15 +13,15 @@ if TYPE_CHECKING:
     import onnx_ir as ir
 
 ALREADY, IMPORTED = "already-quantized", "imported"
-"""Codes of the reasons: kept as it came; written in another format, with the parameters that it came with."""
+"""Codes of the reasons: unchanged; rewritten in another format, with its own parameters."""
 
 
 def is_quantized(node: ir.Node) -> str | None:
-    """Return why a node counts as quantized already, None if it does not: it works on codes itself."""
+    """Return why a node counts as quantized already, None if it does not: it is an integer operator itself."""
     if is_unpacking(node):
         return "unpacks a constant that is stored in fewer bits already"
     if works_on_codes(node):
-        return "works on codes already"
+        return "is quantized already"
     uses = [use for output in node.outputs for use in output.uses()]
     if uses and all(op_key(use.node) in DEQUANTIZE and use.idx > 0 for use in uses):
         return "picks the scales of codes that are dequantized behind it"

@@ -1,4 +1,4 @@
-"""Which nodes could run on codes at all, by facts alone: operator, types, constants, recipe, target."""
+"""Which nodes could run quantized at all, by facts alone: operator, types, constants, recipe, target."""
 
 from __future__ import annotations
 
@@ -224,7 +224,7 @@ def _elsewhere(
 
 
 def _looks_up(node: ir.Node, fact: OpFact) -> bool:
-    """Tell whether a node picks rows from a constant table, as embeddings do."""
+    """Return whether a node picks rows from a constant table, as embeddings do."""
     return fact.rearranges and fact.weight is not None and _never_changes(node, fact.weight)
 
 
@@ -354,7 +354,7 @@ def _missing(row: Row, weights: Scheme, opset: int | None) -> str | None:
 
 
 def is_weighted(node: ir.Node) -> bool:
-    """Tell whether a node has a constant weight."""
+    """Return whether a node has a constant weight."""
     fact = facts.get(op_key(node)) if op_key(node) in facts else None
     return fact is not None and fact.weight is not None and _never_changes(node, fact.weight)
 

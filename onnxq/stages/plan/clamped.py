@@ -42,7 +42,7 @@ def with_outputs_for_clamps(examined: Iterable[Candidate | FloatNode]) -> Iterat
 def _is_taken(node: ir.Node, static: dict[ir.Node, Candidate]) -> bool:
     """Return whether a clamp alone reads a node, and may be left with one reader.
 
-    Nodes on codes read one QuantizeLinear together, bodies of one node read through that.
+    Quantized nodes read one QuantizeLinear together, bodies of one node read through that.
     """
     readers = [use.node for use in node.outputs[0].uses()]
     if len(readers) != 1 or readers[0].graph is not node.graph:

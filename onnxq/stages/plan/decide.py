@@ -1,4 +1,4 @@
-"""The planner itself: from what could run on codes to one decision and one reason for every node."""
+"""The planner itself: from what could run quantized to one decision and one reason for every node."""
 
 from __future__ import annotations
 
@@ -264,7 +264,7 @@ def _unsigned(examined: Sequence[Candidate | FloatNode], decisions: Sequence[Dec
 def _cheaper(entry: Candidate, placement: Placement) -> str:
     in_float, on_codes = placement.times[entry.name]
     if on_codes == in_float:
-        return f"{entry.op} takes the same time on codes, and stays with its neighbours in float"
+        return f"{entry.op} takes the same time quantized, and stays with its neighbours in float"
     if on_codes > in_float:
         return f"{entry.row.kernel} takes about {on_codes / 1e3:.3g} us, {entry.op} in float {in_float / 1e3:.3g} us"
     return (

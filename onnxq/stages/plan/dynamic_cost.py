@@ -18,7 +18,7 @@ _BEARABLE = 0.1  # of the time in float: what smaller weights may cost that nobo
 def without_costly(
     examined: Sequence[Candidate | FloatNode], statistics: Statistics, timing: Costs, *, everywhere: bool
 ) -> Iterator[Candidate | FloatNode]:
-    """Yield the entries, with candidates that would be slower on codes turned into kept nodes.
+    """Yield the entries, with candidates that would be slower quantized made float nodes.
 
     Products that read the same tensor share its quantization: they are weighed together.
 

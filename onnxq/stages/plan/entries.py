@@ -17,13 +17,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class Candidate:
-    """A node that could run on codes.
+    """A node that could run quantized.
 
     Attributes:
         name: unique name. node: the node. op: `domain::op_type`. fact, row: what is known of it.
         request: what is wanted of it.
         activations: input slots with values computed at run time. constants: activation slots with constants.
-        weights: slots of constant weights. bias: slot of a constant bias to quantize, None if there is none.
+        weights: slots of constant weights. bias: slot of a constant bias to quantize, None if absent.
         hidden: whether it lies where values cannot be observed. note: what is to be said of it besides, in words.
         written: how it is written, around the target's faults.
         quantized_output: of an imported node, whether its output is quantized; None where the plan decides that.

@@ -105,7 +105,7 @@ class _Chooser:
         op = op_key(node)
         if decision.action is Action.QUANTIZE:
             if decision.format is not Format.WEIGHT_ONLY or decision.kernel != MATMUL_NBITS:
-                return _keep("quantized", "runs on codes, and their scales are float32")
+                return _keep("quantized", "is quantized, and its scales are float32")
             op = f"{CONTRIB}::{decision.kernel}"
         listed = self.target.floats.get(self.wanted, frozenset())
         if listed and node.op_type in _NEEDS_FLOAT32 and not node.domain:
@@ -186,7 +186,7 @@ def _groups(members: Sequence[ir.Node]) -> Iterable[list[ir.Node]]:
 
 
 def _is_product(node: ir.Node) -> bool:
-    """Tell whether a node multiplies and adds up: what 16 bits make faster."""
+    """Return whether a node multiplies and adds up: what 16 bits make faster."""
     key = op_key(node)
     return key in facts and facts.get(key).macs is not None
 

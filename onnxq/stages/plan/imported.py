@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from onnxq.stages.plan.entries import Candidate
     from onnxq.targets import Target
 
-REASON = "came with the model"
+REASON = "imported with the model"
 """Reason of tensors that keep their codes or parameters."""
 
 
@@ -64,9 +64,9 @@ class ImportedTensors:
         """Return in words what becomes of a node that reads the tensors planned under `keys`."""
         again = next((self._refitted[key] for key in keys if key in self._refitted), None)
         if again is None:
-            return f"came quantized; its codes and parameters run as {kernel}"
+            return f"imported; its codes and parameters run as {kernel}"
         loss = f"{again.loss:.1f} dB from its own"
-        return f"came quantized; its weight, on codes chosen again ({loss}), runs as {kernel}"
+        return f"imported; its weight, with codes chosen again ({loss}), runs as {kernel}"
 
     @property
     def warnings(self) -> tuple[str, ...]:

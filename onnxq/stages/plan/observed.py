@@ -25,7 +25,7 @@ _FEWEST_LEVELS = 16  # of 256: a joined tensor that would keep fewer steps than 
 
 
 def without_unfit(examined: Iterable[Candidate | FloatNode], statistics: Statistics) -> Iterator[Candidate | FloatNode]:
-    """Yield the entries, with candidates whose tensors cannot be quantized well turned into kept nodes."""
+    """Yield the entries, with candidates whose tensors cannot be quantized well made float nodes."""
     for entry in examined:
         reason = _against(entry, statistics)
         if reason is None:
@@ -37,7 +37,7 @@ def without_unfit(examined: Iterable[Candidate | FloatNode], statistics: Statist
 
 
 def _against(entry: Candidate | FloatNode, statistics: Statistics) -> Reason | None:
-    """Return the reason against a candidate or clamp, None if there is none."""
+    """Return the reason against a candidate or clamp, None if absent."""
     if isinstance(entry, FloatNode):
         return _unfit(entry.node.outputs[0], statistics) if entry.clamp else None
     if not entry.request.format.static:
@@ -146,7 +146,7 @@ _JOINS = frozenset({"Concat", "Where"})
 
 
 def compared(entry: Candidate) -> list[str]:
-    """Return the names of the tensors whose ranges are held against each other before the node may run on codes."""
+    """Return the names of the tensors whose ranges are held against each other before the node may run quantized."""
     if entry.op not in _JOINS:
         return []
     read = (entry.node.inputs[slot] for slot in entry.activations)

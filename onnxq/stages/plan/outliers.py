@@ -18,7 +18,7 @@ from onnxq.types.plan import FloatFeatures
 from onnxq.types.statistics import Statistics
 
 FEATURES = "features-in-float"
-"""Code of the reason of products on codes of which some features stay in float."""
+"""Code of the reason of integer products of which some features stay in float."""
 
 _MOST = 1 / 8  # of the features: the paper finds outliers in less than one of a hundred
 _FLOAT = 4  # bytes of a weight

@@ -21,7 +21,7 @@ def activation_params(
 
     Args:
         statistics: what calibration saw of it. scheme: per tensor. calibrator: chooses the range.
-        bounds: of the clamp that its quantization stands for, None if it stands for none.
+        bounds: of the clamp whose work its quantization does, None if absent.
         defined: range that the values lie in by definition (Softmax: 0 to 1); it is taken instead of what was seen.
     """
     if defined is not None:

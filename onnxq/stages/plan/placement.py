@@ -23,10 +23,10 @@ class Placement:
     """The outcome.
 
     Attributes:
-        codes: names of the nodes that run on codes, absorbed clamps included; those whose format needs no calibration
+        codes: names of the nodes that run quantized, absorbed clamps included; those whose format needs no calibration
             are not weighed here.
         absorbed: clamp -> name of the node whose quantized output does its work.
-        times: for each node that was weighed, nanoseconds in float and on codes, conversions left out.
+        times: for each node that was weighed, nanoseconds in float and quantized, conversions left out.
     """
 
     codes: frozenset[str]
@@ -37,7 +37,7 @@ class Placement:
 def place(
     examined: Sequence[Candidate | FloatNode], statistics: Statistics, timing: Costs, *, everywhere: bool
 ) -> Placement:
-    """Choose the nodes that run on codes.
+    """Choose the nodes that run quantized.
 
     Args:
         examined: every node of the main graph and below, in order. statistics: for observed shapes.
@@ -143,7 +143,7 @@ def _flows(
 
 
 def _times(entry: Candidate, sizes: Sizes, timing: Costs) -> tuple[float, float]:
-    """Nanoseconds of a candidate in float and on codes."""
+    """Nanoseconds of a candidate in float and quantized."""
     count = sum(sizes.count(entry.node.outputs[slot]) for slot in entry.fact.output_slots(entry.node))
     if entry.fact.macs is None:
         return count * entry.row.float_ns, count * entry.row.quantized_ns

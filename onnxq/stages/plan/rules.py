@@ -24,7 +24,7 @@ class NodeRequest:
         stands_in: whether `format` is taken because the one asked for has no kernel.
         unsigned: whether uint8 weights stand in for int8 ones with zero points, which would saturate.
         accuracy_level: of MatMulNBits, None for its default.
-        why: reason code and text of a rule that gives it another form than was asked for, None if there is none.
+        why: reason code and text of a rule that gives it another form than was asked for, None if absent.
     """
 
     keep: tuple[str, str | None] | None

@@ -90,7 +90,7 @@ def _limited(reader: Reader, pairs: Pairs) -> bool:
 
 
 def _with(params: QuantParams, largest: int) -> QuantParams:
-    """Return the same range on codes of which the highest is `largest` above the lowest."""
+    """Return the same range, whose highest code is `largest` above the lowest."""
     scale, zero_point = float(params.scale), int(params.zero_point)
     lowest = (params.scheme.code_range[0] - zero_point) * scale
     span = scale * LARGEST * LARGEST / largest

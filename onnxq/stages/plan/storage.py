@@ -1,4 +1,4 @@
-"""What weights take in a file, in float and on codes."""
+"""What weights take in a file, in float and quantized."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def with_axis(scheme: Scheme, node: ir.Node, fact: OpFact, rank: int) -> Scheme:
 
 
 def no_gain(node: ir.Node, fact: OpFact, slots: Sequence[int], scheme: Scheme) -> str | None:
-    """Return why a node's weights would not get smaller on codes, None if they would."""
+    """Return why a node's weights would not get smaller quantized, None if they would."""
     in_float, on_codes = 0, _OVERHEAD * len(slots)
     for slot in slots:
         tensor = moved_tensor(node.inputs[slot])
@@ -41,7 +41,7 @@ def no_gain(node: ir.Node, fact: OpFact, slots: Sequence[int], scheme: Scheme) -
         on_codes += _bytes(shape, with_axis(scheme, node, fact, len(shape)))
     if on_codes < in_float:
         return None
-    return f"its weights take {in_float} bytes in float and would take {on_codes} on codes, all they need included"
+    return f"its weights take {in_float} bytes in float and would take {on_codes} quantized, all they need included"
 
 
 def _bytes(shape: tuple[int, ...], scheme: Scheme) -> int:

@@ -78,7 +78,7 @@ class Tensors:
         return dict(self._planned)
 
     def inputs(self, entry: Candidate) -> dict[int, str]:
-        """Return slot -> plan key of what a node on codes reads quantized."""
+        """Return slot -> plan key of what a quantized node reads quantized."""
         keys = {}
         if not entry.request.format.static:
             return self._weighted(entry)
@@ -121,7 +121,7 @@ class Tensors:
         return next((self._planned[key].in_float for key in keys if self._planned[key].in_float is not None), None)
 
     def outputs(self, node: ir.Node) -> dict[int, str]:
-        """Return slot -> plan key of what is quantized right behind a node on codes."""
+        """Return slot -> plan key of what is quantized right behind a quantized node."""
         if not self._emits(node):
             return {}
         entry = self._on_codes.get(node)
@@ -133,7 +133,7 @@ class Tensors:
         return self._clamps[node].request.format
 
     def _emits(self, node: ir.Node | None) -> bool:
-        """Tell whether a node's output is quantized right behind it, so that all its readers get codes."""
+        """Return whether a node's output is quantized right behind it, so that all its readers get codes."""
         if node is None or node in self._clamped:
             return False
         if node in self._clamps:
@@ -147,7 +147,7 @@ class Tensors:
         return entry.row.output is Output.REQUIRED or any(readers)
 
     def _readers(self, value: ir.Value) -> list[Candidate]:
-        """Return the nodes on codes that read a value as an activation, in graph order."""
+        """Return the quantized nodes that read a value as an activation, in graph order."""
         found = {}
         for use in value.uses():
             entry = self._on_codes.get(use.node)
@@ -172,7 +172,7 @@ class Tensors:
         return self._first_reader(root).request.activations
 
     def _first_reader(self, value: ir.Value) -> Candidate:
-        """Return the first node on codes that computes with a value, looking through those that only move it."""
+        """Return the first quantized node that computes with a value, looking through those that only move it."""
         readers = self._readers(value)
         for entry in readers:
             if not entry.fact.rearranges:
@@ -336,7 +336,7 @@ class Tensors:
         return self._add(plan, entry.name)
 
     def _pairs_of_table(self, entry: Candidate, slot: int) -> PairLimit | None:
-        """Return the limit of a table that a product multiplies in a copy, None if there is none."""
+        """Return the limit of a table that a product multiplies in a copy, None if absent."""
         found = self._products.with_table(entry, slot)
         if found is None:
             return None
@@ -345,7 +345,7 @@ class Tensors:
         return None if limit is None else of_table(limit, axes)
 
     def _knows(self, name: str) -> bool:
-        """Tell whether a tensor's features were observed, or may still be, where it was only surveyed so far."""
+        """Return whether a tensor's features were observed, or may still be, where it was only surveyed so far."""
         seen = self._statistics.tensors.get(name)
         return seen is not None and (only_surveyed(seen) or self._inputs.features[name].seen_in(seen))
 
@@ -386,6 +386,6 @@ def _listed(names: Sequence[str]) -> str:
 
 
 def _defined_range(producer: ir.Node | None) -> Range | None:
-    """Return the range that every output of an operator lies in by definition, None if there is none."""
+    """Return the range that every output of an operator lies in by definition, None if absent."""
     key = "" if producer is None else op_key(producer)
     return facts.get(key).output_range if key in facts else None

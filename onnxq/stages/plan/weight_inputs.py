@@ -32,7 +32,7 @@ class Features:
     products: bool
 
     def seen_in(self, statistics: TensorStatistics) -> bool:
-        """Tell whether statistics hold that."""
+        """Return whether statistics hold that."""
         channels = statistics.channels
         if channels is None or channels.axis != self.axis:
             return False
@@ -56,7 +56,7 @@ class WeightInputs:
                 self._add(entry, needs)
 
     def tensors(self, entry: Candidate, slot: int) -> tuple[str, ...]:
-        """Return the tensors whose features a weight's method goes by, or the choice of those that stay in float."""
+        """Return the tensors whose features a weight's method uses, or the choice of those that stay in float."""
         found = (self.of(entry, slot) or ((), 0))[0]
         if entry.request.splits:
             read = (entry.node.inputs[slot] for slot in entry.activations)
@@ -72,7 +72,7 @@ class WeightInputs:
         if value is None or _needs(entry) is Needs.NOTHING:
             return None
         root, order = untransposed(value)
-        if root not in self._readers:  # an embedding, say: what the product with its copy goes by
+        if root not in self._readers:  # an embedding, say: what the product with its copy uses
             root, turned = self._copy_of(root)
             order = tuple(turned[axis] for axis in order)
         readers = self._readers.get(root, {})
@@ -113,7 +113,7 @@ class WeightInputs:
 
 
 def missing(features: Mapping[str, Features], name: str, statistics: TensorStatistics | None) -> bool:
-    """Tell whether a tensor was not observed, or not as weight methods want it; one that was never computed is not."""
+    """Return whether a tensor was not observed, or not as weight methods want it; one that was never computed is not."""
     if statistics is None or only_surveyed(statistics):
         return True
     return bool(statistics.samples) and name in features and not features[name].seen_in(statistics)

@@ -270,7 +270,7 @@ def test_calibrated_of_onnxq(options: dict[str, Any], form: str) -> None:
     imported = [entry for entry in report.plan.decisions if entry.reason.code == "imported"]
     assert len(imported) == 3
     assert all("came quantized at run time" in entry.reason.text for entry in imported)
-    came = [tensor for tensor in report.plan.tensors.values() if tensor.reason == "came with the model"]
+    came = [tensor for tensor in report.plan.tensors.values() if tensor.reason == "imported with the model"]
     assert len(came) == 3
     assert any("3 nodes came quantized at run time and are calibrated" in warning for warning in report.warnings)
 
