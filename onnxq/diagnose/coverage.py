@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
@@ -10,11 +9,11 @@ from typing import TYPE_CHECKING
 from onnxq.graph.constants import constant_tensor, moved_tensor
 from onnxq.graph.names import name_of
 from onnxq.graph.walk import nodes
-from onnxq.ops import OpFact, facts, op_key
-from onnxq.ops.quantized import MATMUL_NBITS, quantized_operator
+from onnxq.ops import facts, op_key
+from onnxq.ops.quantized import quantized_operator
 from onnxq.stages.plan.already_quantized import ALREADY, IMPORTED, is_quantized
 from onnxq.stages.plan.entries import Candidate, FloatNode
-from onnxq.stages.plan.sizes import UNKNOWN, Sizes
+from onnxq.stages.plan.sizes import Sizes, multiply_accumulates
 from onnxq.types.diagnosis import Covered, State
 from onnxq.types.plan import Action, Plan
 from onnxq.types.report import Coverage
@@ -23,7 +22,6 @@ from onnxq.types.statistics import Statistics
 if TYPE_CHECKING:
     import onnx_ir as ir
 
-_PRODUCTS = ("MatMul", "Gemm", "Einsum", "Attention")  # of the standard without facts, or of onnxruntime's own
 QUANTIZED = "quantized"
 _LEAST = 1024  # elements of a constant that make an operator one that holds weights, if it is none by its nature
 
@@ -92,7 +90,8 @@ class _Measure:
             self._counted.add(name)
         operator = quantized_operator(node)
         quantized = bool(operator is not None and operator.weights) or _reads_codes(node, tensors)
-        return size, _macs(node, fact, tensors, self._sizes), quantized
+        elements = sum(tensor.size for tensor in tensors.values())
+        return size, multiply_accumulates(node, self._sizes, elements), quantized
 
 
 def holds_codes(model: ir.Model) -> bool:
@@ -153,27 +152,3 @@ def _from_codes(value: ir.Value | None) -> bool:
     if node.op_type in ("Transpose", "Reshape"):
         return _from_codes(node.inputs[0])
     return node.op_type == "DequantizeLinear"
-
-
-def _macs(node: ir.Node, fact: OpFact | None, weights: dict[int, ir.TensorProtocol], sizes: Sizes) -> int:
-    elements = sum(tensor.size for tensor in weights.values())
-    shapes = [sizes.shape(value) for value in node.inputs]
-    operator = quantized_operator(node)
-    op = node.op_type if operator is None else operator.float_op
-    if op in ("LSTM", "GRU", "RNN"):
-        return elements * (math.prod(shapes[0][:2]) if len(shapes[0]) == 3 else UNKNOWN)
-    if node.op_type == MATMUL_NBITS:
-        size = node.attributes.get_int("K", 0) * node.attributes.get_int("N", 0)
-        return size * (math.prod(shapes[0][:-1]) if len(shapes[0]) > 1 else UNKNOWN)
-    if operator is not None and op == "Conv" and weights:
-        (weight,) = weights.values()
-        return sizes.count(node.outputs[0]) * math.prod(weight.shape.numpy()[1:])
-    product = any(word in node.op_type for word in _PRODUCTS) and (fact is None or bool(node.domain))
-    if product or (operator is not None and operator.weights):
-        matrix = op != "Gather"
-        return elements * (math.prod(shapes[0][:-1]) if len(shapes[0]) > 1 else UNKNOWN) if matrix else 0
-    if fact is None or fact.macs is None:
-        return 0
-    if node.outputs[0].shape is None and weights:  # of unknown rank: a row of the first operand after the other
-        return elements * UNKNOWN
-    return sizes.count(node.outputs[0]) * fact.macs(node, shapes)

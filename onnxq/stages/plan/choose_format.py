@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from onnxq.graph.constants import constant_tensor
 from onnxq.graph.walk import nodes
 from onnxq.ops import facts, op_key
-from onnxq.stages.plan.sizes import Sizes
+from onnxq.stages.plan.sizes import Sizes, multiply_accumulates
 from onnxq.targets import Target
 from onnxq.types.format import Format
 from onnxq.types.statistics import Statistics
@@ -56,10 +56,7 @@ def _work(model: ir.Model) -> tuple[Counter[str], int, int]:
         weight = None if fact is None or fact.weight is None else constant_tensor(node.inputs[fact.weight])
         if fact is None or weight is None or key == "Gather":
             continue
-        if fact.macs is None:
-            multiplications = weight.size * sizes.shape(node.inputs[0])[0]
-        else:
-            multiplications = sizes.count(node.outputs[0]) * fact.macs(node, [sizes.shape(v) for v in node.inputs])
+        multiplications = multiply_accumulates(node, sizes)
         kind = "convolutions" if key in _CONVOLUTIONS else "products"
         work[kind] += multiplications
         weights += weight.nbytes

@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterator, Sequence
 
 from onnxq.stages.plan.entries import Candidate, FloatNode
-from onnxq.stages.plan.sizes import UNKNOWN, Sizes
+from onnxq.stages.plan.sizes import UNKNOWN, Sizes, multiply_accumulates
 from onnxq.types.costs import Costs
 from onnxq.types.format import Format
 from onnxq.types.plan import Reason
@@ -76,10 +76,9 @@ def _against(examined: Sequence[Candidate | FloatNode], sizes: Sizes, timing: Co
 
 def _against_unpacking(entry: Candidate, sizes: Sizes, timing: Costs) -> dict[str, str]:
     """Return the reason against a recurrent operator whose weights are unpacked before each run, by name."""
-    extents = sizes.shape(entry.node.inputs[0])
-    steps = math.prod(extents[:2]) if len(extents) == 3 else UNKNOWN
     elements = sum(math.prod(sizes.shape(entry.node.inputs[slot])) for slot in entry.weights)
-    unpacking, in_float = elements * timing.dequantize, elements * steps * timing.float_mac
+    unpacking = elements * timing.dequantize
+    in_float = multiply_accumulates(entry.node, sizes, elements) * timing.float_mac
     if unpacking <= _BEARABLE * in_float:
         return {}
     took, alone = (f"{time / 1e3:.3g} us" for time in (unpacking, in_float))
@@ -91,15 +90,13 @@ def _work(entry: Candidate, sizes: Sizes) -> tuple[int, int, int]:
     fact, node = entry.fact, entry.node
     source, weight, result = node.inputs[entry.activations[0]], node.inputs[entry.weights[0]], node.outputs[0]
     assert source is not None
-    assert fact.macs is not None
-    shapes = [sizes.shape(value) for value in node.inputs]
-    if source.shape is not None and result.shape is not None:
-        count = sizes.count(result)
-        return sizes.count(source), count, count * fact.macs(node, shapes)
+    macs = multiply_accumulates(node, sizes)
+    if sizes.knows_rank(source) and sizes.knows_rank(result):
+        return sizes.count(source), sizes.count(result), macs
     # Of an activation of unknown rank the weight still tells how long its rows are.
     extents = sizes.shape(weight)
     rank = len(extents)
     if fact.channel_axis is None or fact.reduction_axis is None:
         return 0, 0, 0
     columns, summed = extents[fact.channel_axis(node, rank)], extents[fact.reduction_axis(node, rank)]
-    return UNKNOWN * summed, UNKNOWN * columns, UNKNOWN * columns * summed
+    return UNKNOWN * summed, UNKNOWN * columns, macs

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from onnxq.numerics.min_cut import CutNode, Flow, choose
 from onnxq.ops import clamp_bounds
 from onnxq.stages.plan.entries import Candidate, FloatNode
-from onnxq.stages.plan.sizes import Sizes
+from onnxq.stages.plan.sizes import Sizes, multiply_accumulates
 from onnxq.targets import Output
 from onnxq.types.costs import Costs
 from onnxq.types.statistics import Statistics
@@ -147,5 +147,5 @@ def _times(entry: Candidate, sizes: Sizes, timing: Costs) -> tuple[float, float]
     count = sum(sizes.count(entry.node.outputs[slot]) for slot in entry.fact.output_slots(entry.node))
     if entry.fact.macs is None:
         return count * entry.row.float_ns, count * entry.row.quantized_ns
-    macs = count * entry.fact.macs(entry.node, [sizes.shape(value) for value in entry.node.inputs])
+    macs = multiply_accumulates(entry.node, sizes)
     return macs * timing.float_mac, macs * timing.quantized_mac + count * timing.quantized_output
