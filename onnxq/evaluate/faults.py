@@ -136,7 +136,9 @@ def standing(model: ir.Model, target: Target) -> dict[str, tuple[str, ...]]:
         for name, fault in faults.items()
         if (fault.cases is not None and version is not None and here) or fault.declared(target.name, version)
     }
-    found = {name: tuple(path for path, node in named if fault.found(node, opset)) for name, fault in possible.items()}
+    found = {
+        name: tuple(path for path, node in named if fault.meets_node(node, opset)) for name, fault in possible.items()
+    }
     real = present((name for name, where in found.items() if where), target)
     return {name: where for name, where in found.items() if name in real}
 

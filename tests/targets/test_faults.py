@@ -212,12 +212,12 @@ def test_what_stands_in_a_model_is_found(name, counted):
         assert (name in found) is expected
 
 
-@pytest.mark.parametrize("fault", [fault for fault in TRIED if fault.found is not _never], ids=by_name)
+@pytest.mark.parametrize("fault", [fault for fault in TRIED if fault.meets_node is not _never], ids=by_name)
 def test_every_fault_is_found_in_its_own_case(fault):
     for case in fault.cases():
         model = model_from_text(case.text)
         opset = model.opset_imports[""]
-        assert any(fault.found(node, opset) for _, node in nodes(model))
+        assert any(fault.meets_node(node, opset) for _, node in nodes(model))
 
 
 def _filled(match):

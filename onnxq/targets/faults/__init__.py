@@ -1,9 +1,9 @@
 """Faults of onnxruntime: what some versions compute wrongly or do not load, and what is written instead.
 
-One file a fault, registered by folder. A fault says which nodes meet it, before they are written (`written`, for
-`avoid`, which the planner calls) and in an existing model (`found`, for doctor and verify). Its `cases` prove within
-milliseconds whether the installed runtime has it (`onnxq.evaluate.faults`); where nothing can be run, the versions and
-processors that it declares decide.
+One file a fault, registered by folder. A fault says which nodes meet it, before they are written (`meets_request`, for
+`avoid`, which the planner calls) and in an existing model (`meets_node`, for doctor and verify). Its `cases` prove
+within milliseconds whether the installed runtime has it (`onnxq.evaluate.faults`); where nothing can be run, the
+versions and processors that it declares decide.
 """
 
 from __future__ import annotations
@@ -125,8 +125,8 @@ class Fault:
             reported, and counts where its cases show it.
         last: last version known to have it; empty: the newest that was tried has it.
         targets: the CPU targets whose processors have it, empty for all.
-        written: returns whether a node meets it as it would be written.
-        found: returns whether a node of a model, of an opset, meets it.
+        meets_request: returns whether a node meets it as it would be written.
+        meets_node: returns whether a node of a model, of an opset, meets it.
         cases: models that show it; None: it cannot be tried safely, and `first`, `last` and `targets` decide.
         instead: ways around it, best first; empty: the next kernel, or float.
         slight: whether it costs so little that it is only reported where outputs differ.
@@ -139,8 +139,8 @@ class Fault:
     first: str = ""
     last: str = ""
     targets: frozenset[str] = frozenset()
-    written: Callable[[WriteRequest], bool] = _never
-    found: Callable[[ir.Node, int], bool] = _never
+    meets_request: Callable[[WriteRequest], bool] = _never
+    meets_node: Callable[[ir.Node, int], bool] = _never
     cases: Callable[[], Iterator[Case]] | None = None
     instead: tuple[Instead, ...] = field(default=())
     slight: bool = False
@@ -154,7 +154,7 @@ class Fault:
     @property
     def is_avoided(self) -> bool:
         """Return whether plans avoid it; if not, onnxq writes no such nodes, or it costs too little."""
-        return self.written is not _never
+        return self.meets_request is not _never
 
     def declared(self, target: str, onnxruntime: str | None) -> bool:
         """Return whether a version (None: the newest) has it on a target, as far as is known without trying."""
@@ -192,7 +192,7 @@ def without_linear(present: Collection[str], opset: int) -> Fault | None:
     linear = ir.node("DequantizeLinear", [])
     around = ((fault, way.detour) for fault in map(faults.get, sorted(present)) for way in fault.instead)
     return next(
-        (fault for fault, detour in around if detour is Detour.CONTRIB_LINEAR and fault.found(linear, opset)), None
+        (fault for fault, detour in around if detour is Detour.CONTRIB_LINEAR and fault.meets_node(linear, opset)), None
     )
 
 
@@ -213,12 +213,12 @@ def avoid(written: WriteRequest, present: Collection[str]) -> WriteRequest | str
         written: how it would be written.
         present: names of the faults that the runtime has.
     """
-    met = next((fault for name in sorted(present) if (fault := faults.get(name)).written(written)), None)
+    met = next((fault for name in sorted(present) if (fault := faults.get(name)).meets_request(written)), None)
     if met is None:
         return written
     for way in met.instead:
         other = way.applied(written, met)
-        if (written.portable and not way.portable) or met.written(other):
+        if (written.portable and not way.portable) or met.meets_request(other):
             continue
         around = avoid(other, present)
         if isinstance(around, WriteRequest):
@@ -228,4 +228,4 @@ def avoid(written: WriteRequest, present: Collection[str]) -> WriteRequest | str
 
 def met(written: WriteRequest) -> frozenset[str]:
     """Return the names of all known faults that a node would meet, on runtimes that have them."""
-    return frozenset(name for name, fault in faults.items() if fault.written(written))
+    return frozenset(name for name, fault in faults.items() if fault.meets_request(written))

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     import onnx_ir as ir
 
 
-def _found(node: ir.Node, _: int) -> bool:
+def _meets_node(node: ir.Node, _: int) -> bool:
     return is_op(node, "MatMulNBits", domain="com.microsoft") and node.attributes.get_int("block_size", 0) > 256
 
 
@@ -37,7 +37,7 @@ faults.add(
         summary="MatMulNBits in blocks of 512 computes nonsense or does not load",
         first="1.23.0",
         last="1.31",
-        found=_found,
+        meets_node=_meets_node,
         cases=_cases,
         advice="take blocks of 256 or less, or a newer onnxruntime",
         reported="https://github.com/microsoft/onnxruntime/issues/28551",

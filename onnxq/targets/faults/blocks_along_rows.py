@@ -9,10 +9,10 @@ from onnxq.targets.faults._texts import constant, model, numbers
 from onnxq.types.scheme import PerBlock
 
 
-def _written(what: WriteRequest) -> bool:
-    blocks = isinstance(what.weights.granularity, PerBlock) and what.row.kernel == "DequantizeLinear"
-    summed = int(what.node.op_type == "Gemm" and what.node.attributes.get_int("transB", 0) != 0)
-    return blocks and what.row.fused == "MatMulNBits" and summed == 0
+def _meets_request(request: WriteRequest) -> bool:
+    blocks = isinstance(request.weights.granularity, PerBlock) and request.row.kernel == "DequantizeLinear"
+    summed = int(request.node.op_type == "Gemm" and request.node.attributes.get_int("transB", 0) != 0)
+    return blocks and request.row.fused == "MatMulNBits" and summed == 0
 
 
 def _cases() -> Iterator[Case]:
@@ -34,7 +34,7 @@ faults.add(
     Fault(
         name="blocks-along-rows",
         summary="4-bit weights in blocks along axis 0 are computed wrongly once they become MatMulNBits",
-        written=_written,
+        meets_request=_meets_request,
         cases=_cases,
         advice="leave `portable` out, or take 8 bits",
         reported="https://github.com/onnxsim/onnxsim/issues/749, of 1.29; not seen in any release",

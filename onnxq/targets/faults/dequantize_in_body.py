@@ -17,13 +17,13 @@ if TYPE_CHECKING:
 _PRODUCTS = ("MatMul", "Gemm")
 
 
-def _written(what: WriteRequest) -> bool:
-    product = what.node.op_type in _PRODUCTS and what.row.kernel == "DequantizeLinear"
-    outside = Format.WEIGHT_ONLY in what.row.formats and reads_outside(what.node, 1)
-    return product and outside and Detour.OWN_CODES not in what.detours
+def _meets_request(request: WriteRequest) -> bool:
+    product = request.node.op_type in _PRODUCTS and request.row.kernel == "DequantizeLinear"
+    outside = Format.WEIGHT_ONLY in request.row.formats and reads_outside(request.node, 1)
+    return product and outside and Detour.OWN_CODES not in request.detours
 
 
-def _found(node: ir.Node, _: int) -> bool:
+def _meets_node(node: ir.Node, _: int) -> bool:
     weight = producer(node, 1) if is_op(node, *_PRODUCTS) else None
     if weight is None or not dequantizes(weight) or dequantizes(producer(node, 0)):
         return False
@@ -52,8 +52,8 @@ faults.add(
         name="dequantize-in-body",
         summary="a product in a body does not load where its DequantizeLinear reads codes of an outer scope",
         first="1.23.0",
-        written=_written,
-        found=_found,
+        meets_request=_meets_request,
+        meets_node=_meets_node,
         cases=_cases,
         instead=(Instead(text="its codes lie in the body itself", detour=Detour.OWN_CODES),),
         advice="put codes and scales into the body",

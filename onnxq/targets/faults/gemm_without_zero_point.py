@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     import onnx_ir as ir
 
 
-def _found(node: ir.Node, _: int) -> bool:
+def _meets_node(node: ir.Node, _: int) -> bool:
     weight = producer(node, 1) if is_op(node, "Gemm") else None
     if weight is None or not dequantizes(weight) or not dequantizes(producer(node, 0)):
         return False
@@ -43,7 +43,7 @@ faults.add(
         summary="a Gemm that becomes QGemm does not run where its weight has scales by channel and no zero points",
         first="1.23.0",
         last="1.27",
-        found=_found,
+        meets_node=_meets_node,
         cases=_cases,
         advice="give the weight's DequantizeLinear zero points of 0; quantized again by onnxq it has them",
         reported="found here",

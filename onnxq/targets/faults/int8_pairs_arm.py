@@ -20,16 +20,18 @@ _OPERATORS = ("MatMul", "Gemm", "Conv")
 _LOWEST = -128
 
 
-def _written(what: WriteRequest) -> bool:
-    signed = what.node.op_type in _OPERATORS and bool(what.row.activations) and what.weights.dtype is QuantType.INT8
-    if not signed or not what.slots:
+def _meets_request(request: WriteRequest) -> bool:
+    signed = (
+        request.node.op_type in _OPERATORS and bool(request.row.activations) and request.weights.dtype is QuantType.INT8
+    )
+    if not signed or not request.slots:
         return False
-    if what.lowest_code is not None:
-        return what.lowest_code() == _LOWEST
-    return not (what.weights.symmetric and what.weights.narrow)
+    if request.lowest_code is not None:
+        return request.lowest_code() == _LOWEST
+    return not (request.weights.symmetric and request.weights.narrow)
 
 
-def _found(node: ir.Node, _: int) -> bool:
+def _meets_node(node: ir.Node, _: int) -> bool:
     return any(_holds_lowest(value) for value in _weights(node))
 
 
@@ -60,8 +62,8 @@ faults.add(
         summary="int8 products wrap on ARM without dot product where codes of -128 meet",
         first="1.23.0",
         targets=frozenset({"cpu-arm64"}),
-        written=_written,
-        found=_found,
+        meets_request=_meets_request,
+        meets_node=_meets_node,
         instead=(Instead(text="no code of its weights is -128", symmetric=True, narrow=True),),
         advice="choose weights without the code -128: symmetric, `narrow: true`",
         reported="https://github.com/microsoft/onnxruntime/issues/31573",

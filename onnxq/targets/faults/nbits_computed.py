@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     import onnx_ir as ir
 
 
-def _found(node: ir.Node, _: int) -> bool:
+def _meets_node(node: ir.Node, _: int) -> bool:
     level = node.attributes.get_int("accuracy_level", 0)
     if not is_op(node, "MatMulNBits", domain="com.microsoft") or level != ROUNDS or not is_constant(node, 1):
         return False
@@ -43,7 +43,7 @@ faults.add(
         name="nbits-computed",
         summary=f"MatMulNBits at accuracy level {ROUNDS} goes wrong where its scales or zero points are not constants",
         first="1.23.0",
-        found=_found,
+        meets_node=_meets_node,
         cases=_cases,
         advice=f"make them initializers, or set accuracy_level to {EXACT}",
         reported="found here",

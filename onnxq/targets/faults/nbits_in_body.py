@@ -18,13 +18,13 @@ if TYPE_CHECKING:
     import onnx_ir as ir
 
 
-def written(what: WriteRequest) -> bool:
+def _meets_request(request: WriteRequest) -> bool:
     """Return whether MatMulNBits would read zero points from outside its body."""
-    product = what.row.kernel == "MatMulNBits" and what.accuracy_level == ROUNDS and not what.weights.symmetric
-    return product and Detour.OWN_CODES not in what.detours and reads_outside(what.node, what.slots[0])
+    product = request.row.kernel == "MatMulNBits" and request.accuracy_level == ROUNDS and not request.weights.symmetric
+    return product and Detour.OWN_CODES not in request.detours and reads_outside(request.node, request.slots[0])
 
 
-def found(node: ir.Node, _: int) -> bool:
+def _meets_node(node: ir.Node, _: int) -> bool:
     """Return whether a node is such a product."""
     if not is_op(node, "MatMulNBits", domain="com.microsoft") or node.attributes.get_int("accuracy_level", 0) != ROUNDS:
         return False
@@ -64,8 +64,8 @@ faults.add(
         summary="MatMulNBits in a body is computed with wrong zero points where they lie in an outer scope",
         first="1.23.0",
         last="1.28",
-        written=written,
-        found=found,
+        meets_request=_meets_request,
+        meets_node=_meets_node,
         cases=cases,
         instead=(
             Instead(text="its codes lie in the body itself", detour=Detour.OWN_CODES),

@@ -13,12 +13,12 @@ if TYPE_CHECKING:
     import onnx_ir as ir
 
 
-def _written(what: WriteRequest) -> bool:
-    product = what.row.kernel == "MatMulNBits" and what.accuracy_level == ROUNDS
-    return product and Detour.OWN_CODES not in what.detours and reads_outside(what.node, what.slots[0])
+def _meets_request(request: WriteRequest) -> bool:
+    product = request.row.kernel == "MatMulNBits" and request.accuracy_level == ROUNDS
+    return product and Detour.OWN_CODES not in request.detours and reads_outside(request.node, request.slots[0])
 
 
-def _found(node: ir.Node, _: int) -> bool:
+def _meets_node(node: ir.Node, _: int) -> bool:
     level = node.attributes.get_int("accuracy_level", 0)
     return is_op(node, "MatMulNBits", domain="com.microsoft") and level == ROUNDS and reads_outside(node, 2)
 
@@ -31,8 +31,8 @@ faults.add(
         first="1.23.0",
         last="1.28",
         targets=frozenset({"cpu-arm64"}),
-        written=_written,
-        found=_found,
+        meets_request=_meets_request,
+        meets_node=_meets_node,
         instead=(
             Instead(text="its codes lie in the body itself", detour=Detour.OWN_CODES),
             Instead(text="its inputs not rounded", accuracy_level=EXACT),

@@ -9,9 +9,9 @@ from onnxq.targets.faults._texts import constant, model, numbers
 from onnxq.types.accuracy import ROUNDS
 
 
-def _written(what: WriteRequest) -> bool:
-    product = what.row.kernel == "MatMulNBits" and what.accuracy_level == ROUNDS
-    return product and what.weights.dtype.stored_bits == 4 and not what.weights.symmetric
+def _meets_request(request: WriteRequest) -> bool:
+    product = request.row.kernel == "MatMulNBits" and request.accuracy_level == ROUNDS
+    return product and request.weights.dtype.stored_bits == 4 and not request.weights.symmetric
 
 
 def _cases() -> Iterator[Case]:
@@ -37,7 +37,7 @@ faults.add(
     Fault(
         name="one-row-4-bits",
         summary="one row times 4-bit weights with zero points is wrong in the kernel for AVX2",
-        written=_written,
+        meets_request=_meets_request,
         cases=_cases,
         instead=(Instead(text="without zero points", symmetric=True),),
         advice="take weights without zero points",

@@ -26,18 +26,18 @@ def _missing(opset: int, until: int, *, first: str, last: str) -> Fault:
         last: as for `Fault`.
     """
 
-    def written(what: WriteRequest) -> bool:
-        if not opset <= what.opset < until or Detour.CONTRIB_LINEAR in what.detours:
+    def _meets_request(request: WriteRequest) -> bool:
+        if not opset <= request.opset < until or Detour.CONTRIB_LINEAR in request.detours:
             return False
-        if what.row.formats & {Format.QDQ, Format.QOPERATOR} or what.row.kernel == "DequantizeLinear":
+        if request.row.formats & {Format.QDQ, Format.QOPERATOR} or request.row.kernel == "DequantizeLinear":
             return True
         # At run time DynamicQuantizeLinear serves uint8 with zero points; rows on scales of their own need neither.
-        one_scale = isinstance(what.activations.granularity, PerTensor)
-        usual = what.activations.dtype is QuantType.UINT8 and not what.activations.symmetric
-        lookup = what.node.op_type == "Gather" and isinstance(what.weights.granularity, PerTensor)
-        return Format.DYNAMIC in what.row.formats and ((one_scale and not usual) or lookup)
+        one_scale = isinstance(request.activations.granularity, PerTensor)
+        usual = request.activations.dtype is QuantType.UINT8 and not request.activations.symmetric
+        lookup = request.node.op_type == "Gather" and isinstance(request.weights.granularity, PerTensor)
+        return Format.DYNAMIC in request.row.formats and ((one_scale and not usual) or lookup)
 
-    def found(node: ir.Node, imported: int) -> bool:
+    def _meets_node(node: ir.Node, imported: int) -> bool:
         return opset <= imported < until and is_op(node, "QuantizeLinear", "DequantizeLinear")
 
     def cases() -> Iterator[Case]:
@@ -54,8 +54,8 @@ def _missing(opset: int, until: int, *, first: str, last: str) -> Fault:
         summary=f"QuantizeLinear and DequantizeLinear of opset {opset} are missing",
         first=first,
         last=last,
-        written=written,
-        found=found,
+        meets_request=_meets_request,
+        meets_node=_meets_node,
         cases=cases,
         instead=(Instead(text="between those of com.microsoft", detour=Detour.CONTRIB_LINEAR, portable=False),),
         advice=f"bring the model to an opset below {opset}, or leave `portable` out",

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     import onnx_ir as ir
 
 
-def _found(node: ir.Node, _: int) -> bool:
+def _meets_node(node: ir.Node, _: int) -> bool:
     if not is_op(node, "Resize") or node.attributes.get_string("mode", "nearest") == "nearest":
         return False
     return dequantizes(producer(node, 0)) or dtype_of(node, 0) in ("uint8", "int8")
@@ -42,7 +42,7 @@ faults.add(
         summary="Resize of mode linear on 8 bits cuts off instead of rounding: half a step too little on average",
         first="1.23.0",
         last="1.26",
-        found=_found,
+        meets_node=_meets_node,
         cases=_cases,
         advice="leave Resize in float (onnxq does), or take a newer onnxruntime",
         reported="https://github.com/microsoft/onnxruntime/issues/21319",

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     import onnx_ir as ir
 
 
-def _found(node: ir.Node, _: int) -> bool:
+def _meets_node(node: ir.Node, _: int) -> bool:
     if is_op(node, "QLinearSoftmax", domain="com.microsoft"):
         return True
     quantized = any(reader.op_type == "QuantizeLinear" for reader in readers(node))
@@ -48,7 +48,7 @@ faults.add(
         name="softmax-rounding",
         summary="QLinearSoftmax cuts off where the graph rounds, up to 2 dB at outputs of 40 dB",
         first="1.23.0",
-        found=_found,
+        meets_node=_meets_node,
         cases=_cases,
         slight=True,
         advice="keep Softmax in float where that matters: `--keep Softmax`",

@@ -11,11 +11,11 @@ from onnxq.targets.faults._texts import constant, model, numbers
 _ROWS, _DEPTHS, _COLUMNS = (1, 2, 3, 4, 5, 6, 31, 32, 33), (27, 64, 72), (8, 24, 96)
 
 
-def _multiplies(what: WriteRequest, activations: str, weights: str) -> bool:
+def _multiplies(request: WriteRequest, activations: str, weights: str) -> bool:
     """Return whether an integer product of these types is to be written."""
-    types = (what.activations.dtype.value, what.weights.dtype.value)
-    quantized = bool(what.row.activations) and bool(what.slots)
-    return what.node.op_type in ("MatMul", "Gemm", "Conv") and quantized and types == (activations, weights)
+    types = (request.activations.dtype.value, request.weights.dtype.value)
+    quantized = bool(request.row.activations) and bool(request.slots)
+    return request.node.op_type in ("MatMul", "Gemm", "Conv") and quantized and types == (activations, weights)
 
 
 def _tails(activations: str, weights: str, *, largest: int) -> Iterator[Case]:
@@ -61,7 +61,7 @@ faults.add(
     Fault(
         name="signed-tails",
         summary="products of uint8 by int8 are wrong in blocks of 32 rows that are not full",
-        written=lambda what: _multiplies(what, "uint8", "int8"),
+        meets_request=lambda request: _multiplies(request, "uint8", "int8"),
         # Weights of at most 64, which are exact without VNNI, too.
         cases=lambda: _tails("uint8", "int8", largest=64),
         advice="give it uint8 weights, or take a newer onnxruntime",
@@ -73,7 +73,7 @@ faults.add(
     Fault(
         name="unsigned-tails",
         summary="products of uint8 by uint8 are wrong in rows or columns that fill no whole tile",
-        written=lambda what: _multiplies(what, "uint8", "uint8"),
+        meets_request=lambda request: _multiplies(request, "uint8", "uint8"),
         cases=lambda: _tails("uint8", "uint8", largest=255),
         advice="give it int8 weights",
         reported="https://github.com/microsoft/onnxruntime/issues/27670, of AVX-VNNI and AMX up to 1.24",

@@ -13,11 +13,11 @@ if TYPE_CHECKING:
     import onnx_ir as ir
 
 
-def _written(what: WriteRequest) -> bool:
-    return what.row.kernel == "GatherBlockQuantized" and what.weights.dtype.stored_bits == 2
+def _meets_request(request: WriteRequest) -> bool:
+    return request.row.kernel == "GatherBlockQuantized" and request.weights.dtype.stored_bits == 2
 
 
-def _found(node: ir.Node, _: int) -> bool:
+def _meets_node(node: ir.Node, _: int) -> bool:
     lookup = is_op(node, "GatherBlockQuantized", domain="com.microsoft")
     return lookup and node.attributes.get_int("bits", 4) == 2
 
@@ -39,8 +39,8 @@ faults.add(
         summary="GatherBlockQuantized takes no codes of 2 bits: the model does not load",
         first="1.23.0",
         last="1.26",
-        written=_written,
-        found=_found,
+        meets_request=_meets_request,
+        meets_node=_meets_node,
         cases=_cases,
         advice="take 4 bits for the table, or a newer onnxruntime",
         reported="found here",

@@ -14,15 +14,17 @@ if TYPE_CHECKING:
     import onnx_ir as ir
 
 
-def _written(what: WriteRequest) -> bool:
-    table = what.node.op_type == "Gather" and what.row.kernel == "DequantizeLinear"
-    middle = what.weights.symmetric and what.weights.dtype.stored_bits == 8  # then it needs no zero points
-    if not table or middle or Detour.SIGNED_TABLE in what.detours:
+def _meets_request(request: WriteRequest) -> bool:
+    table = request.node.op_type == "Gather" and request.row.kernel == "DequantizeLinear"
+    middle = request.weights.symmetric and request.weights.dtype.stored_bits == 8  # then it needs no zero points
+    if not table or middle or Detour.SIGNED_TABLE in request.detours:
         return False
-    return any(is_op(reader, "MatMul") and reader.inputs[0] is what.node.outputs[0] for reader in readers(what.node))
+    return any(
+        is_op(reader, "MatMul") and reader.inputs[0] is request.node.outputs[0] for reader in readers(request.node)
+    )
 
 
-def _found(node: ir.Node, _: int) -> bool:
+def _meets_node(node: ir.Node, _: int) -> bool:
     first, second = (producer(node, slot) for slot in (0, 1)) if is_op(node, "MatMul") else (None, None)
     if first is None or second is None or not dequantizes(first) or not dequantizes(second):
         return False
@@ -61,8 +63,8 @@ faults.add(
         name="unsigned-table",
         summary="rows of a uint8 table that have a zero point each, in front of a product of int8 weights, do not run",
         first="1.23.0",
-        written=_written,
-        found=_found,
+        meets_request=_meets_request,
+        meets_node=_meets_node,
         cases=_cases,
         instead=(Instead(text="the table is stored as int8", detour=Detour.SIGNED_TABLE),),
         advice="store the table as int8, or without zero points",
