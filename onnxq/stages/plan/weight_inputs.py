@@ -113,7 +113,7 @@ class WeightInputs:
 
 
 def missing(features: Mapping[str, Features], name: str, statistics: TensorStatistics | None) -> bool:
-    """Return whether a tensor was not observed, or not as weight methods want it; one that was never computed is not."""
+    """Return whether a tensor was not observed, or not as weight methods need it; False if it is never computed."""
     if statistics is None or only_surveyed(statistics):
         return True
     return bool(statistics.samples) and name in features and not features[name].seen_in(statistics)
