@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from onnxq.stages.convert.imported_weights import ImportedCodes, is_unchanged, with_rules_for
+from onnxq.stages.convert.imported_codes import ImportedCodes
+from onnxq.stages.convert.imported_weights import is_unchanged, with_rules_for
 from onnxq.stages.convert.stage import Converted, convert_and_prepare, with_imported, with_rest_in_float
 
 __all__ = [

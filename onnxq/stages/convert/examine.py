@@ -49,7 +49,9 @@ def examine_imported(model: ir.Model, imported: Imported, recipe: Recipe, target
     """Return what can be written in a format.
 
     Args:
-        model: with imported nodes as float ones. imported: what they were. recipe: names the format to write.
+        model: with imported nodes as float ones.
+        imported: their codes and parameters.
+        recipe: names the format to write.
         target: what will run it.
     """
     examiner = _Examiner(imported, recipe, target, model.opset_imports.get("", 1))
@@ -72,7 +74,8 @@ def around_faults(usual: WriteRequest, present: Collection[str]) -> WriteRequest
     """Return how an imported node is written around faults of a runtime, or why its codes cannot be.
 
     Args:
-        usual: what would be written. present: names of the faults that the runtime has.
+        usual: what would be written.
+        present: names of the faults that the runtime has.
     """
     written = avoid(usual, present)
     if isinstance(written, str) or (written.weights, written.accuracy_level) == (usual.weights, usual.accuracy_level):

@@ -126,11 +126,13 @@ def readable(model: ir.Model, prepared: ir.Model, recipe: Recipe, target: Target
 
 
 def wanted_by(recipe: Recipe, target: Target, without: Collection[str] = (), *, guarded: bool = False) -> Wanted:
-    """Return what tells whether a node is to be in the recipe's format.
+    """Return what decides whether a node is to be in the recipe's format.
 
     Args:
-        recipe: with rules. target: what will run the model.
-        without: path names of nodes that are not. guarded: whether nodes are that a guard put back in float.
+        recipe: with rules.
+        target: what will run the model.
+        without: path names of nodes that are not to be.
+        guarded: whether nodes that a guard put back in float are to be.
     """
 
     def wanted(name: str, op: str, weighted: bool = True) -> bool:
@@ -147,7 +149,10 @@ def _expanded(model: ir.Model, recipe: Recipe, wanted: Wanted, by_rules: Wanted,
     """Write quantized operators as float ones of what is dequantized, in place; return which, and why not others.
 
     Args:
-        model: to edit. recipe: names the format. wanted: which are to be written. by_rules: the same, by rules alone.
+        model: to edit.
+        recipe: names the format.
+        wanted: which are to be written.
+        by_rules: the same, by rules alone.
         contrib_linear: whether QuantizeLinear and DequantizeLinear are those of com.microsoft.
     """
     if recipe.format is Format.QDQ:
@@ -175,7 +180,7 @@ def _holds_others(model: ir.Model, imported: Imported, fmt: Format) -> bool:
     """Return whether something was lifted that is in another format.
 
     In format qoperator float operators stand between DQ and Q where their integer kernels are slower: a model without
-    weights on codes in front of float operators is in that format already.
+    quantized weights in front of float operators is in that format already.
     """
     groups = imported.groups
     if fmt is not Format.QOPERATOR:

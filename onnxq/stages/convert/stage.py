@@ -1,12 +1,12 @@
-"""A model that is quantized in another format than the one asked for is written in that one, with what it came with.
+"""A model that was imported quantized in another format than the one asked for is written in that one.
 
     QDQ <-> QOperator                              calibrated groups; a float weight behind a pair counts, too
-    DequantizeLinear of blocks <-> MatMulNBits     products with weights on codes, however moved; by `portable`
-    Gather of codes, DequantizeLinear <-> GatherBlockQuantized      rows looked up on codes; the same
-    products that quantize at run time -> either form of weights on codes; calibrated ones, see `imported_weights`
+    DequantizeLinear of blocks <-> MatMulNBits     products with quantized weights, however moved; by `portable`
+    Gather of codes, DequantizeLinear <-> GatherBlockQuantized      rows of quantized tables; by `portable`, too
+    products that quantize at run time -> either form of quantized weights; calibrated ones, see `imported_weights`
 
-No number is computed anew: scales, zero points and codes stay what they are. What has no form in the new format stays
-in the old one, and so does what the recipe gives another format or keeps.
+No number is computed anew: scales, zero points and codes stay what they are. Nodes without a form in the new format
+stay in the old one, and so do those that the recipe gives another format or keeps.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ from onnxq.ops import op_key
 from onnxq.passes.emit.drop_inferred import declared_values
 from onnxq.passes.read.dynamic import holds_dynamic
 from onnxq.stages.convert.examine import around_faults, examine_imported
+from onnxq.stages.convert.imported_codes import ImportedCodes
 from onnxq.stages.convert.imported_weights import (
-    ImportedCodes,
     ImportedWeights,
+    after_preparing,
     lift_weights,
-    settled,
     with_imported_weights,
 )
 from onnxq.stages.convert.reading import read, readable, wanted_by
@@ -73,18 +73,21 @@ def convert(
     ranges: bool = False,
     unfit: Mapping[str, str] | None = None,
 ) -> Converted | None:
-    """Write what came quantized in the recipe's format; None where there is nothing that has another form.
+    """Write imported nodes in the recipe's format; None where there is nothing that has another form.
 
     Args:
-        model: as loaded. prepared: the same, prepared. recipe: of a settled format. target: what will run it.
-        ranges: whether calibration can tell those of activations.
-        unfit: path names of products that stay as they came, and why.
+        model: as loaded.
+        prepared: the same, prepared.
+        recipe: of a settled format.
+        target: what will run it.
+        ranges: whether calibration can observe those of activations.
+        unfit: path names of products that stay unchanged, and why.
     """
     if not recipe.format.static or not holds_dynamic(prepared):
         return _rewritten(model, prepared, recipe, target)
-    left = dict(unfit or {})
-    # What a guard put back in float goes back to how it came, when it is replayed, too.
-    guarded = wanted_by(recipe, target, left, guarded=True)
+    unconverted = dict(unfit or {})
+    # What a guard put back in float goes back to run time, when it is replayed, too.
+    guarded = wanted_by(recipe, target, unconverted, guarded=True)
 
     def wanted(name: str, op: str, weighted: bool = True) -> bool:  # LSTM has no other form in these formats
         return bool(target.rows_for(op, recipe.format)) and guarded(name, op, weighted)
@@ -92,17 +95,17 @@ def convert(
     lifted, weights, refused = lift_weights(
         prepared, wanted, lambda lifted, weights: _faulty(lifted, weights, recipe, target)
     )
-    left |= refused
+    unconverted |= refused
     hindrance = _hindrance(recipe, ranges=ranges)
     if weights.names and hindrance is not None:
-        left |= dict.fromkeys(weights.names, hindrance)
+        unconverted |= dict.fromkeys(weights.names, hindrance)
         lifted, weights = prepared, ImportedWeights()
     rest = _rewritten(model, lifted, recipe, target)
     messages = [] if rest is None else [rest.message]
     if weights.names:
         messages.append(f"{len(weights.names)} nodes came quantized at run time and are calibrated, on {_THEIRS}")
-    if left:
-        messages.append(_unconverted(left, recipe))
+    if unconverted:
+        messages.append(_unconverted_text(unconverted, recipe))
     written = None if rest is None else rest.model
     if weights.names and written is None:
         nothing = Plan(
@@ -110,12 +113,12 @@ def convert(
         )
         written, _ = rewrite(lifted, nothing, declared=declared_values(model))
     rest = rest or Converted(message="")
-    if written is None and not left and not rest.unconverted:
+    if written is None and not unconverted and not rest.unconverted:
         return None
     return Converted(
         model=written,
         written=rest.written,
-        unconverted={**left, **rest.unconverted},
+        unconverted={**unconverted, **rest.unconverted},
         message="; ".join(messages),
         weights=weights,
     )
@@ -124,10 +127,12 @@ def convert(
 def convert_and_prepare(
     model: ir.Model, prepared: Prepared, recipe: Recipe, target: Target, *, ranges: bool, options: Mapping[str, Any]
 ) -> tuple[Converted | None, Prepared]:
-    """Write what came quantized in the recipe's format, and prepare the result, which must not change any codes.
+    """Write imported nodes in the recipe's format, and prepare the result, which must not change any codes.
 
     Args:
-        model, recipe, target, ranges: as for `convert`. prepared: the model, prepared. options: of preparing.
+        model, recipe, target, ranges: as for `convert`.
+        prepared: the model, prepared.
+        options: of preparing.
     """
     unfit: dict[str, str] = {}
     while True:  # what preparing does to weights shows when it is done, and what it then does to others, too
@@ -135,7 +140,7 @@ def convert_and_prepare(
         if converted is None or converted.model is None:
             return converted, prepared
         again = prepare(converted.model, **options)
-        weights, lost = settled(converted.weights, again.model)
+        weights, lost = after_preparing(converted.weights, again.model)
         if not lost:
             return replace(converted, weights=weights), again
         unfit |= dict.fromkeys(lost, "preparing the model changes its weight")
@@ -183,14 +188,16 @@ def _rewritten(model: ir.Model, prepared: ir.Model, recipe: Recipe, target: Targ
     reading = read(base, recipe, target)
     examined = examine_imported(reading.model, reading.imported, recipe, target)
     in_form = examined.in_form - reading.expanded.nodes.keys()
-    left = {**reading.unread, **reading.stuck, **(examined.refused if reading.is_worthwhile else {})}
-    if len(left) > len(reading.unread):
-        reading = read(base, recipe, target, without=left)
+    unconverted = {**reading.unread, **reading.stuck, **(examined.refused if reading.is_worthwhile else {})}
+    if len(unconverted) > len(reading.unread):
+        reading = read(base, recipe, target, without=unconverted)
         examined = examine_imported(reading.model, reading.imported, recipe, target)
-        left |= reading.unread
-    left = {name: why for name, why in left.items() if name not in in_form}
+        unconverted |= reading.unread
+    unconverted = {name: why for name, why in unconverted.items() if name not in in_form}
     if not reading.is_worthwhile:
-        return Converted(message=_unconverted(left, recipe), unconverted=left) if left else None
+        return (
+            Converted(message=_unconverted_text(unconverted, recipe), unconverted=unconverted) if unconverted else None
+        )
     if examined.refused:
         raise PlanError("; ".join(f"'{name}': {why}" for name, why in examined.refused.items()))
     plan = make_imported_plan(reading.model, examined.entries, reading.imported, recipe, target)
@@ -218,8 +225,8 @@ def _rewritten(model: ir.Model, prepared: ir.Model, recipe: Recipe, target: Targ
             },
             **dict.fromkeys(settled, f"works on codes already, now at accuracy level {recipe.accuracy_level}"),
         },
-        unconverted=left,
-        message="; ".join([*messages, *([_unconverted(left, recipe)] if left else [])]),
+        unconverted=unconverted,
+        message="; ".join([*messages, *([_unconverted_text(unconverted, recipe)] if unconverted else [])]),
     )
 
 
@@ -228,7 +235,7 @@ def with_imported(plan: Plan, model: ir.Model, converted: Converted, faults: Col
 
     Args:
         plan: of the model.
-        model: what conversion left, prepared.
+        model: what conversion returned, prepared.
         converted: what it did.
         faults: names of those that plans go around.
     """
@@ -250,10 +257,12 @@ def with_imported(plan: Plan, model: ir.Model, converted: Converted, faults: Col
 
 
 def with_rest_in_float(model: ir.Model, recipe: Recipe, target: Target) -> Recipe:
-    """Return the recipe with a rule that keeps what came in float and needs ranges: for models that come without data.
+    """Return the recipe with a rule that keeps in float what was imported so and needs ranges: for lack of data.
 
     Args:
-        model: converted and prepared. recipe: to add to. target: what will run the model.
+        model: converted and prepared.
+        recipe: to add to.
+        target: what will run the model.
     """
     candidates = examine(model, recipe, target).candidates
     names = [each.name for each in candidates if each.request.format.static]
@@ -270,6 +279,6 @@ _UNPACKS = "DequantizeLinear unpacks its weights before"
 _THEIRS = "the scales, zero points and codes that they came with"
 
 
-def _unconverted(left: Mapping[str, str], recipe: Recipe) -> str:
-    some = "; ".join(f"'{name}': {why}" for name, why in list(left.items())[:3])
-    return f"{len(left)} nodes stay as they came, not in the form of format {recipe.format} ({some})"
+def _unconverted_text(unconverted: Mapping[str, str], recipe: Recipe) -> str:
+    some = "; ".join(f"'{name}': {why}" for name, why in list(unconverted.items())[:3])
+    return f"{len(unconverted)} nodes stay as they came, not in the form of format {recipe.format} ({some})"

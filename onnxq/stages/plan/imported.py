@@ -63,10 +63,7 @@ class ImportedTensors:
     def kernel_text(self, keys: Iterable[str], kernel: str) -> str:
         """Return in words what becomes of a node that reads the tensors planned under `keys`."""
         again = next((self._refitted[key] for key in keys if key in self._refitted), None)
-        if again is None:
-            return f"imported; its codes and parameters run as {kernel}"
-        loss = f"{again.loss:.1f} dB from its own"
-        return f"imported; its weight, with codes chosen again ({loss}), runs as {kernel}"
+        return runs_as(kernel, "came quantized", "its codes and parameters", again)
 
     @property
     def warnings(self) -> tuple[str, ...]:
@@ -130,3 +127,17 @@ def warning_about(weights: Iterable[Refitted]) -> str:
         f"the codes of {len(losses)} imported weights would saturate, since this target's kernels add pairs of "
         f"products in 16 bits: they are chosen again; from what they were: {shown}{', ...' if len(losses) > 3 else ''}"
     )
+
+
+def runs_as(kernel: str, origin: str, parts: str, again: Refitted | None) -> str:
+    """Return in words what an imported node runs as, and with what.
+
+    Args:
+        kernel: operator type.
+        origin: how the node was imported.
+        parts: what of it is kept.
+        again: its weight, where that is on codes chosen again.
+    """
+    if again is None:
+        return f"{origin}; {parts} run as {kernel}"
+    return f"{origin}; its weight, on codes chosen again ({again.loss:.1f} dB from its own), runs as {kernel}"
