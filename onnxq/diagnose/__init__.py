@@ -1,4 +1,4 @@
-"""doctor: Model -> Diagnosis. How much of it runs on codes, what does not and why, and what could go wrong."""
+"""doctor: Model -> Diagnosis. How much of it is quantized, what stays in float and why, and what could go wrong."""
 
 from __future__ import annotations
 

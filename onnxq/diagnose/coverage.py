@@ -1,4 +1,4 @@
-"""Every operator that holds or multiplies weights: on codes, or in float and why."""
+"""Every operator that holds or multiplies weights: quantized, or in float and why."""
 
 from __future__ import annotations
 
@@ -30,14 +30,15 @@ def coverage(examined: Iterable[Candidate | FloatNode], sizes: Sizes) -> Iterato
     """Yield the operators of a prepared model that hold or multiply weights, in graph order.
 
     Args:
-        examined: every node, as the planner sees it. sizes: of tensors.
+        examined: every node, as the planner sees it.
+        sizes: of tensors.
     """
     measure = _Measure(sizes)
     for entry in examined:
-        found = measure(entry.node)
-        if found is None:
+        measured = measure(entry.node)
+        if measured is None:
             continue
-        size, macs, quantized = found
+        size, macs, quantized = measured
         quantized = quantized or (isinstance(entry, FloatNode) and entry.reason.code == ALREADY)
         possible = isinstance(entry, Candidate)
         yield Covered(
@@ -55,26 +56,26 @@ def planned(plan: Plan, model: ir.Model, statistics: Statistics) -> Coverage:
     measure, decisions = _Measure(Sizes(statistics)), {entry.node: entry for entry in plan.decisions}
     sizes, macs = Counter[str](), Counter[str]()
     for name, node in nodes(model):
-        found = measure(node)
+        measured = measure(node)
         decision = decisions.get(name)
-        if found is None or decision is None:
+        if measured is None or decision is None:
             continue
-        done = found[2] or decision.action is Action.QUANTIZE or decision.reason.code in (ALREADY, IMPORTED)
+        done = measured[2] or decision.action is Action.QUANTIZE or decision.reason.code in (ALREADY, IMPORTED)
         code = QUANTIZED if done else decision.reason.code
-        sizes[code] += found[0]
-        macs[code] += found[1]
+        sizes[code] += measured[0]
+        macs[code] += measured[1]
     return Coverage(weight_bytes=dict(sizes.most_common()), macs=dict(macs.most_common()))
 
 
 class _Measure:
-    """Tells of each node that holds or multiplies weights how many bytes and operations, each weight once."""
+    """Measures nodes that hold or multiply weights; each weight counts once."""
 
     def __init__(self, sizes: Sizes) -> None:
         self._sizes = sizes
         self._counted: set[str] = set()
 
     def __call__(self, node: ir.Node) -> tuple[int, int, bool] | None:
-        """Return bytes, operations, and whether they are on codes already; None for other nodes."""
+        """Return bytes, operations, and whether they are quantized already; None for other nodes."""
         if moved_tensor(node.outputs[0]) is not None:  # a weight on its way to its operator
             return None
         key = op_key(node)
@@ -95,7 +96,7 @@ class _Measure:
 
 
 def holds_codes(model: ir.Model) -> bool:
-    """Tell whether a part of the model is quantized."""
+    """Return whether a part of the model is quantized."""
     return any(is_quantized(node) is not None for _, node in nodes(model))
 
 
@@ -140,7 +141,7 @@ def _root(value: ir.Value | None) -> str:
 
 
 def _reads_codes(node: ir.Node, weights: Iterable[int]) -> bool:
-    """Tell whether a float operator's weights, or all that it multiplies, come from codes."""
+    """Return whether a float operator's weights, or all that it multiplies, come from quantized values."""
     read = [node.inputs[slot] for slot in weights] or [value for value in node.inputs[:2] if value is not None]
     return bool(read) and all(_from_codes(value) for value in read)
 

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 
 from onnxq.data import Source
 from onnxq.diagnose.coverage import coverage
-from onnxq.diagnose.fault_hazards import fault_hazards
 from onnxq.diagnose.graph_hazards import graph_hazards
 from onnxq.diagnose.weight_hazards import weight_hazards
 from onnxq.passes.read.saturation import saturating
@@ -62,7 +61,7 @@ def diagnose(
     statistics: Statistics | None,
     warnings: Sequence[str],
 ) -> Diagnosis:
-    """Tell how much of a model runs on codes, what does not and why, and what could go wrong.
+    """Return how much of a model is quantized or could be, what stays in float and why, and what could go wrong.
 
     Args:
         model: as loaded. examined: its normal form, and what could be quantized in it.
@@ -75,8 +74,7 @@ def diagnose(
     operators = tuple(coverage(entries, Sizes(statistics or Statistics())))
     codes = dict.fromkeys(entry.reason.code for entry in operators if entry.reason is not None)
     hazards = [
-        *fault_hazards(prepared, target),
-        *graph_hazards(model, prepared),
+        *graph_hazards(model, prepared, target),
         *weight_hazards(prepared, entries),
         *_saturation(prepared, target),
     ]
@@ -95,22 +93,22 @@ def diagnose(
 
 def _values(examined: Sequence[Candidate | FloatNode]) -> Iterator[Hazard]:
     """Yield what ranges say against quantizing."""
-    found: dict[str, list[str]] = {}
+    by_code: dict[str, list[str]] = {}
     for entry in examined:
         if isinstance(entry, FloatNode) and entry.reason.code in _FROM_VALUES:
-            found.setdefault(entry.reason.code, []).append(entry.name)
-    for code, names in found.items():
+            by_code.setdefault(entry.reason.code, []).append(entry.name)
+    for code, names in by_code.items():
         text, advice = _FROM_VALUES[code]
         yield Hazard(code=code, text=f"{text}: {len(names)} nodes", advice=advice, where=tuple(names))
 
 
 def _saturation(prepared: ir.Model, target: Target) -> Iterator[Hazard]:
     """Yield which products of a quantized model saturate on processors without VNNI, this target's or others."""
-    found = list(saturating(prepared, targets.get("cpu-avx2")))
-    if not found:
+    products = list(saturating(prepared, targets.get("cpu-avx2")))
+    if not products:
         return
-    names = tuple(dict.fromkeys(entry.node for entry in found))
-    here = any(target.pair_limit(entry.product, None) is not None for entry in found)
+    names = tuple(dict.fromkeys(entry.node for entry in products))
+    here = any(target.pair_limit(entry.product, None) is not None for entry in products)
     where = "on this target" if here else "on processors without VNNI; not on this target"
     yield Hazard(
         code="saturation",
@@ -122,13 +120,13 @@ def _saturation(prepared: ir.Model, target: Target) -> Iterator[Hazard]:
 
 
 def _outliers(statistics: Statistics) -> Iterator[Hazard]:
-    found = [name for name, seen in statistics.tensors.items() if _has_outliers(seen.channels)]
-    if found:
+    names = [name for name, observed in statistics.tensors.items() if _has_outliers(observed.channels)]
+    if names:
         yield Hazard(
             code="outlier-channels",
-            text=f"activations with channels {_OUTLIERS:g} times as large as the median channel: {len(found)}",
+            text=f"activations with channels {_OUTLIERS:g} times as large as the median channel: {len(names)}",
             advice="`--activations per-token` with format dynamic, or weight-only, or keep what reads them in float",
-            where=tuple(found),
+            where=tuple(names),
         )
 
 
@@ -149,9 +147,9 @@ _ADVICE = {
     "computed-bias": "make the bias a constant (fold it in the exporter)",
     "bias-shape": "make the bias a vector of one number a channel",
     "already-quantized": "nothing; what is quantized stays as it is",
-    "imported": "nothing; it came quantized and keeps its parameters",
+    "imported": "nothing; it was imported quantized and keeps its parameters",
     "default": "take the default off the inputs, or make it a constant: `--passes` with unlist-initializers{all=true}",
-    "constant": "its reason says what tables are quantized; a rule with `format: weight-only` may store it on codes",
+    "constant": "its reason says what tables are quantized; a rule with `format: weight-only` may store it quantized",
     "condition": "the reason says what its kernel lacks; another format or scheme may have it",
     "no-gain": "too small to get smaller; leave it",
     "lone-clamp": "nothing; it costs next to nothing",

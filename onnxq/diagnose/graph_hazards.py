@@ -1,13 +1,16 @@
-"""Hazards that the graph shows: control flow, foreign operators, types, declarations, what is quantized already."""
+"""Hazards that the graph shows: faults of the runtime, control flow, foreign operators, types, declarations."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from typing import TYPE_CHECKING
 
+from onnxq.evaluate.faults import standing
 from onnxq.graph.hoist import why_hidden
 from onnxq.graph.walk import nodes
 from onnxq.stages.plan.already_quantized import is_quantized
+from onnxq.targets import Target
+from onnxq.targets.faults import faults
 from onnxq.types.diagnosis import Hazard
 
 if TYPE_CHECKING:
@@ -17,12 +20,18 @@ _KNOWN_DOMAINS = ("", "ai.onnx", "com.microsoft", "ai.onnx.ml")
 _NEEDED_OPSET = 13
 
 
-def graph_hazards(model: ir.Model, prepared: ir.Model) -> Iterator[Hazard]:
+def graph_hazards(model: ir.Model, prepared: ir.Model, target: Target) -> Iterator[Hazard]:
     """Yield what the graph shows.
 
     Args:
-        model: as loaded. prepared: its normal form.
+        model: as loaded.
+        prepared: its normal form.
+        target: whose runtime may have faults that nodes meet.
     """
+    for name, where in standing(prepared, target).items():
+        fault = faults.get(name)
+        text = f"{fault}: {len(where)} nodes"
+        yield Hazard(code="runtime-fault", text=text, advice=fault.advice, where=where)
     named = list(nodes(prepared))
     yield from _quantized(named)
     yield from _control_flow(prepared, named)
@@ -33,26 +42,24 @@ def graph_hazards(model: ir.Model, prepared: ir.Model) -> Iterator[Hazard]:
 
 
 def _quantized(named: list[tuple[str, ir.Node]]) -> Iterator[Hazard]:
-    found = [name for name, node in named if is_quantized(node) is not None]
-    if found:
-        yield Hazard(
-            code="already-quantized",
-            text=f"nodes of parts that are quantized already: {len(found)}",
-            advice="quantize the float model it was made from; here only what is still in float can be quantized, and "
-            "what is on codes be written in another format",
-            where=tuple(found),
-        )
+    quantized = [name for name, node in named if is_quantized(node) is not None]
+    yield from _hazard(
+        "already-quantized",
+        quantized,
+        text="nodes of parts that are quantized already",
+        advice="quantize the float model it was made from; here only what is still in float can be quantized, and "
+        "what is quantized be written in another format",
+    )
 
 
 def _control_flow(prepared: ir.Model, named: list[tuple[str, ir.Node]]) -> Iterator[Hazard]:
-    found = [name for name, node in named if node.op_type in ("If", "Loop", "Scan") and not node.domain]
-    if found:
-        yield Hazard(
-            code="control-flow",
-            text=f"operators with bodies of their own: {len(found)}",
-            advice="calibrate with samples that take every branch: what never ran stays in float",
-            where=tuple(found),
-        )
+    branching = [name for name, node in named if node.op_type in ("If", "Loop", "Scan") and not node.domain]
+    yield from _hazard(
+        "control-flow",
+        branching,
+        text="operators with bodies of their own",
+        advice="calibrate with samples that take every branch: what never ran stays in float",
+    )
     hidden = why_hidden(prepared)
     inside = [name for name, node in named if node.graph in hidden]
     if inside:
@@ -65,29 +72,27 @@ def _control_flow(prepared: ir.Model, named: list[tuple[str, ir.Node]]) -> Itera
 
 
 def _custom(named: list[tuple[str, ir.Node]]) -> Iterator[Hazard]:
-    found = {name: node.domain for name, node in named if node.domain not in _KNOWN_DOMAINS}
-    if found:
-        domains = ", ".join(sorted(set(found.values())))
-        yield Hazard(
-            code="custom-operator",
-            text=f"operators of domains that are not known here ({domains}): {len(found)}",
-            advice="they stay as they are; to run the model at all, onnxruntime needs their library",
-            where=tuple(found),
-        )
+    foreign = {name: node.domain for name, node in named if node.domain not in _KNOWN_DOMAINS}
+    yield from _hazard(
+        "custom-operator",
+        foreign,
+        text=f"operators of domains that are not known here ({', '.join(sorted(set(foreign.values())))})",
+        advice="they stay as they are; to run the model at all, onnxruntime needs their library",
+    )
 
 
 def _types(named: list[tuple[str, ir.Node]]) -> Iterator[Hazard]:
-    found: dict[str, list[str]] = {}
+    by_type: dict[str, list[str]] = {}
     for name, node in named:
         types = {value.dtype.name.lower() for value in node.outputs if value.dtype is not None}
         for kind in types & {"float16", "bfloat16", "double"}:
-            found.setdefault(kind, []).append(name)
-    for kind, names in found.items():
-        yield Hazard(
-            code=kind,
-            text=f"nodes that compute in {kind}, where only float32 is quantized: {len(names)}",
+            by_type.setdefault(kind, []).append(name)
+    for kind, names in by_type.items():
+        yield from _hazard(
+            kind,
+            names,
+            text=f"nodes that compute in {kind}, where only float32 is quantized",
             advice="export in float32; `--float-type float16` shortens what stays in float afterwards",
-            where=tuple(names),
         )
 
 
@@ -113,7 +118,7 @@ def _shapes(model: ir.Model, prepared: ir.Model) -> Iterator[Hazard]:
         yield Hazard(
             code="wrong-shape",
             text=f"values declared with another shape than they have: {len(wrong)}",
-            advice="shapes are inferred anew and the model goes on; correct the exporter, since other tools trust them",
+            advice="shapes are inferred again; correct the exporter, since other tools trust the declarations",
             where=tuple(dict.fromkeys(wrong)),
         )
 
@@ -127,11 +132,16 @@ def _interface(prepared: ir.Model) -> Iterator[Hazard]:
             advice="weights get one scale each instead of one a channel; export with a newer opset",
             where=(),
         )
-    found = [value.name or "" for value in prepared.graph.inputs if value.is_initializer()]
-    if found:
-        yield Hazard(
-            code="overridable-weights",
-            text=f"initializers that are graph inputs too, which callers may override: {len(found)}",
-            advice="take them off the inputs: --passes with unlist-initializers{all=true}",
-            where=tuple(found),
-        )
+    overridable = [value.name or "" for value in prepared.graph.inputs if value.is_initializer()]
+    yield from _hazard(
+        "overridable-weights",
+        overridable,
+        text="initializers that are graph inputs too, which callers may override",
+        advice="take them off the inputs: --passes with unlist-initializers{all=true}",
+    )
+
+
+def _hazard(code: str, where: Collection[str], *, text: str, advice: str) -> Iterator[Hazard]:
+    """Yield a hazard and how many places have it, unless there are none."""
+    if where:
+        yield Hazard(code=code, text=f"{text}: {len(where)}", advice=advice, where=tuple(where))

@@ -64,23 +64,24 @@ def weight_hazards(prepared: ir.Model, examined: Iterable[Candidate | FloatNode]
     """Yield what constants show, reading one at a time.
 
     Args:
-        prepared: the model in its normal form. examined: its nodes, as the planner sees them.
+        prepared: the model in its normal form.
+        examined: its nodes, as the planner sees them.
     """
-    found = _Findings()
+    findings = _Findings()
     for entry in examined:
         if isinstance(entry, Candidate) and entry.weights:
             for slot in entry.weights:
-                _look_at_weight(entry, slot, found)
+                _look_at_weight(entry, slot, findings)
     for name, node in nodes(prepared):
         if node.op_type in _READS_MASKS and not node.domain and any(_is_mask(value) for value in node.inputs):
-            found.note("mask", name)
+            findings.note("mask", name)
     for code, (text, advice) in _TEXTS.items():
-        names = tuple(found.names.get(code, ()))
+        names = tuple(findings.names.get(code, ()))
         if names:
             yield Hazard(code=code, text=f"{text}: {len(names)}", advice=advice, where=names)
 
 
-def _look_at_weight(entry: Candidate, slot: int, found: _Findings) -> None:
+def _look_at_weight(entry: Candidate, slot: int, findings: _Findings) -> None:
     value = entry.node.inputs[slot]
     tensor = moved_tensor(value)
     name = name_of(value)
@@ -88,7 +89,7 @@ def _look_at_weight(entry: Candidate, slot: int, found: _Findings) -> None:
         return
     weight = tensor.numpy()
     if not np.isfinite(weight).all():
-        found.note("not-finite", name)
+        findings.note("not-finite", name)
         return
     if entry.fact.channel_axis is None or weight.ndim < 2:
         return
@@ -97,17 +98,17 @@ def _look_at_weight(entry: Candidate, slot: int, found: _Findings) -> None:
     drop_pages(weight)  # one weight after the other is looked at: a model may be bigger than memory
     alive = sizes[sizes > 0]
     if alive.size < sizes.size:
-        found.note("dead-channels", name)
+        findings.note("dead-channels", name)
     if alive.size and alive.max() > _SPREAD * np.median(alive):
-        found.note("channel-spread", name)
+        findings.note("channel-spread", name)
     if entry.bias is not None:
         bias = constant_array(entry.node.inputs[entry.bias])
         if bias is not None and bias.shape == sizes.shape and _overflows(bias, sizes):
-            found.note("tiny-scale", entry.node.inputs[entry.bias].name or "")  # type: ignore[union-attr]
+            findings.note("tiny-scale", entry.node.inputs[entry.bias].name or "")  # type: ignore[union-attr]
 
 
 def _overflows(bias: npt.NDArray[Any], sizes: npt.NDArray[Any]) -> bool:
-    """Tell whether bias / (activation scale * weight scale) leaves int32 in a channel."""
+    """Return whether bias / (activation scale * weight scale) leaves int32 in a channel."""
     scale = np.where(sizes > 0, sizes.astype(np.float64) / 127, 1.0) * _ACTIVATION_STEP
     return bool((np.abs(bias.astype(np.float64)) > scale * _LIMIT).any())
 

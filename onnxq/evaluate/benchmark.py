@@ -44,31 +44,33 @@ def benchmark(
 
     Args:
         paths: of models that take the same inputs; all others are compared with the first.
-        providers: `cpu`, `cuda`, `tensorrt`, or onnxruntime's names. threads: intra-op threads, 0 for all cores.
-        batches: samples a call. shapes: extents of free axes by their name.
+        providers: `cpu`, `cuda`, `tensorrt`, or onnxruntime's names.
+        threads: intra-op threads, 0 for all cores.
+        batches: samples a call.
+        shapes: extents of free axes by their name.
         source: inputs, cut or repeated to the batch size; None: made up.
         seconds: to spend on timing in each setting; more on a busy machine.
-        progress: told of every setting.
+        progress: reports every setting.
 
     Raises:
         ModelError: the runtime cannot load or run one of the models. CalibrationError: the inputs do not fit.
         RecipeError: an unknown provider or axis, or the same one twice.
     """
     progress = progress or Silent()
-    asked = signature(load(paths[0]))
+    inputs = signature(load(paths[0]))
     settings = [
         Setting(provider=_provider(name), threads=count, batch=batch)
         for name in providers
         for count in threads
         for batch in batches
     ]
-    feeds = {batch: _inputs(asked, batch, shapes or {}, source) for batch in batches}
+    feeds = {batch: _inputs(inputs, batch, shapes or {}, source) for batch in batches}
     rows: list[Measured] = []
     warnings: list[str] = []
     with step(progress, len(settings), "benchmark"):
         for setting in settings:
-            made, settled = _measure(paths, setting, feeds[setting.batch], seconds)
-            rows += made
+            measured, settled = _measure(paths, setting, feeds[setting.batch], seconds)
+            rows += measured
             if not settled:
                 where = f"{setting.provider}, {setting.threads} threads, batch {setting.batch}"
                 warnings.append(f"the machine was busy ({where}): the times are uncertain, measure again")
@@ -147,30 +149,30 @@ def _provider(name: str) -> str:
     return full
 
 
-def _inputs(asked: Signature, batch: int, shapes: Mapping[str, int], source: Source | None) -> Feeds:
+def _inputs(inputs: Signature, batch: int, shapes: Mapping[str, int], source: Source | None) -> Feeds:
     if source is not None:
         return _cut(source, batch)
-    named = {dim for spec in asked.inputs for dim in spec.dims or () if isinstance(dim, str)}
+    named = {dim for spec in inputs.inputs for dim in spec.dims or () if isinstance(dim, str)}
     for name in shapes:
         if name not in named:
             raise RecipeError(f"--shape {name}: no input has an axis of that name{nearest(name, named)}")
-    made = next(iter(synthetic(asked, samples=1).batches())).feeds
-    extents = {spec.name: list(_extents(asked, spec, batch, shapes, made[spec.name].shape)) for spec in asked.inputs}
-    return next(iter(synthetic(asked, shapes=extents, samples=1).batches())).feeds
+    guess = next(iter(synthetic(inputs, samples=1).batches())).feeds
+    extents = {spec.name: list(_extents(inputs, spec, batch, shapes, guess[spec.name].shape)) for spec in inputs.inputs}
+    return next(iter(synthetic(inputs, shapes=extents, samples=1).batches())).feeds
 
 
 def _extents(
-    asked: Signature, spec: InputSpec, batch: int, shapes: Mapping[str, int], guess: Sequence[int]
+    inputs: Signature, spec: InputSpec, batch: int, shapes: Mapping[str, int], guess: Sequence[int]
 ) -> Iterator[int]:
     for axis, (dim, extent) in enumerate(zip(spec.dims or (), guess, strict=True)):
         if isinstance(dim, int):
-            if axis == 0 and asked.has_batch_axis and dim != batch:
+            if axis == 0 and inputs.has_batch_axis and dim != batch:
                 raise RecipeError(f"the model takes {dim} samples a call, not {batch}; leave --batch {batch} out")
             yield dim
         elif isinstance(dim, str) and dim in shapes:
             yield shapes[dim]
         else:
-            yield batch if axis == 0 and asked.has_batch_axis else extent
+            yield batch if axis == 0 and inputs.has_batch_axis else extent
 
 
 def _cut(source: Source, batch: int) -> Feeds:

@@ -42,10 +42,13 @@ def compare(
     again, the dequantized value counts: it is what the nodes behind it read.
 
     Args:
-        float_model: the model. quantized: what was made of it, by whatever tool, with the same inputs and outputs.
-        source: what to feed. threads: intra-op threads, 0 for all cores.
-        worst: of how many tensors to count the values. max_samples: how many samples to compare.
-        progress: told of each group of tensors.
+        float_model: the model.
+        quantized: what was made of it, by whatever tool, with the same inputs and outputs.
+        source: what to feed.
+        threads: intra-op threads, 0 for all cores.
+        worst: of how many tensors to count the values.
+        max_samples: how many samples to compare.
+        progress: reports each group of tensors.
 
     Raises:
         ModelError: the runtime cannot load or run one of the models. CalibrationError: the data does not fit.

@@ -40,7 +40,7 @@ _GROWTH = 4
 class Reference:
     """The outputs of a model with the optimizer off, batch by batch; iterating yields (batch, outputs by name).
 
-    The model runs once over those batches whose outputs fit in memory, and anew over the others in each iteration.
+    The model runs once over those batches whose outputs fit in memory, and again over the others in each iteration.
     """
 
     def __init__(self, model: ir.Model, source: Source, *, threads: int, memory: int = _MEMORY) -> None:
@@ -101,7 +101,7 @@ class OutputSums:
 
     @property
     def is_numeric(self) -> bool:
-        """Whether the output holds numbers or booleans, whose errors can be told."""
+        """Whether the output holds numbers or booleans, which can be compared."""
         return self.kind in "biufV"
 
     def add(self, expected: Any, actual: Sequence[Any], *, agreement: bool) -> None:
@@ -135,7 +135,7 @@ def compare_outputs(
         others: models that return outputs of the same names.
         agreement: whether to count where the last of them agrees with the reference.
         max_samples: samples after which to stop; None for all.
-        progress: told of every batch.
+        progress: reports every batch.
 
     Returns:
         The sums by output, in graph order, and the number of samples compared.
@@ -195,7 +195,7 @@ class TensorSums:
         self.alike = True
 
     def add(self, expected: Sequence[npt.NDArray[Any]], actual: Sequence[Sequence[npt.NDArray[Any]]]) -> None:
-        """Add one batch: what the reference's tensor held each time that it was computed, and that of each model."""
+        """Add one batch: what the tensor held each time it was computed, in the reference and in each other model."""
         for errors, values in zip(self.errors, actual, strict=True):
             self.alike &= [x.shape for x in expected] == [y.shape for y in values]
             for x, y in zip(expected, values, strict=False):
@@ -223,7 +223,7 @@ def compare_tensors(
         feeds: what to run; read once for each group of tensors.
         threads: intra-op threads, 0 for all cores.
         growth: how many times larger than the one before a group may be, if memory allows; 1 for groups of one size.
-        progress: told of each group.
+        progress: reports each group.
 
     Yields:
         The sums of each pair, in the order given.

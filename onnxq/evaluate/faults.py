@@ -27,10 +27,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Finding:
-    """What became of one fault.
+    """Whether the runtime has one fault.
 
     Attributes:
-        fault: its name. present: whether the runtime has it. how: how that is known, in words. summary: of the fault.
+        fault: its name.
+        present: whether the runtime has it.
+        how: how that is known, in words.
+        summary: of the fault.
     """
 
     fault: str
@@ -44,18 +47,18 @@ def shows(case: Case) -> str | None:
     import numpy as np
 
     try:
-        found = next(iter(run_model(model_from_text(case.text), case.feeds, optimize=True).values()))
+        computed = next(iter(run_model(model_from_text(case.text), case.feeds, optimize=True).values()))
     except ModelError as error:
         return str(error)
     if case.right is None:
         return None
     largest = float(np.abs(case.right).max())
-    off = float(np.abs(found.astype(np.float64) - case.right).max())
+    off = float(np.abs(computed.astype(np.float64) - case.right).max())
     return None if off <= case.error * largest else f"off by {off / largest:.2g} of the largest value"
 
 
 def try_fault(fault: Fault) -> Finding:
-    """Return whether the installed runtime has a fault that has cases, found out now.
+    """Return whether the installed runtime has a fault that has cases, tried now.
 
     Raises:
         MissingDependencyError: onnxruntime is not installed.
@@ -136,18 +139,17 @@ def standing(model: ir.Model, target: Target) -> dict[str, tuple[str, ...]]:
         for name, fault in faults.items()
         if (fault.cases is not None and version is not None and here) or fault.declared(target.name, version)
     }
-    found = {
+    met = {
         name: tuple(path for path, node in named if fault.meets_node(node, opset)) for name, fault in possible.items()
     }
-    real = present((name for name, where in found.items() if where), target)
-    return {name: where for name, where in found.items() if name in real}
+    real = present((name for name, where in met.items() if where), target)
+    return {name: where for name, where in met.items() if name in real}
 
 
 def known_faults(model: ir.Model, target: str) -> dict[str, bool]:
     """Return in words what `standing` finds for a target's name, each with whether it costs little."""
-    found = standing(model, targets.get(target))
     texts = {}
-    for name, where in found.items():
+    for name, where in standing(model, targets.get(target)).items():
         fault = faults.get(name)
         named = ", ".join(f"'{path}'" for path in where[:3]) + (", ..." if len(where) > 3 else "")
         texts[f"{fault}: {named}; {fault.advice}"] = fault.slight

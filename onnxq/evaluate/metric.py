@@ -24,7 +24,7 @@ Metric: TypeAlias = Callable[[Run], float]
 
 
 def load_metric(path: str) -> Metric:
-    """Return the metric that "package.module:function" stands for.
+    """Return the metric that "package.module:function" names.
 
     Raises:
         RecipeError: no such module or function; with the nearest spelling.
@@ -38,7 +38,7 @@ def load_metric(path: str) -> Metric:
 
 
 def score(metric: Metric, float_served: Session, quantized_served: Session, progress: Progress) -> MetricResult:
-    """Score both models with the user's metric; `progress` is told of each.
+    """Score both models with the user's metric; `progress` reports each.
 
     Raises:
         RecipeError: the metric fails, or returns something else than a finite number.
@@ -88,7 +88,8 @@ def accuracy(
 
     Args:
         float_served, quantized_served: both models, output (..., classes) first.
-        source: batches with integer labels (...). progress: told of every batch.
+        source: batches with integer labels (...).
+        progress: reports every batch.
 
     Returns:
         The result, None without labels; and warnings, if there are labels that fit no classification.

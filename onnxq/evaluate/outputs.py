@@ -21,7 +21,7 @@ def output_errors(
         reference: the float model.
         plain: the quantized model as its graph says, with the optimizer off.
         served: the quantized model as served.
-        progress: told of every batch.
+        progress: reports every batch.
 
     Returns:
         One error for each output in graph order, the number of samples, and warnings about values that cannot be

@@ -25,11 +25,12 @@ class Perplexity:
     Formula: Jelinek, Mercer, Bahl, Baker, Perplexity, a measure of the difficulty of speech recognition tasks (1977).
     """
 
-    def __init__(self, source: Source, asked: Signature) -> None:
+    def __init__(self, source: Source, inputs: Signature) -> None:
         """Make a metric.
 
         Args:
-            source: texts as token ids. asked: the model's inputs.
+            source: texts as token ids.
+            inputs: of the model.
 
         Raises:
             RecipeError: the model takes no token ids.
@@ -37,13 +38,13 @@ class Perplexity:
         self.__name__ = "perplexity"
         self._source = source
         matrices = [
-            spec.name for spec in asked.inputs if spec.dims is not None and len(spec.dims) == 2 and _whole(spec)
+            spec.name for spec in inputs.inputs if spec.dims is not None and len(spec.dims) == 2 and _whole(spec)
         ]
         ids = _IDS if _IDS in matrices else next((name for name in matrices if name != _MASK), None)
         if ids is None:
             raise RecipeError(
                 f"max_ppl_increase is for language models, and this model takes no token ids (integers of two axes, "
-                f"'{_IDS}'): its inputs are {_listed(asked.names)}; give a metric and max_drop"
+                f"'{_IDS}'): its inputs are {_listed(inputs.names)}; give a metric and max_drop"
             )
         self._ids = ids
 
@@ -76,14 +77,14 @@ def _surprise(scores: npt.NDArray[Any], tokens: npt.NDArray[Any]) -> npt.NDArray
     return surprise
 
 
-def _scores(found: dict[str, npt.NDArray[Any]], ids: npt.NDArray[Any]) -> npt.NDArray[Any]:
+def _scores(outputs: dict[str, npt.NDArray[Any]], ids: npt.NDArray[Any]) -> npt.NDArray[Any]:
     fitting = {
         name: array
-        for name, array in found.items()
+        for name, array in outputs.items()
         if array.dtype.kind in "fV" and array.ndim == 3 and array.shape[:2] == ids.shape and array.shape[2] > ids.max()
     }
     if not fitting:
-        shapes = ", ".join(f"'{name}' {list(array.shape)}" for name, array in found.items())
+        shapes = ", ".join(f"'{name}' {list(array.shape)}" for name, array in outputs.items())
         raise RecipeError(
             f"max_ppl_increase is for language models, and no output scores a vocabulary at each of "
             f"{list(ids.shape)} tokens: there are {shapes}; give a metric and max_drop"

@@ -34,8 +34,12 @@ def tensor_errors(
     same shapes by both models, are left out.
 
     Args:
-        reference: float model with the plan's tensor names. quantized: what was made of it.
-        source: the few samples to run. plan: names the nodes. threads: intra-op threads. progress: told of each group.
+        reference: float model with the plan's tensor names.
+        quantized: what was made of it.
+        source: the few samples to run.
+        plan: names the nodes.
+        threads: intra-op threads.
+        progress: reports each group of tensors.
     """
     pairs = list(_pairs(reference, quantized, plan))
     return tuple(
@@ -51,9 +55,9 @@ def _pairs(reference: ir.Model, quantized: ir.Model, plan: Plan) -> Iterator[Ten
     find = _Makers(reference, quantized)
     for decision in plan.decisions:
         if decision.format is Format.DYNAMIC:
-            # Several nodes stand for one, and the last of them makes its output under the old name.
-            for made in sorted(find.outputs(decision.node) & written):
-                yield TensorPair(node=decision.node, tensor=made, counterpart=made)
+            # Several nodes replace one, and the last of them makes its output under the old name.
+            for output in sorted(find.outputs(decision.node) & written):
+                yield TensorPair(node=decision.node, tensor=output, counterpart=output)
             continue
         node = find(decision.node)
         if decision.action is not Action.QUANTIZE or node is None:
@@ -75,10 +79,10 @@ def _pairs(reference: ir.Model, quantized: ir.Model, plan: Plan) -> Iterator[Ten
 
 
 def _visible(model: ir.Model) -> set[str]:
-    """Return the names of the values that nodes make, but for those that cannot be tapped where they are."""
+    """Return the names of the values that nodes make, except for those that cannot be tapped where they are."""
     hidden = why_hidden(model)
-    made = (value for graph in bodies(model) if graph not in hidden for node in graph for value in node.outputs)
-    return {value.name for value in made if value.name}
+    visible = (value for graph in bodies(model) if graph not in hidden for node in graph for value in node.outputs)
+    return {value.name for value in visible if value.name}
 
 
 class _Makers:

@@ -1,4 +1,4 @@
-"""Verify: run the float and the quantized model, with the optimizer off and as served, and tell the difference."""
+"""Verify: run the float and the quantized model, with the optimizer off and as served, and report how they differ."""
 
 from __future__ import annotations
 
@@ -46,7 +46,8 @@ def verify(
     """Compare a quantized model with the float model that it was made from.
 
     Args:
-        float_model: the original. quantized: what was made of it, with the same inputs and outputs.
+        float_model: the original.
+        quantized: what was made of it, with the same inputs and outputs.
         source: evaluation data; None: only the kernels are read back.
         plan: what was planned.
         reference: float model with the plan's tensor names, for errors tensor by tensor; None: the original.
@@ -55,7 +56,7 @@ def verify(
         max_samples: samples to compare outputs on. The metric sees all of them.
         latency_budget: seconds to spend on timing, more on a busy machine. Timed is one call on the source's batch
             size, on one sample where it leaves the size open.
-        progress: told what is going on.
+        progress: reports what is going on.
 
     Raises:
         ModelError: the runtime cannot load or run one of the models.

@@ -26,7 +26,7 @@ from onnxq.tuning.draft import Draft, Make
 from onnxq.tuning.guard import guard
 from onnxq.tuning.limits import Limits
 from onnxq.tuning.search import Search
-from onnxq.tuning.search.checkpoint import Checkpoint, checkpoint_key
+from onnxq.tuning.search.checkpoint import SearchCheckpoint, checkpoint_key
 from onnxq.tuning.search.conversions import ConversionTimes
 from onnxq.types.guarding import Guarding, Verdict
 from onnxq.types.plan import Plan
@@ -148,7 +148,9 @@ class Judge:
             self.log.warn(guarding.message)
         return result, guarding
 
-    def search(self, statistics: Statistics, make: Make, file: Path | None) -> tuple[Draft, Searching, Checkpoint]:
+    def search(
+        self, statistics: Statistics, make: Make, file: Path | None
+    ) -> tuple[Draft, Searching, SearchCheckpoint]:
         """Return the best draft within the budget, else the nearest to it; with what was tried, and the checkpoint.
 
         Args:
@@ -156,7 +158,7 @@ class Judge:
         """
         with self.log.timed("search"):
             limits = self._limits = self.limits()
-            checkpoint = Checkpoint(
+            checkpoint = SearchCheckpoint(
                 file, checkpoint_key(self.prepared.recipe, statistics, self.data.source, versions())
             )
             search = Search(

@@ -73,16 +73,16 @@ def measure(name: str = "cpu") -> CostTable:
             f"target '{name}' is not this machine ({this_processor()}); measure '{this_processor().target}'"
         )
     runtime = versions()["onnxruntime"]
-    seen = [(case, form, found) for case in _cases() for form, found in _times(case, target)]
+    timed = [(case, form, times) for case in _cases() for form, times in _times(case, target)]
     source = f"{this_processor()}, onnxruntime {runtime}, measured {datetime.datetime.now(tz=datetime.UTC).date()}"
     return CostTable(
         target=real,
         processor=str(this_processor()),
         onnxruntime=runtime,
-        costs=_fitted(seen, source, dict(_operators(target))),
+        costs=_fitted(timed, source, dict(_operators(target))),
         kernels=tuple(
-            KernelTime(op=case.op, shape=case.shape, form=form, microseconds=round(found["kernel"], 2))
-            for case, form, found in seen
+            KernelTime(op=case.op, shape=case.shape, form=form, microseconds=round(times["kernel"], 2))
+            for case, form, times in timed
         ),
     )
 
@@ -128,13 +128,13 @@ def _times(case: _Case, target: Target) -> Iterator[tuple[str, dict[str, float]]
         if case.op != "MatMul" and form not in ("u8s8", "u8u8"):
             continue
         nodes = _profile(_quantized(model, target, options))
-        found = {"kernel": _spent(nodes, kinds)}
+        times = {"kernel": _spent(nodes, kinds)}
         for key, op in (("quantize", "QuantizeLinear"), ("dequantize", "DequantizeLinear")):
             each = [_by_element(node) for node in nodes if node.op == op]
             if each:
-                found[key] = float(np.median(each))
-        if found["kernel"] > 0:
-            yield form, found
+                times[key] = float(np.median(each))
+        if times["kernel"] > 0:
+            yield form, times
 
 
 def _quantized(model: ir.Model, target: Target, options: dict[str, object]) -> ir.Model:
@@ -173,7 +173,7 @@ def _by_element(node: NodeTime) -> float:
 
 
 def _operators(target: Target) -> Iterator[tuple[str, tuple[float, float]]]:
-    """Yield operators without weights and their times for each output element, in float and on codes."""
+    """Yield operators without weights and their times for each output element, in float and quantized."""
     done: set[str] = set()
     for row in target.rows:
         if row.op in done | _BY_LAYOUT or Format.QDQ not in row.formats or not (row.float_ns or row.quantized_ns):
@@ -195,11 +195,11 @@ def _of(op: str, nodes: Sequence[NodeTime]) -> float | None:
 
 
 def _fitted(
-    seen: Sequence[tuple[_Case, str, dict[str, float]]], source: str, operators: dict[str, tuple[float, float]]
+    timed: Sequence[tuple[_Case, str, dict[str, float]]], source: str, operators: dict[str, tuple[float, float]]
 ) -> Costs:
     def times(form: str) -> list[tuple[_Case, float]]:
         # Depthwise convolutions have so few multiplications for each output that they would bend the slopes.
-        return [(case, 1e3 * found["kernel"]) for case, at, found in seen if at == form and "depthwise" not in case.op]
+        return [(case, 1e3 * spent["kernel"]) for case, at, spent in timed if at == form and "depthwise" not in case.op]
 
     (float_mac,) = _slopes([([case.macs], taken) for case, taken in times("float")])
     mac, output = _slopes([([case.macs, case.written], taken) for case, taken in times("u8s8")])
@@ -207,7 +207,7 @@ def _fitted(
         [([case.read, case.written, 1], max(taken - mac * case.macs, 1.0)) for case, taken in times("dynamic")]
     )
     converted = {
-        key: float(np.median([found[key] for _, _, found in seen if key in found]))
+        key: float(np.median([spent[key] for _, _, spent in timed if key in spent]))
         for key in ("quantize", "dequantize")
     }
     return Costs(

@@ -35,7 +35,8 @@ class ProbeResult:
 
     Attributes:
         op, form, activations, weights: what was probed; weights None for operators without.
-        expected: kernel that the row names. found: what really ran.
+        expected: kernel that the row names.
+        found: what really ran.
         faults: of the runtime, known ones that keep it from being so: plans go around them.
     """
 
@@ -84,9 +85,9 @@ def _met(text: str, row: Row, target: Target, recipe: Recipe) -> tuple[str, ...]
 def _run(text: str, row: Row, target: Target, recipe: Recipe) -> str:
     """Quantize a probe's model as a recipe says, and return the operator that runs in the row's place."""
     model = model_from_text(text)
-    seen = TensorStatistics(histogram=None, minimum=-1.0, maximum=1.0, count=1)
+    statistics = TensorStatistics(histogram=None, minimum=-1.0, maximum=1.0, count=1)
     examined = examine(model, recipe, target)
-    plan = make_plan(examined, Statistics(tensors=dict.fromkeys(examined.observed, seen)))
+    plan = make_plan(examined, Statistics(tensors=dict.fromkeys(examined.observed, statistics)))
     planned = [entry.node for entry in plan.decisions if entry.op == row.op and entry.action is Action.QUANTIZE]
     if not planned:
         return f"{row.op} kept in float: {plan.decisions[0].reason.text}"
@@ -142,7 +143,7 @@ def probe_sums(target: Target) -> Iterator[ProbeResult]:
     All are as large as they can be and of one sign, so that every pair saturates if one does; what is found must be
     what the row says.
     """
-    # Without what the plan does about it: the kernel is to be seen as it is.
+    # Without what the plan does about it: the kernel is to be tried as it is.
     plain = replace(target, rows=tuple(replace(row, pairs=False) for row in target.rows))
     for row in target.rows:
         if row.op not in PRODUCTS or not row.activations:
@@ -175,10 +176,10 @@ def _sums(row: Row, target: Target, fmt: Format, activations: QuantType, weights
     plan = make_plan(examined, Statistics(tensors=tensors))
     quantized, _ = rewrite(model, plan)
     try:
-        found = _first(run_model(quantized, feeds, optimize=True))
+        computed = _first(run_model(quantized, feeds, optimize=True))
     except ModelError as error:
         return str(error)
-    return EXACT if np.allclose(found, expected, rtol=0.05, atol=0.0) else PAIRS
+    return EXACT if np.allclose(computed, expected, rtol=0.05, atol=0.0) else PAIRS
 
 
 def _fill(model: ir.Model, value: float) -> None:

@@ -22,7 +22,7 @@ _IN_TABLE = "in the runtime's table of kernels"
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Proof:
-    """What became of a target's rows.
+    """Whether a target's rows hold.
 
     Attributes:
         target: its name. how: where the rows were proven, in words; what could not be proven, and why.
@@ -41,7 +41,7 @@ class Proof:
 
 
 def reprove(name: str) -> Proof:
-    """Prove the rows of the target `name` anew.
+    """Prove the rows of the target `name` again.
 
     A target of another processor is proven on an emulated one where there is one (cpu-avx2 under valgrind); of one that
     cannot be run here, only that its provider has the kernels is read from the runtime's table, where that lists them.
@@ -82,10 +82,10 @@ def reprove(name: str) -> Proof:
         raise VerificationError(
             f"the probes of '{real}' under valgrind ended with code {done.returncode}: {last}"
         ) from None
-    found = tuple(from_plain(ProbeResult, entry, what="probe", error=VerificationError) for entry in results)
+    proven = tuple(from_plain(ProbeResult, entry, what="probe", error=VerificationError) for entry in results)
     faults = tuple(from_plain(Finding, entry, what="probe", error=VerificationError) for entry in tried)
     how = "run on valgrind's processor, which has AVX2 and no VNNI"
-    return Proof(target=name, how=how, results=found, faults=faults)
+    return Proof(target=name, how=how, results=proven, faults=faults)
 
 
 def _from_table(target: Target) -> Proof:

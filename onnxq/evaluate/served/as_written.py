@@ -3,7 +3,7 @@
     QLinearConv, QLinearMatMul, QLinearSoftmax ...   the float operator between DequantizeLinear and QuantizeLinear
     MatMulInteger (a, b, za, zb)                     Cast (MatMul (Cast (a) - Cast (za), Cast (b) - Cast (zb)))
     ConvInteger (x, w, zx, zw)                       the same with Conv
-    MatMulNBits at accuracy level 4                  at level 1, which rounds nothing (only where that is asked for)
+    MatMulNBits at accuracy level 4                  at level 1, which rounds nothing (only on request)
 
 Sums of float32 stand in for those of integers: exact up to 2^24, and off by 1e-7 of the largest beyond. Operators: ONNX
 specification of MatMulInteger and ConvInteger, opset 10.
@@ -91,7 +91,7 @@ def _with_float_sums(model: ir.Model) -> None:
 
 
 def _write_sums(node: ir.Node, operator: QuantizedOperator, writer: Writer) -> None:
-    """Write one MatMulInteger or ConvInteger as a float operator on codes without their zero points."""
+    """Write one MatMulInteger or ConvInteger as a float operator on integers without their zero points."""
     import onnx_ir as ir
 
     graph, old, op = node.graph, node.outputs[0], operator.float_op
@@ -137,11 +137,11 @@ def _take_over(old: ir.Value, new: ir.Value) -> None:
 
 
 def _with_old_names(model: ir.Model, expanded: ir.Model) -> None:
-    """Give codes that are now made by QuantizeLinear the name that the integer operator's output had."""
-    made = {node.name: node for _, node in nodes(expanded) if node.name}
+    """Give outputs that QuantizeLinear now returns the name of the integer operator's output."""
+    expanded_nodes = {node.name: node for _, node in nodes(expanded) if node.name}
     taken = {value.name for _, node in nodes(expanded) for value in node.outputs}
     for _, node in nodes(model):
-        written = made.get(node.name or "")
+        written = expanded_nodes.get(node.name or "")
         if written is None or written.op_type == node.op_type or len(node.outputs) != 1:
             continue
         name, users = node.outputs[0].name, [use.node for use in written.outputs[0].uses()]

@@ -35,7 +35,8 @@ class Ran:
     """What ran where a tensor departs.
 
     Attributes:
-        nodes: of the optimized graph. written: operators that the model holds itself, as `domain::op_type`.
+        nodes: of the optimized graph.
+        written: operators that the model holds itself, as `domain::op_type`.
         weights: the model's constants by name; those of the optimized graph have no data.
         pairs: whether the processor adds pairs of products of u8 x s8 in 16 bits.
         target: what the model was planned for, None where that is not known (another tool's model).
@@ -53,7 +54,9 @@ class Cause:
     """A cause.
 
     Attributes:
-        name: for machines. recognizes: whether it is at work in what ran. sentence: what happens, in words.
+        name: for machines.
+        recognizes: whether it is at work in what ran.
+        sentence: what happens, in words.
         advice: what to do about it, in words.
     """
 
@@ -67,7 +70,7 @@ class Cause:
         return f"{self.sentence(ran)}; {self.advice(ran)}"
 
 
-def ran_at(model: ir.Model, found: Iterable[Departure], *, target: str | None) -> list[Ran]:
+def ran_at(model: ir.Model, where: Iterable[Departure], *, target: str | None) -> list[Ran]:
     """Return what ran at each place where a model departs; arguments as for `Ran`."""
     graphs = list(bodies(model))
     everywhere = Ran(
@@ -77,29 +80,31 @@ def ran_at(model: ir.Model, found: Iterable[Departure], *, target: str | None) -
         pairs=adds_pairs(),
         target=target,
     )
-    return [replace(everywhere, nodes=departure.ran) for departure in found]
+    return [replace(everywhere, nodes=departure.ran) for departure in where]
 
 
 def why_served_differs(model: ir.Model, source: Source, *, target: str | None, threads: int) -> str:
     """Return in words why a model is served otherwise than its graph says, and what to do; else that nobody knows.
 
     Args:
-        model: quantized, by whatever tool. source: the few samples to run. target: what it was planned for, None where
-            that is not known. threads: intra-op threads it is served with.
+        model: quantized, by whatever tool.
+        source: the few samples to run.
+        target: what it was planned for, None where that is not known.
+        threads: intra-op threads it is served with.
 
     Raises:
         ModelError: the runtime cannot load or run the model.
     """
-    found = departures(model, source, threads=threads, exact_inputs=False)
-    ran = ran_at(model, found, target=target)
-    some = ran[: len(largest(found))]
+    where = departures(model, source, threads=threads, exact_inputs=False)
+    ran = ran_at(model, where, target=target)
+    some = ran[: len(largest(where))]
     if not any(cause_of(each) for each in some):  # what is small at first may grow on the way
         some = [each for each in ran if cause_of(each)][:1] or some
     return why(some)
 
 
 def cause_of(ran: Ran) -> Cause | None:
-    """Return the first known cause that is at work in what ran, None if none is."""
+    """Return the first known cause that is at work in what ran, None if absent."""
     return next((cause for cause in CAUSES if cause.recognizes(ran)), None)
 
 
@@ -107,7 +112,8 @@ def why(ran: Sequence[Ran], *, advice: bool = True) -> str:
     """Return the causes of what ran at several places in words, each once; else that none is known.
 
     Args:
-        ran: at each place, the worst first. advice: whether to say what to do about it.
+        ran: at each place, the worst first.
+        advice: whether to say what to do about it.
     """
     known = [(cause, each) for each in ran if (cause := cause_of(each)) is not None]
     texts = [cause.text(each) if advice else cause.sentence(each) for cause, each in known]
@@ -124,7 +130,7 @@ def _saturates(ran: Ran) -> bool:
 
 def _for_pairs(ran: Ran) -> str:
     if ran.target == _AVX2:
-        return "weights that came with the model keep their codes: `onnxq quantize` in format qdq chooses them again"
+        return "imported weights keep their codes: `onnxq quantize` in format qdq chooses them again"
     return f"--target {_AVX2} chooses weights that do not"
 
 

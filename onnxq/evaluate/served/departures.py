@@ -31,7 +31,8 @@ class Departure:
     """A tensor that is further from what the graph says than those it is computed from.
 
     Attributes:
-        tensor: its name. noise: what is added there, in shares of its variance.
+        tensor: its name.
+        noise: what is added there, in shares of its variance.
         nodes: path names of the nodes that compute it from other such tensors, those of bodies included.
         ran: those of the optimized graph.
     """
@@ -65,15 +66,15 @@ def departures(
     for names in ([*inner, *outputs], outputs) if inner else (outputs,):
         tapped = [name for name in names if name in ran and name in plain]
         apart = _apart(written, model, tapped, feeds, threads)
-        found = list(_departing(values, ran, apart, {node: path for path, node in walk(model)}))
-        if found:
+        departing = list(_departing(values, ran, apart, {node: path for path, node in walk(model)}))
+        if departing:
             break
-    return tuple(sorted(found, key=lambda each: -each.noise))
+    return tuple(sorted(departing, key=lambda each: -each.noise))
 
 
-def largest(found: Sequence[Departure]) -> Sequence[Departure]:
+def largest(where: Sequence[Departure]) -> Sequence[Departure]:
     """Return those of departures, worst first, that are no less than a hundredth of the worst."""
-    return [each for each in found if each.noise >= _SHARE * found[0].noise]
+    return [each for each in where if each.noise >= _SHARE * where[0].noise]
 
 
 def _departing(
@@ -100,27 +101,27 @@ def _values(model: ir.Model) -> dict[str, ir.Value]:
 
 
 def _is_dequantized(value: ir.Value) -> bool:
-    """Return whether DequantizeLinear makes a value: it is fused with what reads it, or stands for codes."""
+    """Return whether DequantizeLinear makes a value: it is fused with what reads it, or represents codes."""
     node = value.producer()
     return node is not None and node.op_type == "DequantizeLinear"
 
 
 def _between(value: ir.Value, known: Mapping[str, float]) -> tuple[tuple[ir.Node, ...], set[str]]:
     """Return the nodes that compute a value from known ones, and the names of those."""
-    found: dict[ir.Node, None] = {}
+    between: dict[ir.Node, None] = {}
     sources: set[str] = set()
     todo = [value]
     while todo:
         node = todo.pop().producer()
-        if node is None or node in found:
+        if node is None or node in between:
             continue
-        found[node] = None
+        between[node] = None
         for read in _read(node):
             if read.name is not None and read.name in known:
                 sources.add(read.name)
             else:
                 todo.append(read)
-    return tuple(found), sources
+    return tuple(between), sources
 
 
 def _read(node: ir.Node) -> Iterator[ir.Value]:

@@ -42,7 +42,8 @@ class Gap:
     Attributes:
         output: its name, "" for a model without outputs of numbers.
         plain, served: dB against the float model: as the graph says, and as served.
-        allowed: by how much they may differ. others: what serving adds to the noise of all other outputs, see `excess`.
+        allowed: by how much they may differ.
+        others: what serving adds to the noise of all other outputs, see `excess`.
         rounding: whether what MatMulNBits rounds of its inputs counts as added.
     """
 
@@ -105,14 +106,15 @@ class Served:
         """Return the output of a model that falls short most.
 
         Args:
-            model: to measure. rounding: whether inputs that MatMulNBits rounds count, beyond what that usually costs.
+            model: to measure.
+            rounding: whether inputs that MatMulNBits rounds count, beyond what that usually costs.
 
         Raises:
             ModelError: the runtime cannot load or run one of the models.
         """
-        found = self._gap(as_written(model), model, NOTABLE_DB, rounding=False)
-        if found.open or not rounding or not rounds_inputs(model):
-            return found
+        gap = self._gap(as_written(model), model, NOTABLE_DB, rounding=False)
+        if gap.open or not rounding or not rounds_inputs(model):
+            return gap
         return self._gap(as_written(model, exact_inputs=True), model, _PLANNED_DB, rounding=True)
 
     def _gap(self, written: ir.Model, model: ir.Model, allowed: float, *, rounding: bool) -> Gap:

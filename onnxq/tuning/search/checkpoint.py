@@ -20,7 +20,7 @@ _VERSION = 1
 T = TypeVar("T")
 
 
-class Checkpoint:
+class SearchCheckpoint:
     """Measurements by name; written down whole after each, if there is a file.
 
     Attributes:

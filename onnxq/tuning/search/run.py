@@ -24,7 +24,7 @@ from onnxq.progress import Progress, step
 from onnxq.tuning.draft import Draft, Make, keep
 from onnxq.tuning.guard.latency import FLOOR, Measure
 from onnxq.tuning.limits import Limits
-from onnxq.tuning.search.checkpoint import Checkpoint
+from onnxq.tuning.search.checkpoint import SearchCheckpoint
 from onnxq.tuning.search.choices import Choice, base_recipe, rules_for
 from onnxq.tuning.search.conversions import ConversionTimes, conversions
 from onnxq.tuning.search.isolated import isolated_effect, isolated_recipe
@@ -83,7 +83,7 @@ class Search:
     make: Make
     limits: Limits
     measure: Measure | None
-    checkpoint: Checkpoint
+    checkpoint: SearchCheckpoint
     conversion_times: ConversionTimes
     progress: Progress
     tried: dict[tuple[int, ...], Tried] = field(default_factory=dict)
