@@ -1,3 +1,4 @@
+import itertools
 import math
 
 import numpy as np
@@ -16,6 +17,7 @@ from onnxq.runtime.timing import RaceTimes
 from onnxq.types.plan import Action, Decision, Plan, Reason, Role, TensorPlan
 from onnxq.types.report import OutputError
 from onnxq.types.scheme import PerChannel, QuantType, Scheme
+from tests.support.calibrating import RecordingProgress
 from tests.support.quantizing import text
 
 FLOAT = """
@@ -351,23 +353,6 @@ def test_only_notable_differences_are_warned_of(plain, served, count):
     assert len(served_differs(output(plain, served), lambda: "why")) == count
 
 
-class Told:
-    """Remembers, for each stage, how much of its total was told to be done."""
-
-    def __init__(self) -> None:
-        self.stages: list[list[object]] = []
-
-    def start(self, total, description):
-        self.stages.append([description, total, 0])
-
-    def advance(self, n):
-        self.stages[-1][2] += n
-
-    def note(self, text): ...
-
-    def finish(self): ...
-
-
 def score_of_models(run) -> float:
     return float(np.sum(run({"x": np.ones((2, 8), np.float32)})["y"]))
 
@@ -376,18 +361,19 @@ def score_of_models(run) -> float:
     ("more", "options", "expected"),
     [
         ({}, {}, []),
-        ({"labels": np.int64([0, 1])}, {}, [["score", 2, 2]]),
-        ({}, {"metric": f"{__name__}:score_of_models"}, [["score", 2, 2]]),
+        ({"labels": np.int64([0, 1])}, {}, [("score", 2, 2)]),
+        ({}, {"metric": f"{__name__}:score_of_models"}, [("score", 2, 2)]),
     ],
     ids=["nothing to score", "labels", "a metric"],
 )
 def test_scoring_is_a_stage_only_where_there_is_something_to_score_and_comes_to_its_end(more, options, expected):
     head, body = '<ir_version: 9, opset_import: ["" : 17]>', "g (float[N,8] x) => (float[N,8] y) <float[8,8] w>"
     text = f"{head} {body} {{ y = MatMul (x, w) }}"
-    told = Told()
+    progress = RecordingProgress()
     data = [{"x": np.random.default_rng(0).standard_normal((2, 8)).astype(np.float32), **more}]
-    onnxq.quantize(model_from_text(text), calibration=data, evaluation=data, guard=False, progress=told, **options)
-    assert [entry for entry in told.stages if entry[0] == "score"] == expected
+    onnxq.quantize(model_from_text(text), calibration=data, evaluation=data, guard=False, progress=progress, **options)
+    starts_and_ends = itertools.pairwise(progress.calls)
+    assert [(*start, end[1]) for start, end in starts_and_ends if start[0] == "score"] == expected
 
 
 def test_a_model_that_meets_a_fault_is_told_of_with_its_node():

@@ -77,11 +77,11 @@ def test_every_layer_is_quantized_by_what_the_quantized_layers_before_it_compute
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """By what methods are given: codes would hang on the last digits of sums, whose order is the runtime's own."""
-    monkeypatch.setitem(weight_methods._entries, "spy", Spy)
+    monkeypatch.setitem(weight_methods._entries, "recorder", Spy)
     GIVEN.clear()
     model, weights = layers()
     data = samples()
-    recipe = Recipe.parse({"format": "weight-only", "weights": {"method": "spy"}})
+    recipe = Recipe.parse({"format": "weight-only", "weights": {"method": "recorder"}})
     plan, statistics = plan_with_statistics(model, {"x": np.concatenate([each["x"] for each in data])}, recipe)
     assert wants_data(plan)
     before = {name: model.graph.initializers[name].const_value.numpy().copy() for name in weights}
