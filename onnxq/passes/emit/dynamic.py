@@ -37,7 +37,7 @@ from onnxq.graph.walk import input_at
 from onnxq.ops.quantized import QUANTIZED_OPERATORS
 from onnxq.passes import register_pass
 from onnxq.passes.emit.editor import Editor
-from onnxq.passes.emit.emitter import Emitter
+from onnxq.passes.emit.emitter import DecisionWriter, Emitter
 from onnxq.passes.emit.integer_weights import IntegerWeights
 from onnxq.passes.emit.node_builder import NodeBuilder
 from onnxq.passes.emit.run_time import FLOAT, INT32, RunTimeCodes, quantize_at_run_time
@@ -54,19 +54,16 @@ class EmitDynamic(Emitter):
 
     fmt = Format.DYNAMIC
 
-    def write(self, editor: Editor) -> None:
+    def writer(self, editor: Editor) -> DecisionWriter:
         """See `Emitter`."""
-        writer = _DynamicWriter(editor)
-        for decision in editor.decisions():
-            writer.carry_out(decision)
-        writer.finish()
+        return _DynamicWriter(editor)
 
 
-class _DynamicWriter:
+class _DynamicWriter(DecisionWriter):
     """Writes the nodes; remembers which activation it has quantized and which weight it has stored."""
 
     def __init__(self, editor: Editor) -> None:
-        self._editor = editor
+        super().__init__(editor)
         as_it_is = {
             key
             for decision in editor.decisions()
@@ -80,7 +77,7 @@ class _DynamicWriter:
 
     def carry_out(self, decision: Decision) -> None:
         """Write what stands in a node's place."""
-        node = self._editor.node(decision)
+        node = self.editor.node(decision)
         kernels: dict[str | None, Callable[[ir.Node, Decision, NodeBuilder], Sequence[ir.Value]]] = {
             _MATMUL.name: self._product,
             _CONV.name: self._convolution,
@@ -97,8 +94,8 @@ class _DynamicWriter:
     def finish(self) -> None:
         """Take out the old nodes and the float constants that nothing reads any more."""
         read = [value for node in self._old for value in node.inputs if value is not None]
-        self._editor.remove(self._old)
-        self._editor.drop_unread(dict.fromkeys(read))
+        self.editor.remove(self._old)
+        self.editor.drop_unread(dict.fromkeys(read))
 
     def _product(self, node: ir.Node, decision: Decision, build: NodeBuilder) -> Sequence[ir.Value]:
         """MatMul and Gemm."""
@@ -109,7 +106,7 @@ class _DynamicWriter:
         assert x is not None
         if node.attributes.get_int("transA", 0):
             x = build("Transpose", x, to="transposed", dtype=FLOAT, attributes={"perm": [1, 0]})
-            read = quantize_at_run_time(build, x, self._scheme(decision), self._editor.opset)
+            read = quantize_at_run_time(build, x, self._scheme(decision), self.editor.opset)
         else:
             read = self._activation(decision)
         total = build(
@@ -127,7 +124,7 @@ class _DynamicWriter:
             total = build("Sub", total, excess, to="corrected", dtype=INT32)
         scale = self._weights.scale(key, factor=node.attributes.get_float("alpha", 1.0))
         result = _scaled(build, total, read, scale)
-        if self._editor.tensor(key).in_float is not None:
+        if self.editor.tensor(key).in_float is not None:
             result = build("Add", result, self._float_part(node, decision, build), to="joined", dtype=FLOAT)
         addend = input_at(node, 2)
         beta = node.attributes.get_float("beta", 1.0)
@@ -154,12 +151,12 @@ class _DynamicWriter:
         channels = (int(weight.shape[0]), *column)  # type: ignore[arg-type]
         per_channel = isinstance(params.scheme.granularity, PerChannel)
         scale = params.scale.reshape(channels) if per_channel else params.scale
-        result = _scaled(build, total, read, self._editor.store(f"{key}/scale", scale, of=key))
+        result = _scaled(build, total, read, self.editor.store(f"{key}/scale", scale, of=key))
         bias = input_at(node, 2)
         if bias is not None:
             values = constant_array(bias)
             if values is not None:
-                addend = self._editor.store(f"{bias.name}/column", values.reshape(channels))
+                addend = self.editor.store(f"{bias.name}/column", values.reshape(channels))
             else:
                 shape = build.constant(channels, np.int64)
                 addend = build("Reshape", bias, shape, to="bias", dtype=FLOAT, shape=ir.Shape(channels))
@@ -214,22 +211,22 @@ class _DynamicWriter:
             if math.prod(values.shape) and (values == values.flat[0]).all():
                 own: ir.Value = build.constant(values.flat[0])
             else:
-                table = self._editor.store(f"{key}/{name}", values.reshape(beside), of=key)
+                table = self.editor.store(f"{key}/{name}", values.reshape(beside), of=key)
                 own = build("Gather", table, indices, to=f"{name}s", dtype=FLOAT, attributes={"axis": 0})
             value = build(op, value, own, to=op.lower(), dtype=FLOAT, shape=shape)
         return [value]
 
     def _activation(self, decision: Decision) -> RunTimeCodes:
         """Return what slot 0 reads, quantized; one that several read in the same scheme is quantized once."""
-        tensor = self._editor.tensor(decision.inputs[0])
-        value = self._editor.values[tensor.tensor]
+        tensor = self.editor.tensor(decision.inputs[0])
+        value = self.editor.values[tensor.tensor]
         place = value, tensor.scheme, tensor.in_float
         if place not in self._activations:
             build, rest = self._build(tensor.tensor), value
             if tensor.in_float is not None:
                 rest = self._split(build, value, tensor.in_float)
-            self._activations[place] = quantize_at_run_time(build, rest, tensor.scheme, self._editor.opset)
-            self._editor.insert_behind(value, build.nodes)
+            self._activations[place] = quantize_at_run_time(build, rest, tensor.scheme, self.editor.opset)
+            self.editor.insert_behind(value, build.nodes)
         return self._activations[place]
 
     def _split(self, build: NodeBuilder, value: ir.Value, features: FloatFeatures) -> ir.Value:
@@ -243,17 +240,17 @@ class _DynamicWriter:
 
     def _float_part(self, node: ir.Node, decision: Decision, build: NodeBuilder) -> ir.Value:
         """Return the product of the features that stay in float, times alpha."""
-        key, tensor = decision.inputs[1], self._editor.tensor(decision.inputs[0])
+        key, tensor = decision.inputs[1], self.editor.tensor(decision.inputs[0])
         assert tensor.in_float is not None
-        rows = self._editor.constants.float_part(key)
+        rows = self.editor.constants.float_part(key)
         if _transposition(node, 1) is not None:
             rows = rows.T
         rows = rows * np.float32(node.attributes.get_float("alpha", 1.0))
-        picked = self._picked[self._editor.values[tensor.tensor], tensor.in_float]
-        return build("MatMul", picked, self._editor.store(f"{key}/float", rows, of=key), to="float_part", dtype=FLOAT)
+        picked = self._picked[self.editor.values[tensor.tensor], tensor.in_float]
+        return build("MatMul", picked, self.editor.store(f"{key}/float", rows, of=key), to="float_part", dtype=FLOAT)
 
     def _scheme(self, decision: Decision) -> Scheme:
-        return self._editor.tensor(decision.inputs[0]).scheme
+        return self.editor.tensor(decision.inputs[0]).scheme
 
     def _column_zero_point(self, key: str, params: QuantParams) -> ir.Value | None:
         """Return the zero points of a product's weight in the shape that MatMulInteger wants, None where they are 0."""
@@ -269,11 +266,11 @@ class _DynamicWriter:
             return addend
         values = constant_array(addend)
         if values is not None:
-            return self._editor.store(f"{addend.name}/scaled", values * np.float32(factor))
+            return self.editor.store(f"{addend.name}/scaled", values * np.float32(factor))
         return build("Mul", addend, build.constant(factor), to="addend", dtype=FLOAT, shape=addend.shape)
 
     def _build(self, name: str) -> NodeBuilder:
-        return NodeBuilder(self._editor, name)
+        return NodeBuilder(self.editor, name)
 
 
 def _transposition(node: ir.Node, slot: int) -> tuple[int, ...] | None:

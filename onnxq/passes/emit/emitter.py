@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from abc import abstractmethod
-from collections.abc import Mapping
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Mapping
 from typing import ClassVar
 
 import onnx_ir as ir
@@ -11,8 +11,28 @@ import onnx_ir as ir
 from onnxq.passes.emit.constants import Chosen
 from onnxq.passes.emit.editor import Editor, editors
 from onnxq.types.format import Format
-from onnxq.types.plan import Plan
+from onnxq.types.plan import Decision, Plan
 from onnxq.types.statistics import Statistics
+
+
+class DecisionWriter(ABC):
+    """Carries out the decisions about the nodes of one graph."""
+
+    def __init__(self, editor: Editor) -> None:
+        """Take the editor of the graph."""
+        self.editor = editor
+
+    def in_order(self, decisions: Iterable[Decision]) -> Iterable[Decision]:
+        """Return decisions in the order in which to carry them out; as planned, unless a format wants another."""
+        return decisions
+
+    @abstractmethod
+    def carry_out(self, decision: Decision) -> None:
+        """Rewrite one node."""
+
+    @abstractmethod
+    def finish(self) -> None:
+        """Take out what nothing reads any more."""
 
 
 class Emitter(ir.passes.InPlacePass):
@@ -34,13 +54,16 @@ class Emitter(ir.passes.InPlacePass):
         self.chosen = chosen
 
     @abstractmethod
-    def write(self, editor: Editor) -> None:
-        """Rewrite the graph that `editor` edits."""
+    def writer(self, editor: Editor) -> DecisionWriter:
+        """Return what carries out this format's decisions about the graph that `editor` edits."""
 
     def call(self, model: ir.Model) -> ir.passes.PassResult:
         """Rewrite the model; raises PlanError if the plan does not fit it."""
         modified = False
         for editor in editors(model, self.plan, self.fmt, self.statistics, self.chosen):
-            self.write(editor)
+            writer = self.writer(editor)
+            for decision in writer.in_order(editor.decisions()):
+                writer.carry_out(decision)
+            writer.finish()
             modified = True
         return ir.passes.PassResult(model, modified=modified)

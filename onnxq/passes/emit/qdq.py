@@ -17,7 +17,7 @@ import onnx_ir as ir
 
 from onnxq.passes import register_pass
 from onnxq.passes.emit.editor import Editor
-from onnxq.passes.emit.emitter import Emitter
+from onnxq.passes.emit.emitter import DecisionWriter, Emitter
 from onnxq.passes.emit.rewire import Rewirer
 from onnxq.types.format import Format
 from onnxq.types.plan import TensorPlan
@@ -29,12 +29,9 @@ class EmitQdq(Emitter):
 
     fmt = Format.QDQ
 
-    def write(self, editor: Editor) -> None:
+    def writer(self, editor: Editor) -> DecisionWriter:
         """See `Emitter`."""
-        writer = _QdqWriter(editor)
-        for decision in editor.decisions():
-            writer.carry_out(decision)
-        writer.finish()
+        return _QdqWriter(editor)
 
 
 class _QdqWriter(Rewirer):

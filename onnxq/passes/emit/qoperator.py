@@ -21,13 +21,13 @@ from onnxq.ops import clamp_bounds, facts
 from onnxq.ops.quantized import OUTPUT, QUANTIZED_OPERATORS, QuantizedOperator
 from onnxq.passes import register_pass
 from onnxq.passes.emit.editor import Editor
-from onnxq.passes.emit.emitter import Emitter
+from onnxq.passes.emit.emitter import DecisionWriter, Emitter
 from onnxq.types.format import Format
 from onnxq.types.plan import Decision, Role, TensorPlan
 from onnxq.types.scheme import PerChannel, QuantParams, QuantType
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
 
 @register_pass("emit-qoperator", preserves_semantics=False)
@@ -36,24 +36,16 @@ class EmitQOperator(Emitter):
 
     fmt = Format.QOPERATOR
 
-    def write(self, editor: Editor) -> None:
+    def writer(self, editor: Editor) -> DecisionWriter:
         """See `Emitter`."""
-        writer = _QOperatorWriter(editor)
-        decisions = list(editor.decisions())
-        for decision in decisions:
-            if decision.kernel is None:
-                writer.absorb(decision)
-        for decision in decisions:
-            if decision.kernel is not None:
-                writer.carry_out(decision, decision.kernel)
-        writer.finish()
+        return _QOperatorWriter(editor)
 
 
-class _QOperatorWriter:
+class _QOperatorWriter(DecisionWriter):
     """Writes integer operators; remembers the codes and parameters of every tensor so far."""
 
     def __init__(self, editor: Editor) -> None:
-        self.editor = editor
+        super().__init__(editor)
         self._codes: dict[str, ir.Value] = {}
         self._constant_params: dict[str, QuantParams] = {}
         self._parameters: dict[str, tuple[ir.Value, ir.Value]] = {}
@@ -66,7 +58,11 @@ class _QOperatorWriter:
             tensor = editor.tensor(key)
             self._codes[key] = self._code_value(tensor, editor.activation_params(tensor))
 
-    def absorb(self, decision: Decision) -> None:
+    def in_order(self, decisions: Iterable[Decision]) -> Iterable[Decision]:
+        """Put absorbed clamps first: the operators that absorb them are written otherwise."""
+        return sorted(decisions, key=lambda decision: decision.kernel is not None)
+
+    def _absorb(self, decision: Decision) -> None:
         """Note that a node's codes do the work of the clamp behind it, and make sure that they do."""
         node = self.editor.node(decision)
         bounds = clamp_bounds(node)
@@ -87,8 +83,12 @@ class _QOperatorWriter:
         self._absorbed[producer] = decision
         self._old[node] = None
 
-    def carry_out(self, decision: Decision, name: str) -> None:
-        """Write the integer operator `name` beside the node that it replaces."""
+    def carry_out(self, decision: Decision) -> None:
+        """Write an integer operator beside the node that it replaces."""
+        name = decision.kernel
+        if name is None:
+            self._absorb(decision)
+            return
         node = self.editor.node(decision)
         outputs = decision.outputs
         if node in self._absorbed:

@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Sequence
 
 import onnx_ir as ir
 
 from onnxq.passes.emit.editor import Editor
+from onnxq.passes.emit.emitter import DecisionWriter
 from onnxq.types.plan import Decision, Role, TensorPlan
 
 
-class Rewirer(ABC):
+class Rewirer(DecisionWriter):
     """Rewires nodes as decisions say; remembers the form of each tensor."""
 
     def __init__(self, editor: Editor) -> None:
-        self.editor = editor
+        super().__init__(editor)
         self._forms: dict[str, ir.Value] = {}
         self._replaced: list[ir.Value] = []
 

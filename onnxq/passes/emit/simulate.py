@@ -20,7 +20,7 @@ from onnxq.numerics.codebook import codebook_dequantize
 from onnxq.passes import register_pass
 from onnxq.passes.emit.constants import Chosen
 from onnxq.passes.emit.editor import Editor
-from onnxq.passes.emit.emitter import Emitter
+from onnxq.passes.emit.emitter import DecisionWriter, Emitter
 from onnxq.passes.emit.node_builder import NodeBuilder
 from onnxq.passes.emit.rewire import Rewirer
 from onnxq.types.format import Format
@@ -45,15 +45,12 @@ class Simulate(Emitter):
         ]
         super().__init__(replace(plan, decisions=tuple(formed)), statistics, chosen)
 
-    def write(self, editor: Editor) -> None:
+    def writer(self, editor: Editor) -> DecisionWriter:
         """See `Emitter`."""
-        writer = _Rounded(editor)
-        for decision in editor.decisions():
-            writer.carry_out(decision)
-        writer.finish()
+        return _RoundingWriter(editor)
 
 
-class _Rounded(Rewirer):
+class _RoundingWriter(Rewirer):
     """Makes values rounded to the grid of their codes."""
 
     def activation(self, tensor: TensorPlan, source: ir.Value) -> Sequence[ir.Node]:
@@ -74,11 +71,10 @@ class _Rounded(Rewirer):
             by_row = bool(reader.attributes.get_int("transB", 0))
             decoded = self.editor.constants.product_codes(tensor.name, by_row=by_row).decoded()
             values = np.ascontiguousarray(decoded.T) if by_row else decoded
-            return self.editor.constant(f"{tensor.name}/dequantized", values, of=tensor.name)
-        if tensor.scheme.codebook is not None:
+        elif tensor.scheme.codebook is not None:
             values = codebook_dequantize(*self.editor.constants.codebook(tensor.name))
-            return self.editor.constant(f"{tensor.name}/dequantized", values, of=tensor.name)
-        values = self.editor.constants.values(tensor.name)
+        else:
+            values = self.editor.constants.values(tensor.name)
         return self.editor.constant(f"{tensor.name}/dequantized", values, of=tensor.name)
 
 

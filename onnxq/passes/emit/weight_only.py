@@ -11,7 +11,7 @@ https://github.com/microsoft/onnxruntime/blob/main/docs/ContribOperators.md for 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import numpy as np
 import onnx_ir as ir
@@ -24,7 +24,7 @@ from onnxq.passes import register_pass
 from onnxq.passes.emit.block_weights import BlockWeights, StoredMatrix
 from onnxq.passes.emit.codebooks import Codebooks
 from onnxq.passes.emit.editor import Editor
-from onnxq.passes.emit.emitter import Emitter
+from onnxq.passes.emit.emitter import DecisionWriter, Emitter
 from onnxq.passes.emit.node_builder import NodeBuilder, unpack_bits
 from onnxq.types.accuracy import ROUNDS
 from onnxq.types.format import Format
@@ -39,31 +39,29 @@ class EmitWeightOnly(Emitter):
 
     fmt = Format.WEIGHT_ONLY
 
-    def write(self, editor: Editor) -> None:
+    def writer(self, editor: Editor) -> DecisionWriter:
         """See `Emitter`."""
-        writer = _WeightOnlyWriter(editor)
-        # A shared weight is stored as MatMulNBits takes it, or else as rows are looked up in it: these go first.
-        for decision in sorted(
-            editor.decisions(), key=lambda entry: (entry.kernel != MATMUL_NBITS, entry.op != "Gather")
-        ):
-            writer.carry_out(decision)
-        writer.finish()
+        return _WeightOnlyWriter(editor)
 
 
-class _WeightOnlyWriter:
+class _WeightOnlyWriter(DecisionWriter):
     """Rewires nodes; remembers the form of each weight."""
 
     def __init__(self, editor: Editor) -> None:
-        self._editor = editor
+        super().__init__(editor)
         self._matrices = BlockWeights(editor)
         self._codebooks = Codebooks(editor)
         self._dequantized: dict[str, ir.Value] = {}
         self._tables: dict[str, StoredMatrix] = {}
         self._replaced: dict[ir.Value, None] = {}
 
+    def in_order(self, decisions: Iterable[Decision]) -> Iterable[Decision]:
+        """Put first what a shared weight is stored for: MatMulNBits, or else lookups of rows."""
+        return sorted(decisions, key=lambda entry: (entry.kernel != MATMUL_NBITS, entry.op != "Gather"))
+
     def carry_out(self, decision: Decision) -> None:
         """Rewrite one node."""
-        node = self._editor.node(decision)
+        node = self.editor.node(decision)
         kernels: dict[str | None, Callable[[ir.Node, Decision], None]] = {
             _PRODUCT.name: self._product,
             _LOOKUP.name: self._lookup,
@@ -79,7 +77,7 @@ class _WeightOnlyWriter:
 
     def finish(self) -> None:
         """Take out the float constants that nothing reads any more."""
-        self._editor.drop_unread(self._replaced)
+        self.editor.drop_unread(self._replaced)
 
     def _product(self, node: ir.Node, decision: Decision) -> None:
         """x W: MatMulNBits. alpha A B + beta C: the same, scaled, and an Add."""
@@ -124,7 +122,7 @@ class _WeightOnlyWriter:
         assert indices.shape is not None
         rank = len(indices.shape)
         if key not in self._tables:
-            signed = any(Detour.SIGNED_TABLE in each.detours for each in self._editor.readers(key))
+            signed = any(Detour.SIGNED_TABLE in each.detours for each in self.editor.readers(key))
             self._tables[key] = self._matrices.for_portable_lookup(key, signed=signed)
         table, build = self._tables[key], self._build(node)
         codes = build("Gather", table.codes, indices, node=node.name)
@@ -142,11 +140,11 @@ class _WeightOnlyWriter:
         self._replace(node, build, self._codebooks.look_up(build, decision.inputs[0], node.inputs[1]))
 
     def _build(self, node: ir.Node) -> NodeBuilder:
-        return NodeBuilder(self._editor, node.name or node.op_type)
+        return NodeBuilder(self.editor, node.name or node.op_type)
 
     def _replace(self, node: ir.Node, build: NodeBuilder, result: ir.Value) -> None:
         build.replace(node, [result])
-        self._editor.remove([node])
+        self.editor.remove([node])
 
     def _decode(self, node: ir.Node, decision: Decision) -> None:
         """Put the tables' values in front of every weight."""
@@ -161,11 +159,11 @@ class _WeightOnlyWriter:
             node.replace_input_with(slot, self._dequantized[key])
 
     def _dequantize(self, key: str, reader: ir.Node) -> ir.Value:
-        codes, params = self._editor.codes_and_params(key)
-        scale, zero_point = self._editor.constant(f"{key}/scale", params.scale, of=key), None
+        codes, params = self.editor.codes_and_params(key)
+        scale, zero_point = self.editor.constant(f"{key}/scale", params.scale, of=key), None
         if params.zero_point.any():
             stored = storage_array(params.zero_point, params.scheme.dtype)
-            zero_point = self._editor.constant(f"{key}/zero_point", stored, of=key)
-        node = self._editor.dequantize(codes, scale, zero_point, f"{key}/dequantized", params)
-        self._editor.insert_before(reader, node)
+            zero_point = self.editor.constant(f"{key}/zero_point", stored, of=key)
+        node = self.editor.dequantize(codes, scale, zero_point, f"{key}/dequantized", params)
+        self.editor.insert_before(reader, node)
         return node.outputs[0]
