@@ -62,14 +62,12 @@ def test_range_lies_within_what_was_seen_and_ignores_order(
 
 @every
 @pytest.mark.parametrize("scheme", SCHEMES, ids=str)
-@pytest.mark.parametrize(
-    "values", [[0.0], [5.0], [-5.0, -5.0], [0.0, 1.0], [1e-45, -1e-45], [3.4e38, -3.4e38], [1.0, 1.5]]
-)
-def test_few_values_are_kept_whole_enough(name: str, scheme: Scheme, values: list[float]) -> None:
-    found = make_calibrator(name, {})(observe(np.array(values, np.float32)), scheme)
-    assert math.isfinite(found.low)
-    assert math.isfinite(found.high)
-    assert found.low <= found.high
+def test_few_values_are_kept_whole_enough(name: str, scheme: Scheme) -> None:
+    for values in ([0.0], [5.0], [-5.0, -5.0], [0.0, 1.0], [1e-45, -1e-45], [3.4e38, -3.4e38], [1.0, 1.5]):
+        found = make_calibrator(name, {})(observe(np.array(values, np.float32)), scheme)
+        assert math.isfinite(found.low), values
+        assert math.isfinite(found.high), values
+        assert found.low <= found.high, values
 
 
 @every
