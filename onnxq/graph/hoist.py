@@ -58,8 +58,9 @@ def hoist(model: ir.Model, wanted: Mapping[str, ir.Value]) -> None:
     """Make sequences of values that are computed inside bodies, in place.
 
     Args:
-        model: with unique names. wanted: names for the sequences, and the values: of bodies that are not hidden.
-            Values without a type count as float32.
+        model: with unique names.
+        wanted: names for the sequences, and the values: of bodies that are not hidden. Values without a type count as
+            float32.
     """
     import onnx_ir as ir
 

@@ -17,7 +17,9 @@ def take_name(wanted: str, taken: set[str], *, second: int = 2, following: dict[
     """Return `wanted`, or its first numbered variant that is free, and add it to `taken`.
 
     Args:
-        wanted: the name. taken: names in use. second: number of the first variant: `wanted_2`.
+        wanted: the name.
+        taken: names in use.
+        second: number of the first variant: `wanted_2`.
         following: by name, the number that the next variant is tried with; kept up to date. Many takers of one name
             share it, so that each tries few.
     """

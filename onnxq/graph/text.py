@@ -15,7 +15,8 @@ def model_from_text(text: str, *, seed: int = 0) -> ir.Model:
     initializer of normally distributed numbers (standard deviation 0.2), the same for the same seed.
 
     Args:
-        text: ONNX text (https://onnx.ai/onnx/repo-docs/Syntax.html). seed: of the numbers.
+        text: ONNX text (https://onnx.ai/onnx/repo-docs/Syntax.html).
+        seed: of the numbers.
     """
     import numpy as np
     import onnx

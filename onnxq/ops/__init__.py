@@ -31,8 +31,9 @@ class OpFact:
         summary: what it does, in a few words.
         activations: input slots that hold values to quantize; None for all of them. Other slots (shapes, indices,
             bounds) are left alone.
-        weight: slot that, where constant, holds trained weights with a channel axis. more_weights: further ones, of
-            the same layout (recurrent operators). bias: slot of the bias.
+        weight: slot that, where constant, holds trained weights with a channel axis.
+        more_weights: further ones, of the same layout (recurrent operators).
+        bias: slot of the bias.
         channel_axis: output-channel axis of the weight, from node and weight rank. None: no per-channel scales.
         reduction_axis: axis of the weight that is summed over, from node and weight rank.
         feature_axis: axis of the first activation that meets the weight's `reduction_axis` (its channels, where it has

@@ -28,9 +28,11 @@ class PassRecord:
 
     Attributes:
         name: the step as written in the pipeline, options included.
-        modified: whether the model changed. nodes_before, nodes_after: nodes in all scopes.
+        modified: whether the model changed.
+        nodes_before, nodes_after: nodes in all scopes.
         seconds: time the pass took, checks not counted.
-        warnings: what the pass had to tell. skipped: why the pass was left out, None if it ran.
+        warnings: what the pass had to tell.
+        skipped: why the pass was left out, None if it ran.
     """
 
     name: str

@@ -29,9 +29,12 @@ class StoredMatrix:
     """A stored matrix.
 
     Attributes:
-        codes: uint8, packed; tables for Gather may be int8. scale: float32 [rows, blocks].
+        codes: uint8, packed; tables for Gather may be int8.
+        scale: float32 [rows, blocks].
         zero_point: uint8 [rows, bytes], packed but in tables for Gather; None for the middle code.
-        rows, columns: of the matrix. bits: of a code. block: codes that share a scale.
+        rows, columns: of the matrix.
+        bits: of a code.
+        block: codes that share a scale.
     """
 
     codes: ir.Value
@@ -70,7 +73,8 @@ class BlockWeights:
         """Return the weight of a product for MatMulNBits, codes as [rows, blocks, bytes of a block].
 
         Args:
-            key: of the weight in the plan. by_row: whether its rows, and not its columns, make the outputs.
+            key: of the weight in the plan.
+            by_row: whether its rows, and not its columns, make the outputs.
         """
         matrix = self.codes(key, by_row=by_row, product=True)
         rows, columns = matrix.codes.shape

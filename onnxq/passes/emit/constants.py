@@ -43,7 +43,8 @@ class PlannedConstants:
         """Keep what is needed.
 
         Args:
-            plan: the plan. read: returns a float constant by tensor name.
+            plan: the plan.
+            read: returns a float constant by tensor name.
             statistics: that the plan was made from, for weight methods that use them.
             chosen: codes of weights that are known already, by plan key.
         """
@@ -110,7 +111,8 @@ class PlannedConstants:
         """Return what the codes of the constant planned as `key` represent, weights that stay in float among them.
 
         Args:
-            key: in the plan. known: its codes and parameters, if at hand.
+            key: in the plan.
+            known: its codes and parameters, if at hand.
         """
         tensor, values = self._tensor(key), dequantize(*(known or self.codes(key)))
         if tensor.in_float is not None and tensor.feature_axis is not None:

@@ -60,8 +60,11 @@ class _EditedModel:
     """What the editors of a model share.
 
     Attributes:
-        plan, statistics, chosen: see `editors`. writer: of the model. opset: of the ONNX operators.
-        values: by name, as they were in the prepared model. crossing: those that other scopes than their own read.
+        plan, statistics, chosen: see `editors`.
+        writer: of the model.
+        opset: of the ONNX operators.
+        values: by name, as they were in the prepared model.
+        crossing: those that other scopes than their own read.
     """
 
     def __init__(
@@ -97,7 +100,9 @@ class Editor:
     """Edits one graph of a model as a plan says.
 
     Attributes:
-        writer: makes new nodes. opset: of the ONNX operators. values: by name, as they were in the prepared model.
+        writer: makes new nodes.
+        opset: of the ONNX operators.
+        values: by name, as they were in the prepared model.
         emitted: plan keys of the tensors that are quantized right behind their producers, in order.
         constants: codes of the plan's constants.
     """

@@ -27,7 +27,8 @@ class IntegerWeights:
         """Begin.
 
         Args:
-            editor: of the graph. as_it_is: plan keys of weights that some node reads untransposed.
+            editor: of the graph.
+            as_it_is: plan keys of weights that some node reads untransposed.
         """
         self._editor = editor
         self._as_it_is = as_it_is

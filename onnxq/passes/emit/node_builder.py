@@ -17,7 +17,8 @@ class NodeBuilder:
     """Nodes to come, in order, for one purpose.
 
     Attributes:
-        nodes: what was written so far; still to be inserted. name: what they and their outputs are named after.
+        nodes: what was written so far; still to be inserted.
+        name: what they and their outputs are named after.
     """
 
     def __init__(self, editor: Editor, name: str) -> None:

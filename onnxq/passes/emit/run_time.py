@@ -51,7 +51,10 @@ def quantize_at_run_time(build: NodeBuilder, x: ir.Value, scheme: Scheme, opset:
     """Write the nodes that quantize `x`.
 
     Args:
-        build: where to write. x: float32. scheme: int8 or uint8, per tensor or per token. opset: of the model.
+        build: where to write.
+        x: float32.
+        scheme: int8 or uint8, per tensor or per token.
+        opset: of the model.
     """
     dtype = ir.DataType.from_numpy(np.dtype(scheme.dtype.value))
     scalar = ir.Shape([])

@@ -26,8 +26,11 @@ class Inserted:
     """A Mul, or a MatMul, between a tensor and some of its readers.
 
     Attributes:
-        tensor: name of the value. nodes: names of the readers. factor: broadcasts to the value; of a MatMul, the
-            matrix behind it. method: what for. op: which of the two.
+        tensor: name of the value.
+        nodes: names of the readers.
+        factor: broadcasts to the value; of a MatMul, the matrix behind it.
+        method: what for.
+        op: which of the two.
     """
 
     tensor: str
@@ -43,7 +46,8 @@ class Rescaling:
 
     Attributes:
         factors: by the name of an initializer, what to multiply it with; broadcasts to its shape.
-        left, right: matrices to multiply it with on that side then. addends: what to add to it last.
+        left, right: matrices to multiply it with on that side then.
+        addends: what to add to it last.
         inserted: nodes to put in.
     """
 

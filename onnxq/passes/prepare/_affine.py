@@ -18,7 +18,10 @@ def affine(reader: ir.Node, slot: int, channels: int, rank: int) -> tuple[Array,
     """Return scale and offset (float64, shape (channels,)) that `reader` applies to its input `slot`, None if none.
 
     Args:
-        reader: any node. slot: of the input that is scaled. channels: extent of that input's axis 1. rank: its rank.
+        reader: any node.
+        slot: of the input that is scaled.
+        channels: extent of that input's axis 1.
+        rank: its rank.
     """
     if reader.op_type not in ("Add", "Div", "Mul", "Sub") or reader.domain or len(reader.inputs) != 2:
         return None

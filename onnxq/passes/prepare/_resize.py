@@ -18,7 +18,8 @@ def keep_sampling(model: ir.Model, *, only_enlarges: bool) -> str | None:
     shrinking (onnxruntime, upsample.cc, NearestMode::SIMPLE), which one attribute can say only where all axes agree.
 
     Args:
-        model: the converted model. only_enlarges: all its Resize nodes were Upsample nodes, whose scales are 1 or more.
+        model: the converted model.
+        only_enlarges: all its Resize nodes were Upsample nodes, whose scales are 1 or more.
 
     Returns:
         Why that cannot be expressed; None if all is well.

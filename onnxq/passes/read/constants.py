@@ -79,7 +79,8 @@ def imported_constant(value: ir.Value | None, blocks: int | None = None) -> Cons
     """Return the quantized constant that a value is dequantized from.
 
     Args:
-        value: float. blocks: its axis along which its reader takes blocks of codes that were moved, None for none.
+        value: float.
+        blocks: its axis along which its reader takes blocks of codes that were moved, None for none.
 
     Returns:
         The constant; what stands in the way where the codes are there; None where there are none.

@@ -76,7 +76,9 @@ def expand_dynamic(model: ir.Model, wanted: Wanted, *, contrib_linear: bool = Fa
     """Write products that quantize at run time as float ones behind DequantizeLinear, in place.
 
     Args:
-        model: to edit. wanted: tells which. contrib_linear: whether DequantizeLinear is that of com.microsoft.
+        model: to edit.
+        wanted: tells which.
+        contrib_linear: whether DequantizeLinear is that of com.microsoft.
     """
     expanded, writer = Expanded(), Writer(model, contrib_linear=contrib_linear)
     for name, node in list(nodes(model)):

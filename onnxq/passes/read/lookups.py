@@ -188,9 +188,11 @@ def _write(
     """Write a table's DequantizeLinear and the Gather of its rows.
 
     Args:
-        writer: of the model. table: to write. stored: the values of its codes, scales and zero points.
-        lookup: the node that looked rows up. behind: the one whose output they are; it is taken out, with what only it
-            read.
+        writer: of the model.
+        table: to write.
+        stored: the values of its codes, scales and zero points.
+        lookup: the node that looked rows up.
+        behind: the one whose output they are; it is taken out, with what only it read.
     """
     graph, kind = behind.graph, table.dtype.numpy()
     assert isinstance(graph, ir.Graph)

@@ -30,8 +30,10 @@ class ImportedGroup:
     """An imported quantized node.
 
     Attributes:
-        activations: slots of values that were quantized. constants: slots of constants that were, the bias among them.
-        output: whether its output is quantized right behind it. clamp: path name of the clamp in between, None if none.
+        activations: slots of values that were quantized.
+        constants: slots of constants that were, the bias among them.
+        output: whether its output is quantized right behind it.
+        clamp: path name of the clamp in between, None if none.
     """
 
     activations: tuple[int, ...]
@@ -45,8 +47,10 @@ class Imported:
     """What was imported with a model.
 
     Attributes:
-        groups: by path name of the node. activations: by name of the float value. constants: by name of the float
-            constant. left: by path name of a node whose weight is quantized, why it is in no group.
+        groups: by path name of the node.
+        activations: by name of the float value.
+        constants: by name of the float constant.
+        left: by path name of a node whose weight is quantized, why it is in no group.
     """
 
     groups: dict[str, ImportedGroup] = field(default_factory=dict)
@@ -69,7 +73,8 @@ def lift(model: ir.Model, wanted: Callable[[str, ir.Node], bool], *, weights_onl
     """Lift the groups of a prepared model, in place.
 
     Args:
-        model: the model. wanted: tells whether a node, by path name, is to be lifted where it is quantized.
+        model: the model.
+        wanted: tells whether a node, by path name, is to be lifted where it is quantized.
         weights_only: lift nodes whose weight alone is quantized, in blocks, and no others.
     """
     imported = Imported()

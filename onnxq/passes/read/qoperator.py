@@ -30,7 +30,8 @@ def expand(model: ir.Model, *, contrib_linear: bool = False) -> frozenset[str]:
     """Write the calibrated integer operators of a prepared model as float ones between Q and DQ; return their names.
 
     Args:
-        model: to edit. contrib_linear: whether Q and DQ are those of com.microsoft, since others are missing.
+        model: to edit.
+        contrib_linear: whether Q and DQ are those of com.microsoft, since others are missing.
     """
     rewritten: set[str] = set()
     writer = Writer(model, contrib_linear=contrib_linear)

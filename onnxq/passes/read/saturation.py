@@ -32,7 +32,9 @@ class Saturating:
     """A weight with pairs of codes that are too large for sums of 16 bits.
 
     Attributes:
-        node: path name of the product. weight: name of the codes. pairs: how many pairs are too large.
+        node: path name of the product.
+        weight: name of the codes.
+        pairs: how many pairs are too large.
         product: what the product is to its kernel.
     """
 
@@ -63,7 +65,8 @@ def may_saturate(node: ir.Node, target: Target, constants: Mapping[str, ir.Value
     """Return whether a weight of a node can saturate; one whose codes are not known counts as one that can.
 
     Args:
-        node: of an optimized graph, whose constants have no data. target: whose kernels it runs on.
+        node: of an optimized graph, whose constants have no data.
+        target: whose kernels it runs on.
         constants: those of the model, by name.
     """
     for product, name, _ in _products(node):
