@@ -266,6 +266,12 @@ def quantized_operator(node: ir.Node) -> QuantizedOperator | None:
     return entry if entry is not None and entry.domain == node.domain else None
 
 
+def expandable(node: ir.Node, fmt: Format) -> QuantizedOperator | None:
+    """Return the entry of an operator of a format that a float operator can be written for; None for any other node."""
+    entry = quantized_operator(node)
+    return entry if entry is not None and entry.float_op and fmt in entry.formats else None
+
+
 def works_on_codes(node: ir.Node) -> bool:
     """Return whether a node reads or writes codes by its nature, with an entry here or without."""
     return quantized_operator(node) is not None or _FAMILIES.fullmatch(op_key(node)) is not None

@@ -31,7 +31,7 @@ class PassRecord:
         modified: whether the model changed.
         nodes_before, nodes_after: nodes in all scopes.
         seconds: time the pass took, checks not counted.
-        warnings: what the pass had to tell.
+        warnings: for the user.
         skipped: why the pass was left out, None if it ran.
     """
 
@@ -108,7 +108,7 @@ class _Watch:
         self._outputs = verifier.outputs(model)
 
     def complaint(self, entry: PassEntry, model: ir.Model) -> str | None:
-        """Say what `entry` broke, None if nothing; the next pass is then measured against what `model` computes."""
+        """Return what `entry` broke, None if nothing; the next pass is then measured against what `model` computes."""
         invalid = checker_complaint(model) if self._was_valid else None
         if invalid is not None:
             return f"it left an invalid model: {invalid}"

@@ -23,7 +23,7 @@ from onnxq.graph.linear import QUANTIZE
 from onnxq.graph.walk import bodies, input_at, nodes
 from onnxq.graph.writer import Writer, drop_dead, replace
 from onnxq.ops import facts, op_key
-from onnxq.ops.quantized import QuantizedOperator, quantized_operator
+from onnxq.ops.quantized import QuantizedOperator, expandable
 from onnxq.passes.read.lookups import Wanted
 from onnxq.passes.read.qoperator import plain
 from onnxq.types.format import Format
@@ -63,13 +63,7 @@ class Expanded:
 
 def holds_dynamic(model: ir.Model) -> bool:
     """Return whether there may be something to expand."""
-    return any(_dynamic(node) is not None for graph in bodies(model) for node in graph)
-
-
-def _dynamic(node: ir.Node) -> QuantizedOperator | None:
-    """Return the entry of an operator that may quantize at run time, and which a float one represents; else None."""
-    operator = quantized_operator(node)
-    return operator if operator is not None and operator.float_op and Format.DYNAMIC in operator.formats else None
+    return any(expandable(node, Format.DYNAMIC) is not None for graph in bodies(model) for node in graph)
 
 
 def expand_dynamic(model: ir.Model, wanted: Wanted, *, contrib_linear: bool = False) -> Expanded:
@@ -77,12 +71,12 @@ def expand_dynamic(model: ir.Model, wanted: Wanted, *, contrib_linear: bool = Fa
 
     Args:
         model: to edit.
-        wanted: tells which.
+        wanted: returns whether to rewrite a node.
         contrib_linear: whether DequantizeLinear is that of com.microsoft.
     """
     expanded, writer = Expanded(), Writer(model, contrib_linear=contrib_linear)
     for name, node in list(nodes(model)):
-        operator = _dynamic(node)
+        operator = expandable(node, Format.DYNAMIC)
         op = "" if operator is None else operator.float_op or ""
         if operator is None or not wanted(name, op):
             continue

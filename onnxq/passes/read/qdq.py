@@ -74,7 +74,7 @@ def lift(model: ir.Model, wanted: Callable[[str, ir.Node], bool], *, weights_onl
 
     Args:
         model: the model.
-        wanted: tells whether a node, by path name, is to be lifted where it is quantized.
+        wanted: returns whether a node, by path name, is to be lifted where it is quantized.
         weights_only: lift nodes whose weight alone is quantized, in blocks, and no others.
     """
     imported = Imported()

@@ -20,7 +20,7 @@ from onnxq.graph.linear import QUANTIZE
 from onnxq.graph.walk import bodies, input_at
 from onnxq.graph.writer import Writer, replace
 from onnxq.ops import facts, op_key
-from onnxq.ops.quantized import BIAS, OperandSlots, QuantizedOperator, quantized_operator
+from onnxq.ops.quantized import BIAS, OperandSlots, QuantizedOperator, expandable
 from onnxq.types.format import Format
 
 Parameters: TypeAlias = tuple[ir.Value, ir.Value | None]
@@ -42,13 +42,7 @@ def expand(model: ir.Model, *, contrib_linear: bool = False) -> frozenset[str]:
 
 def holds_integer_operators(model: ir.Model) -> bool:
     """Return whether there is something to expand."""
-    return any(_calibrated(node) is not None for graph in bodies(model) for node in graph)
-
-
-def _calibrated(node: ir.Node) -> QuantizedOperator | None:
-    """Return the entry of an operator whose scales are inputs, and which a float operator represents; else None."""
-    operator = quantized_operator(node)
-    return operator if operator is not None and operator.float_op and Format.QOPERATOR in operator.formats else None
+    return any(expandable(node, Format.QOPERATOR) is not None for graph in bodies(model) for node in graph)
 
 
 class _Expansion:
@@ -65,7 +59,7 @@ class _Expansion:
         for node in list(self._graph):
             key = op_key(node)
             before: list[ir.Node] = []
-            operator = _calibrated(node)
+            operator = expandable(node, Format.QOPERATOR)
             if operator is not None and self._replace(node, operator, before):
                 names.add(node.name or "")
             elif key in QUANTIZE and len(node.inputs) > 1 and node.inputs[1] is not None:
