@@ -174,9 +174,9 @@ def _faulty(lifted: ir.Model, weights: ImportedWeights, recipe: Recipe, target: 
 def _hindrance(recipe: Recipe, *, ranges: bool) -> str | None:
     """Return why products that quantize at run time are not calibrated, None if they are."""
     if recipe.equalize:
-        return "it is on codes, and equalizing moves scales into weights; take `equalize` out"
+        return "it is quantized, and equalizing moves scales into weights; take `equalize` out"
     if recipe.search:
-        return "it is on codes, and a search looks for others; take `search` out"
+        return "it is quantized, and a search looks for others; take `search` out"
     return None if ranges else f"give calibration data to write it in format {recipe.format}"
 
 
@@ -223,7 +223,7 @@ def _rewritten(model: ir.Model, prepared: ir.Model, recipe: Recipe, target: Targ
                 name: "; ".join((f"came quantized at run time; {_UNPACKS} {op} runs in float", *around))
                 for name, op in unpacked.items()
             },
-            **dict.fromkeys(settled, f"works on codes already, now at accuracy level {recipe.accuracy_level}"),
+            **dict.fromkeys(settled, f"is quantized already, now at accuracy level {recipe.accuracy_level}"),
         },
         unconverted=unconverted,
         message="; ".join([*messages, *([_unconverted_text(unconverted, recipe)] if unconverted else [])]),

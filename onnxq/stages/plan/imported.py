@@ -136,7 +136,7 @@ def runs_as(kernel: str, origin: str, parts: str, again: Refitted | None) -> str
         kernel: operator type.
         origin: how the node was imported.
         parts: what of it is kept.
-        again: its weight, where that is on codes chosen again.
+        again: its weight, where its codes are chosen again.
     """
     if again is None:
         return f"{origin}; {parts} run as {kernel}"
