@@ -21,7 +21,7 @@ from onnxq.types.statistics import Statistics
 INTERVAL_SECONDS = 10.0
 
 
-class Checkpoint:
+class CalibrationCheckpoint:
     """Keeps the state of one wave in a file.
 
     Attributes:

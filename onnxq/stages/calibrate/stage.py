@@ -18,7 +18,7 @@ from onnxq.numerics.histogram import Accumulator
 from onnxq.progress import Progress, Silent
 from onnxq.runtime.memory import free_memory
 from onnxq.runtime.taps import Taps, in_graph_order
-from onnxq.stages.calibrate.checkpoint import Checkpoint, job_key
+from onnxq.stages.calibrate.checkpoint import CalibrationCheckpoint, job_key
 from onnxq.stages.calibrate.memory_plan import BatchTooLarge, MemoryPlan, plan_memory
 from onnxq.stages.calibrate.observe import ObserveOptions, Portion, StatisticsByName, Work
 from onnxq.stages.calibrate.workers import Workers, observe_in_threads
@@ -145,7 +145,7 @@ class _Calibration:
         plan: MemoryPlan,
         batches: Iterator[Batch],
         description: str,
-        checkpoint: Checkpoint | None,
+        checkpoint: CalibrationCheckpoint | None,
     ) -> tuple[StatisticsByName, int]:
         accumulators = {name: Accumulator() for name in tensors}
         done = 0
@@ -215,14 +215,14 @@ class _Calibration:
         if pending:
             yield _work(pending)
 
-    def _checkpoint(self, wave: tuple[str, ...], number: int) -> Checkpoint | None:
+    def _checkpoint(self, wave: tuple[str, ...], number: int) -> CalibrationCheckpoint | None:
         if self.checkpoint is None:
             return None
         path = self.checkpoint if number == 1 else self.checkpoint.with_name(f"{self.checkpoint.name}.{number}")
-        return Checkpoint(path, job_key(self.fingerprint, self.source, wave, self.options))
+        return CalibrationCheckpoint(path, job_key(self.fingerprint, self.source, wave, self.options))
 
 
-def _remove(checkpoints: list[Checkpoint | None]) -> None:
+def _remove(checkpoints: list[CalibrationCheckpoint | None]) -> None:
     for checkpoint in checkpoints:
         if checkpoint is not None:
             checkpoint.remove()
