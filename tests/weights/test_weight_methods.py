@@ -7,11 +7,13 @@ from onnxq.types.scheme import PerBlock, PerChannel, PerTensor, QuantType, Schem
 from onnxq.weights import make_weight_method, weight_methods
 from onnxq.weights.mse import LeastSquaredError
 
+# Every type by channel; the other granularities for a type of each kind.
 SCHEMES = [
     Scheme(dtype=dtype, symmetric=symmetric, granularity=granularity)
     for dtype in QuantType
     for symmetric in ((True,) if dtype.is_float or dtype is QuantType.INT32 else (True, False))
-    for granularity in (PerTensor(), PerChannel(axis=0), PerBlock(axis=1, size=16))
+    for granularity in (PerChannel(axis=0), PerTensor(), PerBlock(axis=1, size=16))
+    if granularity.kind == "per-channel" or dtype in (QuantType.INT8, QuantType.UINT4, QuantType.FLOAT8E4M3FN)
 ]
 
 

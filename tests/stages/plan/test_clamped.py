@@ -59,8 +59,15 @@ def runs_as_planned(done: Quantized) -> None:
             assert kernels.actual[node].rpartition("::")[2] == expected, node
 
 
-@pytest.mark.parametrize(("form", "activations"), [("qdq", "uint8"), ("qdq", "int8,symmetric"), ("qoperator", "uint8")])
-@pytest.mark.parametrize("product", PRODUCTS)
+@pytest.mark.parametrize(
+    ("product", "form", "activations"),
+    [
+        *((product, "qdq", "uint8") for product in PRODUCTS),
+        ("MatMul", "qdq", "int8,symmetric"),
+        ("Conv", "qoperator", "uint8"),
+        ("MatMul", "qoperator", "uint8"),
+    ],
+)
 @pytest.mark.parametrize(("clamp", "readers"), PLACES)
 def test_what_is_planned_as_an_integer_kernel_runs_as_that(product, clamp, readers, activations, form):
     done = quantize_model(model(product, clamp, readers), format=form, activations=activations)
