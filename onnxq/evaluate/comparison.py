@@ -197,7 +197,7 @@ class TensorSums:
     def add(self, expected: Sequence[npt.NDArray[Any]], actual: Sequence[Sequence[npt.NDArray[Any]]]) -> None:
         """Add one batch: what the tensor held each time it was computed, in the reference and in each other model."""
         for errors, values in zip(self.errors, actual, strict=True):
-            self.alike &= [x.shape for x in expected] == [y.shape for y in values]
+            self.alike &= [as_array(x).shape for x in expected] == [as_array(y).shape for y in values]
             for x, y in zip(expected, values, strict=False):
                 self.kind = as_array(x).dtype.kind
                 if self.kind in "biufV":
