@@ -64,7 +64,8 @@ def diagnose(
     """Return how much of a model is quantized or could be, what stays in float and why, and what could go wrong.
 
     Args:
-        model: as loaded. examined: its normal form, and what could be quantized in it.
+        model: as loaded.
+        examined: its normal form, and what could be quantized in it.
         statistics: what `look` returned; None where no data was run.
         warnings: of the stages before.
     """

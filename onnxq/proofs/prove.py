@@ -25,8 +25,10 @@ class Proof:
     """Whether a target's rows hold.
 
     Attributes:
-        target: its name. how: where the rows were proven, in words; what could not be proven, and why.
-        results: one for each row, types and claim that was tried. faults: one for each known fault of the CPU provider.
+        target: its name.
+        how: where the rows were proven, in words; what could not be proven, and why.
+        results: one for each row, types and claim that was tried.
+        faults: one for each known fault of the CPU provider.
     """
 
     target: str

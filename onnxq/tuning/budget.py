@@ -17,7 +17,8 @@ class Budget:
     """What a recipe allows; None where it does not say.
 
     Attributes:
-        min_sqnr: dB that every output reaches as served. max_drop: of a metric of which more is better.
+        min_sqnr: dB that every output reaches as served.
+        max_drop: of a metric of which more is better.
         max_ppl_increase: of perplexity.
     """
 
@@ -59,7 +60,8 @@ class Budget:
         """Return in words how a model falls short of the budget, None if it does not.
 
         Args:
-            outputs: dB of each output as served. metric: of both models; None where there is none.
+            outputs: dB of each output as served.
+            metric: of both models; None where there is none.
 
         Raises:
             RecipeError: a metric is limited, and there is none.
@@ -74,17 +76,17 @@ class Budget:
     def excess(self, outputs: Mapping[str, float], metric: MetricResult | None) -> float:
         """Return how far a model is beyond the budget: at most 0 within it, and more the farther off it is.
 
-        1 stands for a metric that loses twice of what is allowed, and for outputs of twice the noise (3 dB).
+        1 for a metric that loses twice of what is allowed, and for outputs of twice the noise (3 dB).
         """
-        found = [-math.inf]
+        excesses = [-math.inf]
         if self.min_sqnr is not None:
-            found += [10 ** ((self.min_sqnr - _height(value)) / 10) - 1 for value in outputs.values()]
+            excesses += [10 ** ((self.min_sqnr - _height(value)) / 10) - 1 for value in outputs.values()]
         if metric is not None and self.by_metric:
             lost, most = self._lost(metric)
-            found.append(
+            excesses.append(
                 math.inf if math.isnan(lost) else (lost - most) / max(most, 1e-3 * abs(metric.float_value), 1e-9)
             )
-        return max(found)
+        return max(excesses)
 
     def _worse(self, metric: MetricResult | None) -> str | None:
         if not self.by_metric:

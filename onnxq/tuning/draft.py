@@ -25,7 +25,10 @@ class Draft:
     """A recipe carried out.
 
     Attributes:
-        recipe: with the rules that were found so far. plan: what it came to. model: quantized. records: of the passes.
+        recipe: with the rules that were found so far.
+        plan: that the recipe leads to.
+        model: quantized.
+        records: of the passes.
     """
 
     recipe: Recipe
@@ -49,10 +52,10 @@ Judge: TypeAlias = Callable[[Draft], Sequence[Rule]]
 def refine(make: Make, draft: Draft, judge: Judge, *, rounds: int) -> Draft:
     """Judge a draft and make the next one, until the judge is content, nothing changes any more, or rounds are over."""
     for _ in range(rounds):
-        found = judge(draft)
-        if not found:
+        rules = judge(draft)
+        if not rules:
             break
-        following = make(with_rules(draft.recipe, found))
+        following = make(with_rules(draft.recipe, rules))
         if following.plan == draft.plan:
             break
         draft = following
@@ -73,7 +76,7 @@ def keep(
 
 
 def is_empty(plan: Plan) -> bool:
-    """Tell whether a plan leaves everything as it is."""
+    """Return whether a plan leaves everything as it is."""
     changed = (
         decision.action is Action.QUANTIZE or decision.float_type not in (None, FloatType.FLOAT32)
         for decision in plan.decisions

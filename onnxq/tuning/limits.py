@@ -27,7 +27,8 @@ class Figures:
     """What a model reaches as served.
 
     Attributes:
-        outputs: dB of each output against the float model. metric: of both models, None where nothing was scored.
+        outputs: dB of each output against the float model.
+        metric: of both models, None where nothing was scored.
     """
 
     outputs: Mapping[str, float]
@@ -59,8 +60,12 @@ class Limits:
         """Make limits.
 
         Args:
-            original: the float model. prepared: its normal form. source: evaluation data, read again for each model.
-            budget: what is allowed. metric: the user's; None: accuracy by the data's labels. threads: intra-op threads.
+            original: the float model.
+            prepared: its normal form.
+            source: evaluation data, read again for each model.
+            budget: what is allowed.
+            metric: the user's; None: accuracy by the data's labels.
+            threads: intra-op threads.
             samples: to compare outputs on; a metric sees all.
         """
         self.budget = budget
@@ -91,13 +96,13 @@ class Limits:
         return self._float_metric
 
     def shortfall(self, model: ir.Model) -> str | None:
-        """Return in words how a model, as served, falls short of what was asked, None if it does not.
+        """Return in words how a model, as served, falls short of the budget, None if it does not.
 
         Raises:
             RecipeError: the metric fails, or a drop is limited and there is neither metric nor labels.
         """
-        found = self.figures(model, compare=self.budget.min_sqnr is not None, metric=self.budget.by_metric)
-        return self.budget.shortfall(found.outputs, found.metric)
+        figures = self.figures(model, compare=self.budget.min_sqnr is not None, metric=self.budget.by_metric)
+        return self.budget.shortfall(figures.outputs, figures.metric)
 
     def figures(
         self, model: ir.Model, *, compare: bool = True, metric: bool = True, samples: int | None = None
@@ -105,8 +110,10 @@ class Limits:
         """Return what a model reaches as served; `compare` its outputs, score its `metric` (or accuracy).
 
         Args:
-            model: to judge. compare: its outputs, on no more than `samples`. metric: score it, or its accuracy.
-            samples: None for as many as the limits were made with.
+            model: to judge.
+            compare: its outputs, on no more than `samples`.
+            metric: score it, or its accuracy.
+            samples: None for as many as the limits have.
 
         Raises:
             RecipeError: the metric fails; on a quantized model it may return NaN, which no budget allows.
@@ -135,7 +142,7 @@ class Limits:
 
     def noise(self, draft: Draft) -> Mapping[str, float]:
         """Return noise over signal, in power, of each quantized node's output, optimizer off."""
-        found = tensor_errors(
+        errors = tensor_errors(
             self._prepared,
             draft.model,
             self._source.head(TENSOR_SAMPLES),
@@ -144,7 +151,7 @@ class Limits:
             progress=Silent(),
         )
         worst: dict[str, float] = {}
-        for error in found:
+        for error in errors:
             noise = math.inf if math.isnan(error.sqnr) else 10 ** (-error.sqnr / 10)
             worst[error.node] = max(worst.get(error.node, 0.0), noise)
         return worst

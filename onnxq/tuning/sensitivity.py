@@ -36,19 +36,24 @@ def sensitivity(
 ) -> Sensitivity:
     """Quantize each unit of a draft alone, and each of its tensors alone, and compare the outputs as served.
 
-    A unit is made and run as the draft would be; it reads codes and, where its kernel must, returns codes. Of a tensor
-    alone only the rounding can be seen, in float arithmetic: no kernel takes one quantized input.
+    A unit is made and run as the draft would be; it reads quantized values and, where its kernel must, returns them. Of
+    a tensor alone only the rounding can be seen, in float arithmetic: no kernel takes one quantized input.
 
     Args:
-        draft: with all that is looked at. make: makes others. prepared: the float model in its normal form.
-        statistics: of all tensors that could be quantized. limits: compares models with the float one.
-        tensors: look at single tensors, too. metric: score every model, too. progress: told of each.
+        draft: with all that is looked at.
+        make: makes others.
+        prepared: the float model in its normal form.
+        statistics: of all tensors that could be quantized.
+        limits: compares models with the float one.
+        tensors: look at single tensors, too.
+        metric: score every model, too.
+        progress: reports each.
     """
     began, progress = perf_counter(), progress or Silent()
     choice = Choice(name=OWN, recipe=draft.recipe)
     base = base_recipe(draft.recipe, (choice,))
     parts = find_units(prepared, (draft.plan,))
-    found: list[Effect] = []
+    effects: list[Effect] = []
     with step(progress, len(parts), "layers alone"):
         for part in parts:
             recipe = isolated_recipe(base, part, (choice,), 0)
@@ -56,7 +61,7 @@ def sensitivity(
                 recipe, part, str(draft.plan.format), make=make, limits=limits, prepared=prepared, metric=metric
             )
             if effect is not None:
-                found.append(effect)
+                effects.append(effect)
             progress.advance(1)
     whole = limits.figures(draft.model, metric=metric)
     score = whole.metric
@@ -67,7 +72,7 @@ def sensitivity(
             rounded.append(_rounded(draft.plan, key, prepared, statistics, limits, metric=metric))
             progress.advance(1)
     return Sensitivity(
-        units=tuple(sorted(found, key=lambda effect: effect.sqnr)),
+        units=tuple(sorted(effects, key=lambda effect: effect.sqnr)),
         tensors=tuple(sorted(rounded, key=lambda effect: effect.sqnr)),
         whole=Effect(
             nodes=draft.quantized,
@@ -117,7 +122,7 @@ def _rounded(
     plan: Plan, key: str, prepared: ir.Model, statistics: Statistics, limits: Limits, *, metric: bool
 ) -> TensorEffect:
     model = simulate(prepared, only(plan, key), statistics=statistics)
-    found, tensor = limits.figures(model, metric=metric), plan.tensors[key]
+    figures, tensor = limits.figures(model, metric=metric), plan.tensors[key]
     return TensorEffect(
         tensor=key,
         role=str(tensor.role),
@@ -127,6 +132,6 @@ def _rounded(
             for decision in plan.decisions
             if key in (*decision.inputs.values(), *decision.outputs.values())
         ),
-        outputs=dict(found.outputs),
-        metric=None if found.metric is None else found.metric.quantized_value,
+        outputs=dict(figures.outputs),
+        metric=None if figures.metric is None else figures.metric.quantized_value,
     )

@@ -53,7 +53,7 @@ Where that is one node, the two run as one kernel."""
 
 
 def with_reader(node: ir.Node, has_weight: bool) -> Sequence[ir.Node]:
-    """A kernel's time is told under the name of the last of its nodes."""
+    """A kernel is named after the last of its nodes."""
     return [use.node for value in node.outputs for use in value.uses()]
 
 
@@ -77,9 +77,9 @@ def find_units(
 
     Args:
         model: prepared.
-        plans: made for it; what one of them quantizes is part of a unit.
+        plans: of it; what one of them quantizes is part of a unit.
         times: of each node in forms of the model; a node that is missing was merged into another one.
-        fused: tells into which.
+        fused: returns into which.
         most: how many units there may be; neighbours are joined until then.
     """
     grouping = _Grouping(model)
@@ -103,7 +103,7 @@ def find_regions(model: ir.Model, plan: Plan) -> tuple[Unit, ...]:
 
     Args:
         model: prepared.
-        plan: made for it.
+        plan: of it.
     """
     grouping = _Grouping(model)
     holders: dict[str, str] = {}

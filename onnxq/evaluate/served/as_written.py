@@ -39,7 +39,8 @@ def as_written(model: ir.Model, *, exact_inputs: bool = False) -> ir.Model:
     Values keep their names. What cannot be written out (computed scales, operators of other layouts) stays.
 
     Args:
-        model: stays as it is. exact_inputs: whether MatMulNBits of accuracy level 4 is one of level 1 here.
+        model: stays as it is.
+        exact_inputs: whether MatMulNBits of accuracy level 4 is one of level 1 here.
     """
     integer = holds_integer_operators(model) and model.opset_imports.get("", 1) >= _PER_CHANNEL
     sums = any(_returns_sums(node) is not None for graph in bodies(model) for node in graph)

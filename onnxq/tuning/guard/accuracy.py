@@ -21,7 +21,7 @@ class Quality(Protocol):
     """Tells how good a quantized model is; `onnxq.tuning.limits.Limits` does by running it."""
 
     def shortfall(self, model: ir.Model) -> str | None:
-        """Return in words how a model, as served, falls short of what was asked, None if it does not."""
+        """Return in words how a model, as served, falls short of the budget, None if it does not."""
         ...
 
     def noise(self, draft: Draft) -> Mapping[str, float]:
@@ -34,7 +34,9 @@ class ErrorGuard:
     """Puts as few nodes in float as it takes to be good enough.
 
     Attributes:
-        prepared: the float model that the plan names. make: makes a draft of a recipe. quality: judges it.
+        prepared: the float model that the plan names.
+        make: makes a draft of a recipe.
+        quality: judges it.
         steps: what was put back.
     """
 

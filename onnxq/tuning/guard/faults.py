@@ -33,7 +33,7 @@ _LEFT = 0.7
 # Seconds after which no further draft is tried, but the first; after half of them no smaller number of nodes is looked
 # for.
 _LIMIT = 120.0
-# What must be lost before weights go back to float that were put on codes for their size: one bit.
+# What must be lost before weights go back to float that were quantized for their size: one bit.
 _WORTH_DB = 6.0
 
 
@@ -73,9 +73,13 @@ class FaultGuard:
     """Gives nodes whose kernels compute something else another form.
 
     Attributes:
-        make: makes a draft of a recipe. fidelity: runs models. prefer: as in the recipe.
-        faster: tells whether a model is faster than another one; None where time cannot be measured here.
-        steps: what got another form, and what could not be repaired. clock: seconds. tries: drafts tried so far.
+        make: makes a draft of a recipe.
+        fidelity: runs models.
+        prefer: as in the recipe.
+        faster: returns whether a model is faster than another one; None where time cannot be measured here.
+        steps: what got another form, and what could not be repaired.
+        clock: seconds.
+        tries: drafts tried so far.
     """
 
     make: Make
@@ -89,14 +93,14 @@ class FaultGuard:
     def improve(self, draft: Draft) -> Draft:
         """Return the draft with other forms of those nodes that are not served as the graph says."""
         until = self.clock() + _LIMIT
-        # An accuracy level that was asked for is one that may round.
+        # A requested accuracy level is one that may round.
         rounding = draft.recipe.accuracy_level is None
         for _ in range(_ROUNDS):
             gap = self.fidelity.gap(draft.model, rounding=rounding)
             if not gap.open:
                 return draft
             suspects = self._suspects(draft, gap.rounding)
-            better = next((found for each in suspects if (found := self._repair(draft, gap, each, until))), None)
+            better = next((repaired for each in suspects if (repaired := self._repair(draft, gap, each, until))), None)
             if better is None:
                 self._in_vain(gap, suspects, late=self._late(until))
                 return draft
@@ -106,23 +110,23 @@ class FaultGuard:
     def _suspects(self, draft: Draft, rounding: bool) -> list[_Suspects]:
         """Return the nodes at which a draft departs from its graph: by cause where that is known, then by kind."""
         quantized = {entry.node: entry for entry in draft.plan.decisions if entry.action is Action.QUANTIZE}
-        found = self.fidelity.departures(draft.model, rounding=rounding)
-        ran = ran_at(draft.model, found, target=draft.plan.target)
-        known = [each for each in zip(found, ran, strict=True) if cause_of(each[1]) is not None]
-        others = list(zip(largest(found), ran, strict=False))
+        departures = self.fidelity.departures(draft.model, rounding=rounding)
+        ran = ran_at(draft.model, departures, target=draft.plan.target)
+        known = [each for each in zip(departures, ran, strict=True) if cause_of(each[1]) is not None]
+        others = list(zip(largest(departures), ran, strict=False))
         groups: dict[Hashable, tuple[str, list[str], tuple[Form, ...]]] = {}
-        seen: set[str] = set()
+        grouped: set[str] = set()
         # Where a cause is known, it is at work however little of it is seen; what others add may be what that became.
         for departure, there in (*known, *others):
             cause = cause_of(there)
             for node in _planned(departure.nodes, quantized):
                 forms = forms_of(quantized[node], draft.plan, portable=draft.recipe.portable)
                 kind = _kind(quantized[node], draft.plan) if cause is None else cause.name
-                if node not in seen:
-                    seen.add(node)
+                if node not in grouped:
+                    grouped.add(node)
                     groups.setdefault((kind, forms), (why([there], advice=False), [], forms))[1].append(node)
         return [
-            _Suspects(nodes=tuple(nodes), noise=_noise_at(nodes, found), cause=text, forms=forms)
+            _Suspects(nodes=tuple(nodes), noise=_noise_at(nodes, departures), cause=text, forms=forms)
             for text, nodes, forms in groups.values()
         ]
 
@@ -131,7 +135,7 @@ class FaultGuard:
         return self.tries > 0 and self.clock() > until
 
     def _repair(self, draft: Draft, gap: Gap, suspects: _Suspects, until: float) -> Draft | None:
-        """Return the draft with the form of suspects that is served right, None if there is none."""
+        """Return the draft with the form of suspects that is served right, None if absent."""
         chosen = self._choose(draft, gap, suspects, until)
         if chosen is None:
             return None
@@ -149,7 +153,7 @@ class FaultGuard:
         return _retold(chosen.draft, _because(gap, suspects.cause), text)
 
     def _choose(self, draft: Draft, gap: Gap, suspects: _Suspects, until: float) -> _Try | None:
-        """Return the first form that is served right, or float where that is faster; None if none is, or it is late."""
+        """Return the first form that is served right, or float where that is faster; None if absent, or if it is late."""
         first: _Try | None = None
         for form in suspects.forms:
             if self._late(until):
@@ -172,7 +176,7 @@ class FaultGuard:
         return first
 
     def _gives_up_size(self, draft: Draft, gap: Gap, suspects: _Suspects) -> bool:
-        """Return whether float would undo what weights are on codes for, for no more than a bit of error."""
+        """Return whether float would undo what weights are quantized for, for no more than a bit of error."""
         entries = [entry for entry in draft.plan.decisions if entry.node in suspects.nodes]
         tensors = [draft.plan.tensors[key] for entry in entries for key in entry.inputs.values()]
         weighted = any(tensor.role is Role.WEIGHT for tensor in tensors)
@@ -183,23 +187,26 @@ class FaultGuard:
         """Return what the worst suspects come to in another form, None if they are not right in it or cannot have it.
 
         Args:
-            draft: to change. gap: of it. suspects, form: what to change. count: how many of them; None for all.
+            draft: to change.
+            gap: of it.
+            suspects, form: what to change.
+            count: how many of them; None for all.
         """
         nodes, rounding = suspects.nodes[:count], draft.recipe.accuracy_level is None
         self.tries += 1
         try:
-            made = self.make(with_rules(draft.recipe, [rule_for(nodes, form, _because(gap, suspects.cause))]))
-            if not form.is_float and not set(nodes) <= set(made.quantized):
+            changed = self.make(with_rules(draft.recipe, [rule_for(nodes, form, _because(gap, suspects.cause))]))
+            if not form.is_float and not set(nodes) <= set(changed.quantized):
                 return None
-            after = self.fidelity.gap(made.model, rounding=rounding)
+            after = self.fidelity.gap(changed.model, rounding=rounding)
             right = not after.open or (math.isfinite(after.excess) and after.excess <= _LEFT * gap.excess)
             if not right and after.excess < gap.excess and count is None:  # others spoil the outputs, too
-                still = self.fidelity.departures(made.model, rounding=gap.rounding)
+                still = self.fidelity.departures(changed.model, rounding=gap.rounding)
                 here = _noise_at(nodes, still)
                 right = math.isfinite(here) and here <= _LEFT * suspects.noise
         except (RecipeError, CalibrationError, ModelError):  # no such kernel, or tensors that were not observed
             return None
-        return _Try(form=form, draft=made, gap=after) if right else None
+        return _Try(form=form, draft=changed, gap=after) if right else None
 
     def _in_vain(self, gap: Gap, suspects: Sequence[_Suspects], *, late: bool) -> None:
         nodes = tuple(dict.fromkeys(node for each in suspects for node in each.nodes))
@@ -226,13 +233,13 @@ def _retold(draft: Draft, before: str, after: str) -> Draft:
     return replace(draft, recipe=recipe, plan=replace(draft.plan, decisions=decisions))
 
 
-def _noise_at(nodes: Collection[str], found: Sequence[Departure]) -> float:
+def _noise_at(nodes: Collection[str], departures: Sequence[Departure]) -> float:
     """Return what is added where these nodes compute: a tensor counts once, however many of them take part in it."""
-    return sum(each.noise for each in found if any(_planned(each.nodes, nodes)))
+    return sum(each.noise for each in departures if any(_planned(each.nodes, nodes)))
 
 
 def _planned(names: Sequence[str], planned: Collection[str]) -> Iterator[str]:
-    """Yield the planned nodes that nodes of the quantized model stand for: several may be called after one."""
+    """Yield the planned nodes that nodes of the quantized model are made of: several may be named after one."""
     for name in names:
         parts = name.split("/")
         for count in range(len(parts), 0, -1):

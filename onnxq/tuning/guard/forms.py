@@ -1,4 +1,4 @@
-"""Other forms of a quantized node, worth a try in this order: what is nearest to what was asked first."""
+"""Other forms of a quantized node, worth a try in this order: what is nearest to the recipe first."""
 
 from __future__ import annotations
 
@@ -22,7 +22,8 @@ class Form:
     """A form.
 
     Attributes:
-        name: in words. says: what a rule says that gives it to nodes; nothing for float.
+        name: in words.
+        says: what a rule says that gives it to nodes; nothing for float.
     """
 
     name: str
@@ -41,7 +42,9 @@ def forms_of(decision: Decision, plan: Plan, *, portable: bool) -> tuple[Form, .
     """Return the forms that a node may have instead of the planned one, float last.
 
     Args:
-        decision: about the node. plan: that it is of. portable: whether only operators of the standard may be written.
+        decision: about the node.
+        plan: that it is of.
+        portable: whether only operators of the standard may be written.
     """
     return (*_forms(decision, plan, portable=portable), FLOAT)
 
@@ -76,6 +79,6 @@ def _forms(decision: Decision, plan: Plan, *, portable: bool) -> Iterator[Form]:
 
 
 def _scheme(decision: Decision, plan: Plan, role: Role) -> Scheme | None:
-    """Return the scheme of a node's first input of a role, None if it has none."""
-    found = (plan.tensors[key] for _, key in sorted(decision.inputs.items()))
-    return next((tensor.scheme for tensor in found if tensor.role is role), None)
+    """Return the scheme of a node's first input of a role, None if absent."""
+    tensors = (plan.tensors[key] for _, key in sorted(decision.inputs.items()))
+    return next((tensor.scheme for tensor in tensors if tensor.role is role), None)

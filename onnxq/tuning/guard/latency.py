@@ -57,7 +57,8 @@ class _Suspect:
     """Groups of one kind that seem to lose time.
 
     Attributes:
-        groups: in plan order. loss: time lost, in shares of the whole model's, mean over the thread counts.
+        groups: in plan order.
+        loss: time lost, in shares of the whole model's, mean over the thread counts.
         before, after: microseconds in float and quantized, at the first thread count.
     """
 
@@ -81,10 +82,14 @@ class SpeedGuard:
     """Looks for the fastest draft, between the one it is given and the float model.
 
     Attributes:
-        original: the float model. prepared: its normal form, whose nodes the plan names.
-        make: makes a draft of a recipe. measure: measures models. threads: counts to be served with, 0 for all cores.
-        good: tells whether a model is good enough: errors cancel out sometimes, and one that is gone is missed.
-        steps: what was put back, and what was tried in vain. clock: seconds; after half a minute nothing new is tried.
+        original: the float model.
+        prepared: its normal form, whose nodes the plan names.
+        make: makes a draft of a recipe.
+        measure: measures models.
+        threads: counts to be served with, 0 for all cores.
+        good: returns whether a model is good enough: errors cancel out sometimes, and one that is gone is missed.
+        steps: what was put back, and what was tried in vain.
+        clock: seconds; after half a minute nothing new is tried.
     """
 
     original: ir.Model
@@ -98,18 +103,18 @@ class SpeedGuard:
 
     def races(self, model: ir.Model) -> tuple[Race, ...]:
         """Time a model against the float model at every thread count; that it is slower is only said if it stays so."""
-        found = []
+        races = []
         for count in self.threads:
             race = self._race(self.original, model, count)
             for _ in range(_DOUBTS if race.slower else 0):
                 race = max(race, self._race(self.original, model, count), key=lambda each: each.speedup)
                 if not race.slower:
                     break
-            found.append(race)
-        return tuple(found)
+            races.append(race)
+        return tuple(races)
 
     def _faster(self, model: ir.Model, base: ir.Model) -> tuple[bool, float]:
-        """Tell whether a model is faster than another one at some thread count, in two races, and slower at none."""
+        """Return whether a model is faster than another one at some thread count, in two races, and slower at none."""
         gains, faster = [], False
         for count in self.threads:
             race = self._race(base, model, count)
@@ -122,7 +127,7 @@ class SpeedGuard:
         return faster, math.prod(gains) ** (1 / len(gains))
 
     def faster(self, model: ir.Model, base: ir.Model) -> bool:
-        """Tell whether a model is faster than another one at some thread count, beyond chance, and slower at none."""
+        """Return whether a model is faster than another one at some thread count, beyond chance, and slower at none."""
         return self._faster(model, base)[0]
 
     def _race(self, base: ir.Model, model: ir.Model, threads: int) -> Race:
@@ -147,8 +152,8 @@ class SpeedGuard:
             # What cannot gain more than chance proves nothing.
             large = [suspect for suspect in lists[1] if suspect.loss > FLOOR]
             together = [each for each in (*lists, large) if sum(suspect.loss for suspect in each) > FLOOR]
-            made = [self._try(draft, each) for each in _different(together) if not in_vain.issuperset(_nodes(each))]
-            better = max((each for each in made if each is not None), key=lambda each: each[1], default=None)
+            improved = [self._try(draft, each) for each in _different(together) if not in_vain.issuperset(_nodes(each))]
+            better = max((each for each in improved if each is not None), key=lambda each: each[1], default=None)
             if better is None:
                 alone = sorted((suspect for each in lists for suspect in each), key=lambda suspect: -suspect.loss)
                 for suspect in alone:
@@ -174,19 +179,19 @@ class SpeedGuard:
         nodes = tuple(dict.fromkeys(_nodes(suspects)))
         text = "; ".join(suspect.because for suspect in suspects[:3]) + ("; ..." if len(suspects) > 3 else "")
         try:
-            made = self.make(with_rules(draft.recipe, rules))
+            changed = self.make(with_rules(draft.recipe, rules))
         except CalibrationError:  # its borders lie elsewhere, at tensors that were not observed
             return None
-        look = self.measure.race([draft.model, made.model], self.threads[0], _LOOK)
+        look = self.measure.race([draft.model, changed.model], self.threads[0], _LOOK)
         gain = look.ratio(0, 1)
         if gain < 1 - look.noise:
             self.steps.append(GuardStep(why="slower", nodes=nodes, text=f"{text}; float: {gain:.3g}x", taken=False))
             return None
-        taken, gain = self._faster(made.model, draft.model)
-        if taken and not self.good(made.model):
+        taken, gain = self._faster(changed.model, draft.model)
+        if taken and not self.good(changed.model):
             taken, text = False, f"{text}; not good enough"
         self.steps.append(GuardStep(why="slower", nodes=nodes, text=f"{text}; float: {gain:.3g}x", taken=taken))
-        return (made, gain) if taken else None
+        return (changed, gain) if taken else None
 
     def _suspects(self, draft: Draft) -> tuple[list[_Suspect], list[_Suspect]]:
         """Return the regions that seem to lose time, and the units that do."""

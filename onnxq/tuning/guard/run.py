@@ -38,11 +38,15 @@ def guard(
     """Return the best draft between the one given and the float model, and what was done.
 
     Args:
-        draft: the first one. make: makes another one of a recipe.
-        original: the float model. prepared: its normal form, whose nodes the plan names.
-        threads: counts the model is served with, 0 for all cores. prefer: as in the recipe.
-        read_back: look at what the runtime makes of the model. quality: judges the outputs; None where all will do.
-        fidelity: tells how models are served against what their graphs say; None where that is not seen here,
+        draft: the first one.
+        make: makes another one of a recipe.
+        original: the float model.
+        prepared: its normal form, whose nodes the plan names.
+        threads: counts the model is served with, 0 for all cores.
+        prefer: as in the recipe.
+        read_back: look at what the runtime makes of the model.
+        quality: judges the outputs; None where all will do.
+        fidelity: measures how models are served against what their graphs say; None where that is not seen here,
             since they are served on another kind of processor.
         measure: measures time; None where that cannot be done here.
 
@@ -53,10 +57,14 @@ def guard(
     steps: list[GuardStep] = []
 
     def as_planned(tried: Draft) -> Sequence[Rule]:
-        found = unfused(tried.model, tried.plan, threads=threads[0])
-        if found:
-            steps.append(GuardStep(why="unfused", nodes=tuple(found), text="the runtime leaves them in float"))
-        return keep(found, "unfused", {node: f"planned for integers, but runs as {ran}" for node, ran in found.items()})
+        in_float = unfused(tried.model, tried.plan, threads=threads[0])
+        if in_float:
+            steps.append(GuardStep(why="unfused", nodes=tuple(in_float), text="the runtime leaves them in float"))
+        return keep(
+            in_float,
+            "unfused",
+            {node: f"planned for integers, but runs as {ran}" for node, ran in in_float.items()},
+        )
 
     if read_back:
         draft = refine(make, draft, as_planned, rounds=_ROUNDS)

@@ -81,7 +81,7 @@ def checkpoint_key(recipe: Recipe, statistics: Statistics, source: Source, versi
     digest = hashlib.sha256()
     options = recipe.plain()
     for limit in ("min_sqnr", "max_drop", "max_ppl_increase"):
-        options[limit] = limit in options  # it decides what is scored; how much is allowed is judged anew
+        options[limit] = limit in options  # it decides what is scored; how much is allowed is judged again
     del options["tries"]
     tensors = {
         name: (each.count, float(each.minimum), float(each.maximum)) for name, each in statistics.tensors.items()

@@ -1,8 +1,8 @@
-"""The Pareto front: which units give up codes first, as error and cost say that were measured on each of them alone.
+"""The Pareto front: which units return to float first, as error and cost say that were measured on each of them alone.
 
 The errors of units add up, nearly, in power. So the cheapest model within an error is a knapsack with several choices
-for each unit; where neighbours on codes save conversions between them, it is a cut as well. For a price of error lambda
-the model of least cost + lambda * noise is a minimum cut, found exactly (`onnxq.numerics.min_cut`), and without
+for each unit; where quantized neighbours save conversions between them, it is a cut as well. For a price of error
+lambda the model of least cost + lambda * noise is a minimum cut, found exactly (`onnxq.numerics.min_cut`), and without
 conversions just the best option of every unit. From lambda = 0 to where everything is in float these models are those
 on the convex hull of all (cost, noise): Everett 1963, Generalized Lagrange Multiplier Method.
 """
@@ -25,7 +25,9 @@ class Option:
     """A way that a unit can go.
 
     Attributes:
-        way: which. cost: against float, in any unit of measure. noise: that it brings, in power over the signal's.
+        way: which.
+        cost: against float, in any unit of measure.
+        noise: that it brings, in power over the signal's.
         codes: whether it reads and writes codes, so that conversions lie between it and what does not.
     """
 
@@ -39,7 +41,7 @@ class Option:
 class Conversion:
     """A tensor between units: the cost of converting it to codes and back, where its readers are not as its maker is.
 
-    `producer` is None for what no unit makes; `float_reader` tells whether anything else reads it, as float.
+    `producer` is None for what no unit makes; `float_reader`: whether anything else reads it, as float.
     """
 
     producer: int | None
@@ -58,9 +60,9 @@ def pareto_front(
         units: the options of each, that of float with cost 0 and noise 0 among them.
         conversions: tensors between them.
     """
-    found = [best(units, conversions, price) for price in _prices(units)]
-    found.append(tuple(min(options, key=lambda option: (option.noise, option.cost)).way for options in units))
-    return tuple(dict.fromkeys(found))
+    models = [best(units, conversions, price) for price in _prices(units)]
+    models.append(tuple(min(options, key=lambda option: (option.noise, option.cost)).way for options in units))
+    return tuple(dict.fromkeys(models))
 
 
 def best(units: Sequence[Sequence[Option]], conversions: Sequence[Conversion], price: float) -> tuple[int, ...]:
@@ -109,14 +111,14 @@ def best(units: Sequence[Sequence[Option]], conversions: Sequence[Conversion], p
 def hull(options: Sequence[Option]) -> tuple[Option, ...]:
     """Return the options on the lower convex hull, the cheapest first; each costs more than the last and errs less."""
     ordered = sorted((each for each in options if math.isfinite(each.noise)), key=lambda each: (each.cost, each.noise))
-    found: list[Option] = []
+    kept: list[Option] = []
     for option in ordered:
-        if found and option.noise >= found[-1].noise:
+        if kept and option.noise >= kept[-1].noise:
             continue
-        while len(found) > 1 and _price(found[-2], found[-1]) >= _price(found[-2], option):
-            found.pop()
-        found.append(option)
-    return tuple(found)
+        while len(kept) > 1 and _price(kept[-2], kept[-1]) >= _price(kept[-2], option):
+            kept.pop()
+        kept.append(option)
+    return tuple(kept)
 
 
 def _prices(units: Sequence[Sequence[Option]]) -> list[float]:

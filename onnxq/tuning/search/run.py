@@ -44,7 +44,7 @@ FLOAT = -1
 _MOST_UNITS = 96
 # Seconds of a race: enough to tell which of two models is the faster one by a few percent.
 _RACE = 0.4
-# What a unit does alone is told by this many samples: it only says what to try.
+# Samples that a unit alone is judged on: it only says what to try.
 _SAMPLES = 32
 # Sums of noise are right within a factor of two or so; a model that should miss the budget by more is not made.
 _HOPELESS = 4.0
@@ -164,7 +164,7 @@ class Search:
             (unit, way) for unit, part in enumerate(self.units) for way in range(len(self.choices)) if part.by_plan[way]
         ]
         whole = self._whole = 0.0 if before is None else sum(before.by_node.values())
-        found: list[IsolatedChoice] = []
+        alone: list[IsolatedChoice] = []
         with step(self.progress, len(pairs), "layers alone"):
             for unit, way in pairs:
                 effect = self._effect(unit, way)
@@ -175,9 +175,9 @@ class Search:
                         spent = [sum(times.by_node.get(node, 0.0) for node in merged) for times in (before, now)]
                         faster = (spent[0] - spent[1]) / whole
                     noise = 10 ** (-effect.sqnr / 10) if effect.sqnr < math.inf else 0.0
-                    found.append(IsolatedChoice(unit=unit, way=way, noise=noise, saved=effect.saved, faster=faster))
+                    alone.append(IsolatedChoice(unit=unit, way=way, noise=noise, saved=effect.saved, faster=faster))
                 self.progress.advance(1)
-        return found
+        return alone
 
     def _effect(self, unit: int, way: int) -> Effect | None:
         part = self.units[unit]
@@ -236,7 +236,7 @@ class Search:
         return passing
 
     def _repair(self, models: Sequence[tuple[int, ...]], passing: int) -> None:
-        """Let units go as in cheaper models, but for those that break the budget: by halves, neighbours together."""
+        """Let units go as in cheaper models, except those that break the budget: by halves, neighbours together."""
         kept, refused, back = list(models[passing]), set[int](), 1
         while passing - back >= 0 and self._left():
             cheaper = models[passing - back]
@@ -258,8 +258,8 @@ class Search:
     def _passes(self, ways: tuple[int, ...]) -> bool:
         if all(way == FLOAT for way in ways):
             return True
-        found = self._try(ways)
-        return found is not None and found.shortfall is None
+        tried = self._try(ways)
+        return tried is not None and tried.shortfall is None
 
     def _left(self) -> bool:
         return len(self.tried) < self.recipe.tries
@@ -273,18 +273,18 @@ class Search:
         if ways in self._same:
             return self._same[ways]
         names = ",".join(map(str, ways))
-        found = self.checkpoint.recall(f"model {names}", Tried, lambda: self._judge(ways))
-        if found is not None and found.ways != ways:  # the planner makes the same of both
-            self.tried.setdefault(found.ways, self._judged(found))
-            found = self._same[ways] = self.tried[found.ways]
-        elif found is not None:
-            found = self.tried[ways] = self._judged(found)
-            self.progress.note(f"{len(self.tried)}: {_shown(found)}")
+        tried = self.checkpoint.recall(f"model {names}", Tried, lambda: self._judge(ways))
+        if tried is not None and tried.ways != ways:  # the planner makes the same of both
+            self.tried.setdefault(tried.ways, self._judged(tried))
+            tried = self._same[ways] = self.tried[tried.ways]
+        elif tried is not None:
+            tried = self.tried[ways] = self._judged(tried)
+            self.progress.note(f"{len(self.tried)}: {_shown(tried)}")
             self.progress.advance(1)
-        return found
+        return tried
 
     def _hopeless(self, ways: Sequence[int]) -> bool:
-        """Tell whether the noise of the units alone adds up to far more than an output may have."""
+        """Return whether the noise of the units alone adds up to far more than an output may have."""
         least = self.limits.budget.min_sqnr
         return least is not None and sum(
             self._noise.get((unit, way), 0.0) for unit, way in enumerate(ways)
@@ -294,31 +294,31 @@ class Search:
         draft = self.make(self.recipe_of(ways))
         if not draft.quantized:
             return None
-        for made, plan in self._made.items():
+        for other, plan in self._made.items():
             if not _differ(plan, draft.plan):
-                return self.tried[made]
+                return self.tried[other]
         self._made[ways] = draft.plan
-        found = self.limits.figures(draft.model, metric=self.limits.scores)
+        figures = self.limits.figures(draft.model, metric=self.limits.scores)
         timing = None
         if self.measure is not None:
             timing = self.measure.race([self.original, draft.model], self.recipe.serving[0], _RACE)
         return Tried(
             ways=ways,
             bytes=total_bytes(draft.model),
-            outputs=dict(found.outputs),
-            metric=None if found.metric is None else found.metric.quantized_value,
+            outputs=dict(figures.outputs),
+            metric=None if figures.metric is None else figures.metric.quantized_value,
             latency_ms=None if timing is None else timing.best_ms(1),
             speedup=None if timing is None else timing.ratio(0, 1),
             noise=None if timing is None else max(FLOOR, timing.noise),
         )
 
-    def _judged(self, found: Tried) -> Tried:
+    def _judged(self, tried: Tried) -> Tried:
         """Return a model with what the budget says of it."""
         budget, before, metric = self.limits.budget, self.limits.float_metric, None
-        if before is not None and found.metric is not None:
-            metric = MetricResult(name=before[0], float_value=before[1], quantized_value=found.metric)
+        if before is not None and tried.metric is not None:
+            metric = MetricResult(name=before[0], float_value=before[1], quantized_value=tried.metric)
         return replace(
-            found, shortfall=budget.shortfall(found.outputs, metric), excess=budget.excess(found.outputs, metric)
+            tried, shortfall=budget.shortfall(tried.outputs, metric), excess=budget.excess(tried.outputs, metric)
         )
 
     def _gain(self, each: IsolatedChoice) -> float:
@@ -330,12 +330,12 @@ class Search:
 
     def _best(self) -> tuple[int, ...] | None:
         """Return the ways of the smallest or fastest model within the budget; what is as fast is judged by size."""
-        within = {ways: found for ways, found in self.tried.items() if found.shortfall is None}
+        within = {ways: tried for ways, tried in self.tried.items() if tried.shortfall is None}
         if not within:
             return None
         if self.recipe.prefer == "size" or self.measure is None:
             return min(within, key=lambda ways: (within[ways].bytes, -(within[ways].speedup or 0.0)))
-        fastest = max(found.speedup or 0.0 for found in within.values())
+        fastest = max(tried.speedup or 0.0 for tried in within.values())
         as_fast = (ways for ways in within if (within[ways].speedup or 0.0) >= fastest * (1 - FLOOR))
         return min(as_fast, key=lambda ways: within[ways].bytes)
 
@@ -353,17 +353,17 @@ class Search:
 
 
 def _differ(one: Plan, other: Plan) -> bool:
-    """Tell whether two plans make different models."""
+    """Return whether two plans make different models."""
     return one.tensors != other.tensors or [each.format for each in one.decisions] != [
         each.format for each in other.decisions
     ]
 
 
-def _shown(found: Tried) -> str:
-    parts = [f"{found.bytes / 1e6:.3g} MB"]
-    if found.speedup is not None:
-        parts.append(f"{found.speedup:.2f}x float's speed")
-    parts.append(f"{found.sqnr:.1f} dB" if math.isfinite(found.sqnr) else ("exact" if found.sqnr > 0 else "broken"))
-    if found.metric is not None:
-        parts.append(f"metric {found.metric:.5g}")
-    return ", ".join(parts) + ("" if found.shortfall is None else f"; {found.shortfall}")
+def _shown(tried: Tried) -> str:
+    parts = [f"{tried.bytes / 1e6:.3g} MB"]
+    if tried.speedup is not None:
+        parts.append(f"{tried.speedup:.2f}x float's speed")
+    parts.append(f"{tried.sqnr:.1f} dB" if math.isfinite(tried.sqnr) else ("exact" if tried.sqnr > 0 else "broken"))
+    if tried.metric is not None:
+        parts.append(f"metric {tried.metric:.5g}")
+    return ", ".join(parts) + ("" if tried.shortfall is None else f"; {tried.shortfall}")
