@@ -153,7 +153,7 @@ class FaultGuard:
         return _retold(chosen.draft, _because(gap, suspects.cause), text)
 
     def _choose(self, draft: Draft, gap: Gap, suspects: _Suspects, until: float) -> _Try | None:
-        """Return the first form that is served right, or float where that is faster; None if absent, or if it is late."""
+        """Return the first form that is served right, or float where that is faster; None if absent or if late."""
         first: _Try | None = None
         for form in suspects.forms:
             if self._late(until):
