@@ -60,8 +60,8 @@ def test_explain_tells_decision_reason_rule_edges_schemes_and_scales(folder: Pat
 
 def test_explain_as_json_holds_the_scale(folder: Path, capsys: Output) -> None:
     assert main([*PLAN, "--explain", "conv", "--json"]) == 0
-    told = json.loads(capsys.readouterr().out)
-    (image,) = [edge for edge in told["edges"] if edge["tensor"] == "image"]
+    printed = json.loads(capsys.readouterr().out)
+    (image,) = [edge for edge in printed["edges"] if edge["tensor"] == "image"]
     assert image["side"] == "input"
     assert image["params"]["scale"] > 0
 

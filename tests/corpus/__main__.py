@@ -16,7 +16,7 @@ from queue import Empty, Queue
 from typing import Any
 
 from tests.corpus.collection import GROUPS, collect
-from tests.corpus.forms import FORMS
+from tests.corpus.formats import FORMATS
 from tests.corpus.harvest import harvest
 
 KINDS = ("quantized", "coarse", "kept", "refused", "unserved", "failed")
@@ -117,17 +117,17 @@ def show(outcomes: dict[str, dict[str, Any]], group_of: dict[str, str]) -> int:
     reasons: Counter[str] = Counter()
     failures: list[str] = []
     for case, results in outcomes.items():
-        for form, outcome in results.items():
-            counts[group_of[case], form][outcome["kind"]] += 1
+        for fmt, outcome in results.items():
+            counts[group_of[case], fmt][outcome["kind"]] += 1
             reasons.update(outcome.get("reasons", {}))
             if outcome["kind"] == "refused":
                 refusals[outcome["detail"][:160]] += 1
             if outcome["kind"] == "failed":
-                failures.append(f"{case} [{form}] {outcome['detail']}")
+                failures.append(f"{case} [{fmt}] {outcome['detail']}")
     print(f"{'group':10}{'format':12}" + "".join(f"{kind:>11}" for kind in KINDS))
-    order = [form.name for form in FORMS] + ["all"]
-    for (group, form), found in sorted(counts.items(), key=lambda entry: (entry[0][0], order.index(entry[0][1]))):
-        print(f"{group:10}{form:12}" + "".join(f"{found[kind]:>11}" for kind in KINDS))
+    order = [fmt.name for fmt in FORMATS] + ["all"]
+    for (group, fmt), found in sorted(counts.items(), key=lambda entry: (entry[0][0], order.index(entry[0][1]))):
+        print(f"{group:10}{fmt:12}" + "".join(f"{found[kind]:>11}" for kind in KINDS))
     print("\nnodes kept, by reason: " + ", ".join(f"{code} {count}" for code, count in reasons.most_common()))
     for text, count in refusals.most_common():
         print(f"refused {count} times: {text}")

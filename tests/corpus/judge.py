@@ -20,7 +20,7 @@ from onnxq.graph.walk import scopes
 from onnxq.numerics.metrics import ErrorSums
 from onnxq.runtime.session import open_session
 from onnxq.types.float_type import FloatType
-from tests.corpus.forms import Form
+from tests.corpus.formats import FormatCase
 
 RANDOM = frozenset(
     {"Bernoulli", "Multinomial", "RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike"}
@@ -65,13 +65,13 @@ class Judge:
             self.unserved = str(error)
         self.complaint = _complaint(self.proto)
 
-    def judge(self, form: Form) -> Outcome:
+    def judge(self, fmt: FormatCase) -> Outcome:
         """Quantize, check and run."""
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
                 report = onnxq.quantize(
-                    self.model, calibration=[self.feeds], check=False, allow_empty=True, **form.options
+                    self.model, calibration=[self.feeds], check=False, allow_empty=True, **fmt.options
                 )
         except (PassError, PlanError) as error:  # the request was taken, and could not be carried out
             return Outcome(kind="failed", detail=str(error))
@@ -99,7 +99,7 @@ class Judge:
             return Outcome(kind="unserved" if self._fails_tidied() else "failed", detail=f"runtime: {error}")
         worst, kind, detail = float("inf"), "quantized" if quantized else "kept", ""
         if self.exact:
-            floor = form.floor if quantized else 60.0
+            floor = fmt.floor if quantized else 60.0
             # The runtime's optimizer breaks some float models: Pad and MaxPool become one that pads with -inf.
             references = {"plain": (self.plain,), "served": (self.served, self.plain)}
             for what, actual in (("plain", plain), ("served", served)):
@@ -108,7 +108,7 @@ class Judge:
                     worst = min(worst, found)
                     if found >= floor:
                         continue
-                    rounding = self._rounding(report.plan, form, name) if quantized else 60.0
+                    rounding = self._rounding(report.plan, fmt, name) if quantized else 60.0
                     if found < rounding - _SLACK_DB or np.isnan(found):
                         text = f"{what} '{name}': {found:.1f} dB, rounding alone {rounding:.1f} dB"
                         return Outcome(kind="failed", detail=text, sqnr=found)
@@ -125,11 +125,11 @@ class Judge:
             return True
         return False
 
-    def _rounding(self, plan: Any, form: Form, output: str) -> float:
+    def _rounding(self, plan: Any, fmt: FormatCase, output: str) -> float:
         """dB that rounding alone leaves of an output, in float arithmetic."""
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            rounded = onnxq.simulate(self.model, plan, calibration=[self.feeds], **form.options)
+            rounded = onnxq.simulate(self.model, plan, calibration=[self.feeds], **fmt.options)
         if plan.constants:  # simulation leaves alone what stays in float, stored short or not
             rounded = ir.from_proto(rounded) if isinstance(rounded, onnx.ModelProto) else rounded
             for scope in scopes(rounded):

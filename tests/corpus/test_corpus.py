@@ -2,7 +2,7 @@
 
 import pytest
 from tests.corpus.cases import node_cases
-from tests.corpus.forms import FORMS
+from tests.corpus.formats import FORMATS
 from tests.corpus.judge import Judge
 
 STEP = 67  # a prime, so that neither the families of tests nor their two forms fall into step with it
@@ -16,6 +16,6 @@ def test_backend_graphs_through_every_format(part):
     assert len(sample) > 40
     for case in sample[part::PARTS]:
         judge = Judge(*case.make())
-        for form in FORMS:
-            outcome = judge.judge(form)
-            assert outcome.kind != "failed", f"{case.name}, {form.name}: {outcome.detail}"
+        for fmt in FORMATS:
+            outcome = judge.judge(fmt)
+            assert outcome.kind != "failed", f"{case.name}, {fmt.name}: {outcome.detail}"

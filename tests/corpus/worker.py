@@ -1,4 +1,4 @@
-"""Judges the cases named on standard input, one a line; one line of JSON for each form: a crash costs one case."""
+"""Judges the cases named on standard input, one a line; one line of JSON for each format: a crash costs one case."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import traceback
 from pathlib import Path
 
 from tests.corpus.collection import collect
-from tests.corpus.forms import FORMS
+from tests.corpus.formats import FORMATS
 from tests.corpus.judge import Judge, Outcome
 
 
@@ -23,7 +23,7 @@ def main(harvested: str, *groups: str) -> None:
         results: dict[str, dict[str, object]] = {}
         try:
             judge = Judge(*cases[name].make())
-            results = {form.name: vars(judge.judge(form)) for form in FORMS}
+            results = {fmt.name: vars(judge.judge(fmt)) for fmt in FORMATS}
         except Exception:
             results["all"] = vars(Outcome(kind="failed", detail=f"the corpus itself: {traceback.format_exc(limit=-5)}"))
         print(json.dumps({"case": name, "results": results}), file=out, flush=True)

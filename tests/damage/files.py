@@ -56,7 +56,7 @@ def damaged(folder: Path, count: int, seed: int = 0) -> list[str]:
 
 
 def _in_weights(at: int, whole: bytes) -> bool:
-    """Tell whether a byte lies in the longest runs of raw data: those of the two matrices."""
+    """Return whether a byte lies in the longest runs of raw data: those of the two matrices."""
     for name, size in ((b"w0", 8 * 3 * 3 * 3 * 4), (b"w1", 8 * 4 * 4)):
         start = whole.rfind(name)  # the tensor's name comes before its bytes
         if start <= at - 8 < start + size:

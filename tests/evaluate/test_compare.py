@@ -28,7 +28,7 @@ def run(done, quantized=None, **options):
 
 
 def test_tensors_are_compared_as_what_follows_reads_them(done):
-    """Against sums in numpy: b stands for its dequantized codes."""
+    """Against sums in numpy: b represents its dequantized codes."""
     found = run(done)
     by_name = {entry.tensor: entry for entry in found.tensors}
     assert set(by_name) == {"a", "b", "e", "y"}

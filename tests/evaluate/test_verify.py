@@ -134,7 +134,7 @@ def test_error_of_each_quantized_node(models):
     x = data(4)
     names = ["h", "r"]
     expected = dict(zip(names, evaluate(FLOAT, x, names), strict=True))
-    # What stands for r in the quantized model is its dequantized value; h has no codes and stands for itself.
+    # In the quantized model r is its dequantized value; h has no codes and is itself.
     actual = dict(zip(names, evaluate(QUANTIZED, x, ["h", "rd"]), strict=True))
     tensors = {entry.node: entry for entry in run(models, x).tensors}
     assert set(tensors) == {"mm", "relu"}

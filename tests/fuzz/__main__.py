@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 from hypothesis import HealthCheck, Phase, given, seed, settings
-from tests.corpus.forms import FORMS
+from tests.corpus.formats import FORMATS
 from tests.corpus.judge import Judge
 from tests.fuzz.graphs import graphs
 from tests.fuzz.opener import Opener
@@ -52,19 +52,19 @@ def main() -> None:
         assert not judge.complaint, judge.complaint
         if judge.unserved:
             print(judge.unserved[:300])
-        for form in FORMS:
-            outcome = judge.judge(form)
-            counts[f"{form.name}: {outcome.kind}"] += 1
+        for fmt in FORMATS:
+            outcome = judge.judge(fmt)
+            counts[f"{fmt.name}: {outcome.kind}"] += 1
             if outcome.kind == "refused":
-                print(form.name, outcome.detail[:300])
-                onnx.save(model, arguments.last.with_name(f"refused-{counts['graphs']}-{form.name}.onnx"))
+                print(fmt.name, outcome.detail[:300])
+                onnx.save(model, arguments.last.with_name(f"refused-{counts['graphs']}-{fmt.name}.onnx"))
             if outcome.kind == "failed" and arguments.go_on:
-                path = arguments.last.with_name(f"fuzz-{counts['graphs']}-{form.name}.onnx")
+                path = arguments.last.with_name(f"fuzz-{counts['graphs']}-{fmt.name}.onnx")
                 onnx.save(model, path)
                 np.savez(path.with_suffix(".npz"), **feeds)
-                print(f"{path} [{form.name}] {outcome.detail}", flush=True)
+                print(f"{path} [{fmt.name}] {outcome.detail}", flush=True)
             else:
-                assert outcome.kind != "failed", f"{form.name}: {outcome.detail}\n{onnx.printer.to_text(model)}"
+                assert outcome.kind != "failed", f"{fmt.name}: {outcome.detail}\n{onnx.printer.to_text(model)}"
 
     try:
         run()

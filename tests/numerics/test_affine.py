@@ -80,7 +80,7 @@ class TestPublishedNumbers:
             scale=np.float32([2, 4, 5]),
             zero_point=np.int32([84, 24, 196]),
         )
-        # 84 + rint(-162 / 2) = 3 and so on, by hand: every quotient is whole but for 10 / 4, 250 / 4 ...
+        # 84 + rint(-162 / 2) = 3 and so on, by hand: every quotient is whole except 10 / 4, 250 / 4 ...
         assert quantize(x, params).tolist() == [
             [
                 [[3, 89], [34, 200], [74, 59]],

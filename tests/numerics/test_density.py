@@ -36,7 +36,7 @@ def test_values_at_a_code_cost_nothing() -> None:
     points = Moments(Distribution(edges=np.array([0.0, 0.0, 2.0, 2.0]), counts=np.array([7.0, 0.0, 3.0])))
     found = expected_error(points, params(U8, 1.0))
     assert (found.clipping[0], found.rounding[0]) == (0.0, 0.0)
-    found = expected_error(points, params(U8, 2 / 300))  # the largest code stands for 1.7
+    found = expected_error(points, params(U8, 2 / 300))  # the largest code represents 1.7
     assert found.clipping[0] == pytest.approx(0.3 * 0.3**2, rel=1e-5)
     assert found.rounding[0] == pytest.approx(0.0, abs=1e-12)
 

@@ -62,7 +62,7 @@ def test_no_activations_saturate_what_was_fitted(shape, axes, granularity):
         np.testing.assert_array_equal(pmaddubsw(activations, after), after @ activations)
     assert breaks(codes, axes, 128) > 0
     assert breaks(fitted, axes, 128) == 0
-    # Nearest codes but for pairs that rounding brought over the limit, which give up one step between them.
+    # Nearest codes except pairs that rounding brought over the limit, which give up one step between them.
     step = np.abs(dequantize(fitted, grown) - weight) / grown.scale.max()
     assert step.max() <= 1.0
 

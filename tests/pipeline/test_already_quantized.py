@@ -1,4 +1,4 @@
-"""Models that are quantized already: what is on codes stays as it is, and nothing is quantized twice."""
+"""Models that are quantized already: integer operators are unchanged, and nothing is quantized twice."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import onnxq
 import pytest
 from onnxq.graph.text import model_from_text
 from onnxq.runtime.session import run_model
-from tests.corpus.forms import FORMS
+from tests.corpus.formats import FORMATS
 
 NET = """
 <ir_version: 9, opset_import: ["" : 17]>
@@ -38,15 +38,15 @@ def net() -> onnx.ModelProto:
     return ir.to_proto(model_from_text(NET))
 
 
-@pytest.mark.parametrize("form", FORMS, ids=lambda form: form.name)
-def test_the_second_time_changes_no_byte(net: onnx.ModelProto, form, tmp_path: Path) -> None:
-    options = {"calibration": DATA, "check": False, **form.options}
+@pytest.mark.parametrize("fmt", FORMATS, ids=lambda fmt: fmt.name)
+def test_the_second_time_changes_no_byte(net: onnx.ModelProto, fmt, tmp_path: Path) -> None:
+    options = {"calibration": DATA, "check": False, **fmt.options}
     onnx.save(net, tmp_path / "net.onnx")
     onnxq.quantize(tmp_path / "net.onnx", tmp_path / "once.onnx", **options)
     again = onnxq.quantize(tmp_path / "once.onnx", tmp_path / "twice.onnx", **options)
     assert (tmp_path / "once.onnx").read_bytes() == (tmp_path / "twice.onnx").read_bytes()
     assert (tmp_path / "once.onnx").read_bytes() != (tmp_path / "net.onnx").read_bytes()
-    assert any(entry.reason.code == "already-quantized" for entry in again.plan.decisions) or form.name == "float16"
+    assert any(entry.reason.code == "already-quantized" for entry in again.plan.decisions) or fmt.name == "float16"
     assert not any("came" in warning for warning in again.warnings)
 
 
@@ -58,8 +58,8 @@ net (float[5,2,16] x) => (float[5,1,2,24] y, float[5,2,6] z)
 """
 
 
-@pytest.mark.parametrize("form", ["qdq", "qoperator", "weight-only"])
-def test_what_has_one_form_only_is_not_said_to_lack_another(form: str) -> None:
+@pytest.mark.parametrize("fmt", ["qdq", "qoperator", "weight-only"])
+def test_what_has_one_form_only_is_not_said_to_lack_another(fmt: str) -> None:
     """LSTM quantizes at run time in formats that calibrate; a stack of matrices is unpacked in format weight-only."""
     model = ir.to_proto(model_from_text(ONE_FORM))
     rng = np.random.default_rng(0)
@@ -67,7 +67,7 @@ def test_what_has_one_form_only_is_not_said_to_lack_another(form: str) -> None:
         "calibration": [{"x": rng.standard_normal((5, 2, 16)).astype(np.float32)}],
         "check": False,
         "placement": "everywhere",
-        "format": form,
+        "format": fmt,
     }
     once = onnxq.quantize(model, **options)
     again = onnxq.quantize(once.model, **options)
@@ -110,9 +110,9 @@ def test_no_second_pair_around_what_stands_between_pairs() -> None:
 MAKE = """
 import sys, numpy as np, onnxq
 data = [{"image": np.random.default_rng(0).standard_normal((4, 3, 16, 16)).astype(np.float32)}]
-for form in ("qdq", "weight-only"):
-    onnxq.quantize(sys.argv[1], f"{sys.argv[2]}.{form}.onnx", calibration=data, check=False, format=form,
-                   weights="int8,stochastic" if form == "weight-only" else "method=mse")
+for fmt in ("qdq", "weight-only"):
+    onnxq.quantize(sys.argv[1], f"{sys.argv[2]}.{fmt}.onnx", calibration=data, check=False, format=fmt,
+                   weights="int8,stochastic" if fmt == "weight-only" else "method=mse")
 """
 
 

@@ -102,5 +102,5 @@ def test_a_table_and_a_product_on_one_weight_keep_it_once(form):
     size = sum(len(each.raw_data) for each in done.model.graph.initializer)
     if form in ("dynamic", "weight-only"):
         assert size < 1.3 * table.size
-    else:  # the table stays in float; what the product reads is a copy on codes
+    else:  # the table stays in float; what the product reads is a quantized copy
         assert size < 1.3 * (table.nbytes + table.size)

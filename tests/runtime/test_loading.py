@@ -89,7 +89,7 @@ def test_weights_are_not_read_to_find_out():
 
 
 def test_kernels_that_want_their_weights_to_be_constant_are_no_reason_to_refuse():
-    """ConvInteger and the like are asked once more, with the weights where they are."""
+    """ConvInteger and similar operators are tried once more, with the weights where they are."""
     weights = onnxq.quantize(
         model("k = Relu (h)"), format="weight-only", weights="uint4,per-block(32)", check=False
     ).model

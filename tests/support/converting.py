@@ -1,4 +1,4 @@
-"""Models that come quantized: making them from text, writing them in another format, and counting their operators."""
+"""Imported quantized models: making them from text, writing them in another format, and counting their operators."""
 
 from __future__ import annotations
 

@@ -33,7 +33,7 @@ def arrays(model: onnx.ModelProto) -> dict[str, npt.NDArray[Any]]:
 
 
 def weights(model: onnx.ModelProto) -> list[npt.NDArray[np.float64]]:
-    """Return what the codes of all weights stand for, as each operator's specification says; products as [K, N]."""
+    """Return what the codes of all weights represent, as each operator's specification says; products as [K, N]."""
     found, held = [], arrays(model)
     producers = {name: node for node in model.graph.node for name in node.output}
     for node in model.graph.node:
@@ -132,7 +132,7 @@ FUSED = {
 
 
 def fused(op: str) -> tuple[onnx.ModelProto, npt.NDArray[np.float64], npt.NDArray[np.float32]]:
-    """Return a model of one operator as onnxruntime fuses it, what its weight stands for, and its bias."""
+    """Return a model of one operator as onnxruntime fuses it, what its weight represents, and its bias."""
     rng = np.random.default_rng(0)
     model = onnx.parser.parse_model(f"""
     <ir_version: 9, opset_import: ["" : 17, "com.microsoft" : 1]>

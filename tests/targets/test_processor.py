@@ -1,4 +1,4 @@
-"""Which processor this is, or is taken for, and which target stands for it."""
+"""Which processor this is, or is taken for, and which target represents it."""
 
 import os
 import subprocess

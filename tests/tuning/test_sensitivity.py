@@ -114,7 +114,7 @@ def test_on_the_command_line(tmp_path, monkeypatch, capsys, feeds, model):
     assert seen.err == ""
     assert (tmp_path / "alone.png").read_bytes().startswith(b"\x89PNG")
     assert main([*words, "--json", "--no-tensors"]) == 0
-    told = json.loads(capsys.readouterr().out)
-    assert len(told["units"]) == 3
-    assert told["tensors"] == []
+    printed = json.loads(capsys.readouterr().out)
+    assert len(printed["units"]) == 3
+    assert printed["tensors"] == []
     assert main([*words, "--picture", "alone.gif"]) == 3

@@ -58,7 +58,7 @@ def quantize(source, weights, **options):
 
 
 def with_decoded_weights(done):
-    """The float model with each planned weight replaced by what its indices stand for, found without the emitter."""
+    """The float model with each planned weight replaced by what its indices represent, computed without the emitter."""
     model = done.float_model.clone()
     for tensor in done.plan.tensors.values():
         value, scheme = model.graph.initializers[tensor.tensor], tensor.scheme

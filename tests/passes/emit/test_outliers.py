@@ -28,7 +28,7 @@ FORMS = {
 
 
 def values(shape):
-    """About N(0, 1), but for two features that are 40 times as large."""
+    """About N(0, 1), except two features that are 40 times as large."""
     x = np.random.default_rng(3).standard_normal([int(extent) for extent in shape.split(",")]).astype(np.float32)
     x[..., list(LARGE)] *= 40
     return x

@@ -127,7 +127,7 @@ def test_a_weight_read_by_two_nodes_is_stored_once():
 
 
 def test_a_weight_that_a_float_node_reads_too_stays_beside_its_codes():
-    """Looked up in float by one node, multiplied on codes by another."""
+    """Looked up in float by one node, multiplied as integers by another."""
     done = quantize_text(
         text(
             "e = Gather (w, i) y = MatMul (e, w)",

@@ -42,7 +42,7 @@ def sqnr(expected, actual):
 
 
 def with_dequantized_weights(done):
-    """The float model with each planned weight replaced by what its codes stand for, found without the emitter."""
+    """The float model with each planned weight replaced by what its codes represent, computed without the emitter."""
     model = done.float_model.clone()
     for tensor in done.plan.tensors.values():
         value = model.graph.initializers[tensor.tensor]

@@ -1,4 +1,4 @@
-"""Rows looked up on codes: GatherBlockQuantized and its form in operators of the standard, either from the other.
+"""Quantized rows looked up: GatherBlockQuantized and its form in operators of the standard, either from the other.
 
 Codes, scales and zero points stay bit for bit; what both compute is what numpy computes from them.
 """

@@ -47,9 +47,9 @@ def test_imported_codes_are_chosen_again_where_they_would_saturate(name, came, f
     """Also in the format that they came in: what is served is then what the graph says."""
     model = made(name, came, activations=types)
     report = onnxq.quantize(ir.to_proto(model), format=form, target=target, check=False, allow_empty=True)
-    told = [warning for warning in report.warnings if "imported weights would saturate" in warning]
+    warnings = [warning for warning in report.warnings if "imported weights would saturate" in warning]
     changed = target == "cpu-avx2"
-    assert len(told) == changed
+    assert len(warnings) == changed
     assert not list(saturating(ir.from_proto(report.model), targets.get(target)))
     feeds = {"x": np.random.default_rng(1).standard_normal(model.graph.inputs[0].shape.numpy()).astype(np.float32)}
     plain = made(name, "qdq", activations=types)  # the same numbers, in operators that are exact everywhere

@@ -26,7 +26,7 @@ ROWS = {"x": np.random.default_rng(0).standard_normal((3, 80)).astype(np.float32
 
 
 def theirs(level: int | None) -> onnx.ModelProto:
-    """Return a model as onnxruntime's quantizer writes it; None: without the attribute, which stands for 0."""
+    """Return a model as onnxruntime's quantizer writes it; None: without the attribute, which means 0."""
     from onnxruntime.quantization.matmul_nbits_quantizer import MatMulNBitsQuantizer
 
     model = ir.to_proto(model_from_text(NET))
@@ -36,7 +36,7 @@ def theirs(level: int | None) -> onnx.ModelProto:
 
 
 def levels(model: onnx.ModelProto) -> list[int]:
-    """Return the level of each MatMulNBits; an attribute that is not there stands for 0."""
+    """Return the level of each MatMulNBits; an attribute that is absent means 0."""
     found = []
     for node in model.graph.node:
         if node.op_type == "MatMulNBits":

@@ -1,4 +1,4 @@
-"""Models that came quantized, written in another format: every code, scale and zero point is the one that it had.
+"""Imported quantized models, written in another format: every code, scale and zero point is the one that it had.
 
 They come from onnxq itself, from onnxruntime's own quantizer and, as training exports them, from text.
 """
@@ -49,7 +49,7 @@ OTHER = {"qdq": "qoperator", "qoperator": "qdq"}
 
 
 def constants(model: onnx.ModelProto) -> set[tuple[str, tuple[int, ...], bytes]]:
-    """Types, shapes and bytes of what is stored, but for scales of biases, which integer operators imply."""
+    """Types, shapes and bytes of what is stored, except scales of biases, which integer operators imply."""
     arrays = [onnx.numpy_helper.to_array(tensor) for tensor in model.graph.initializer]
     biases = {
         name
@@ -170,7 +170,7 @@ def test_models_of_another_quantizer(
     assert not {"Conv", "Gemm", "MatMul", "Add", "Mul"} & set(ops(integer))
     for converted in (there, back):
         assert largest_difference(theirs, converted, IMAGES[0], optimize=True) < 1e-6
-    # What kernels compute is what the standard says that Q and DQ mean, but for their rounding.
+    # What kernels compute is what the standard says that Q and DQ mean, except their rounding.
     floats = back if form == "QDQ" else there
     expected = by_the_standard(floats, IMAGES[0])
     assert np.abs(run_model(integer, IMAGES[0])["scores"] - expected).max() < 0.06 * np.abs(expected).max()

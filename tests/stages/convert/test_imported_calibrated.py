@@ -60,10 +60,10 @@ def test_codes_that_would_saturate_are_chosen_again(options: dict[str, Any], for
     report = calibrated(model, format=form, target="cpu-avx2")
     for optimize in (False, True):
         assert largest_difference(model, report.model, optimize=optimize) < 0.08
-    told = [warning for warning in report.warnings if "imported weights would saturate" in warning]
+    warnings = [warning for warning in report.warnings if "imported weights would saturate" in warning]
     if "weights" in options:  # kernels for uint8 weights are exact
         assert stored_codes(report.model) == stored_codes(model)
-        assert not told
+        assert not warnings
         return
     broken = 0
     for shape, axes in {(8, 3, 3, 3): (2, 3, 1), (512, 32): (0,), (32, 6): (0,)}.items():
@@ -76,7 +76,7 @@ def test_codes_that_would_saturate_are_chosen_again(options: dict[str, Any], for
         else:
             np.testing.assert_array_equal(ours, theirs)
     assert broken >= 1
-    (warning,) = told
+    (warning,) = warnings
     assert f"{broken} imported weights" in warning
     (conv,) = (entry for entry in report.plan.decisions if entry.op == "Conv")
     assert "on codes chosen again" in conv.reason.text
@@ -311,7 +311,7 @@ def test_what_stands_in_a_body_is_written_too(form: str) -> None:
 @pytest.mark.parametrize("form", ["qdq", "qoperator"])
 @pytest.mark.parametrize("target", ["cpu-vnni", "cpu-avx2"])
 def test_int8_weights_with_zero_points_keep_their_values(form: str, target: str, tmp_path: Path) -> None:
-    """Without VNNI they become uint8, codes and zero points 128 higher: exact, and the neighbours stay on codes."""
+    """Without VNNI they become uint8, codes and zero points 128 higher: exact, and the neighbours stay quantized."""
     from onnxruntime.quantization import QuantType
 
     extra = {"WeightSymmetric": False, "DefaultTensorType": 1}
@@ -332,7 +332,7 @@ def test_int8_weights_with_zero_points_keep_their_values(form: str, target: str,
 
 
 def test_a_rule_for_other_codes_is_followed() -> None:
-    """Where its neighbours work on codes the product has to as well; its codes are chosen again."""
+    """Where its neighbours are quantized the product has to as well; its codes are chosen again."""
     rules = [{"match": {"name": "MatMul*"}, "weights": {"dtype": "uint8", "symmetric": False}}]
     model = of_onnxq({})
     report = calibrated(model, format="qoperator", rules=rules)

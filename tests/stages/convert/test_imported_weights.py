@@ -30,7 +30,7 @@ from tests.support.imported import (
 
 
 def check_weight_only(model: onnx.ModelProto) -> None:
-    """Check both forms with weights on codes: the same weights bit for bit, the same outputs but for rounding."""
+    """Check both forms with quantized weights: the same weights bit for bit, the same outputs except rounding."""
     contrib = written(model, format="weight-only")
     standard = written(model, format="weight-only", portable=True)
     assert ops(contrib)["MatMulNBits"] == 2

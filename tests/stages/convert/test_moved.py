@@ -1,6 +1,6 @@
 """Weights whose codes are moved between DequantizeLinear and the product: Reshape, Transpose, Squeeze, Unsqueeze.
 
-The weight that MatMulNBits then stands for is, bit for bit, what the operators of the standard made of the codes.
+The weight that MatMulNBits then represents is, bit for bit, what the operators of the standard made of the codes.
 """
 
 from __future__ import annotations

@@ -29,7 +29,7 @@ READERS = {
     "an output": ("", "c"),
     "an output with a reader": ("y = Tanh (c)", "c y"),
     "another clamp": ("d = Relu (c) y = Tanh (d)", "y"),
-    "a node on codes": ("s = Sigmoid (c) y = Tanh (s)", "y"),
+    "a quantized node": ("s = Sigmoid (c) y = Tanh (s)", "y"),
     "bodies": (
         "s = ReduceSum <keepdims = 0> (c) k = Cast <to = 9> (s) y = If (k) <then_branch = a () => (float u) "
         "{ u = ReduceMax <keepdims = 0> (c) }, else_branch = e () => (float v) { v = ReduceMin <keepdims = 0> (c) }>",

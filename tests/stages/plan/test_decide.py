@@ -57,7 +57,7 @@ def test_a_relu_behind_a_conv_is_absorbed_with_its_zero_point_at_the_lowest_code
 
 @pytest.mark.parametrize(("low", "high"), [(0.0, 6.0), (-1.0, 1.0), (-0.3, 0.7), (0.0, 0.1)])
 def test_the_codes_behind_a_clip_stay_within_its_bounds(low, high):
-    """onnxruntime drops the Clip, and with it runs the convolution on codes, only if they do."""
+    """onnxruntime drops the Clip, and with it runs the convolution as integers, only if they do."""
     done = quantize_text(
         text(
             "a = Conv (x, w) y = Clip (a, lo, hi)",

@@ -183,13 +183,16 @@ def errors(prepared, made, feeds, plan):
 def test_the_error_of_every_node_in_a_body_is_told(case, form):
     source, feeds = CASES[case]
     prepared, plan, made = quantized(model_from_text(source), feeds, format=form, **EVERYWHERE)
-    told = {error.node: error.sqnr for error in errors(prepared, made, feeds, plan)}
-    assert {name for name, node in nodes(prepared) if node.op_type in ("Conv", "MatMul")} <= {*told, *absorbing(plan)}
-    assert min(told.values()) > 13
+    seen = {error.node: error.sqnr for error in errors(prepared, made, feeds, plan)}
+    assert {name for name, node in nodes(prepared) if node.op_type in ("Conv", "MatMul")} <= {
+        *seen,
+        *absorbing(plan),
+    }
+    assert min(seen.values()) > 13
 
 
 def absorbing(plan):
-    """Nodes whose codes are those of the clamp behind them, which is told instead."""
+    """Nodes whose codes are those of the clamp behind them, which is reported instead."""
     return {entry.node for entry in plan.decisions if entry.action == "quantize" and not entry.outputs}
 
 

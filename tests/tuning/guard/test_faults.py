@@ -18,7 +18,7 @@ from tests.support.tuning import TEXT, Workshop
 
 
 def weights(model: ir.Model, kind: ir.DataType) -> set[str]:
-    """Return the nodes that multiply weights on codes of a type."""
+    """Return the nodes that multiply weights quantized to a type."""
     found = set()
     for path, node in nodes(model):
         for value in node.inputs:
@@ -208,7 +208,7 @@ def test_a_model_that_is_served_better_is_left_alone(workshop):
 
 
 def test_what_other_guards_change_is_measured_again(workshop):
-    """m4 runs right only as long as m3 is on codes, and m3 is noisy: the guard for errors puts it in float."""
+    """m4 runs right only as long as m3 is quantized, and m3 is noisy: the guard for errors puts it in float."""
 
     class Beside(Kernels):
         def faulty(self, model):

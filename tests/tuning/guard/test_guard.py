@@ -214,7 +214,7 @@ def test_of_20_mixed_layers_the_guard_finds_the_best_of_300_configurations(seed)
 
 
 def test_what_the_runtime_leaves_in_float_loses_its_codes(workshop, monkeypatch):
-    """Until nothing more turns up: without m3 on codes m4 is not fused either."""
+    """Until nothing more turns up: without m3 quantized m4 is not fused either."""
     answers = [{"m3": "MatMul in float"}, {"m4": "MatMul in float"}, {}]
     monkeypatch.setattr(guard_run, "unfused", lambda *_, **__: answers.pop(0))
     draft, found = guard(

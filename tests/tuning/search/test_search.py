@@ -102,8 +102,8 @@ def test_the_reports_recipe_repeats_the_bytes(folder, capsys):
     assert "models tried" in capsys.readouterr().out
     assert (folder / "front.png").read_bytes().startswith(b"\x89PNG")
     assert not list(folder.glob(".*.search"))
-    told = json.loads((folder / "found.report.json").read_text())
-    assert told["search"]["tried"][told["search"]["chosen"]]["shortfall"] is None
+    saved = json.loads((folder / "found.report.json").read_text())
+    assert saved["search"]["tried"][saved["search"]["chosen"]]["shortfall"] is None
     assert main(["quantize", "net.onnx", "--recipe", "found.report.json", "-o", "again.onnx"]) == 0
     assert (folder / "again.onnx").read_bytes() == (folder / "found.onnx").read_bytes()
 

@@ -8,7 +8,7 @@ from typing import Any
 
 
 @dataclass(frozen=True, kw_only=True)
-class Form:
+class FormatCase:
     """One way to quantize.
 
     Attributes:
@@ -22,17 +22,17 @@ class Form:
     floor: float
 
 
-FORMS = (
-    Form(name="qdq", options={"format": "qdq", "placement": "everywhere"}, floor=20),
-    Form(
+FORMATS = (
+    FormatCase(name="qdq", options={"format": "qdq", "placement": "everywhere"}, floor=20),
+    FormatCase(
         name="qdq-int8",
         options={"format": "qdq", "placement": "everywhere", "activations": "int8,symmetric", "weights": "per-tensor"},
         floor=20,
     ),
-    Form(name="qoperator", options={"format": "qoperator", "placement": "everywhere"}, floor=20),
-    Form(name="dynamic", options={"format": "dynamic", "placement": "everywhere"}, floor=20),
-    Form(name="int8", options={"format": "weight-only", "weights": "int8,per-channel"}, floor=25),
-    Form(name="int4", options={"format": "weight-only"}, floor=8),
-    Form(name="codebook", options={"format": "weight-only", "weights": "codebook(4)"}, floor=8),
-    Form(name="float16", options={"recipe": "fp16"}, floor=40),
+    FormatCase(name="qoperator", options={"format": "qoperator", "placement": "everywhere"}, floor=20),
+    FormatCase(name="dynamic", options={"format": "dynamic", "placement": "everywhere"}, floor=20),
+    FormatCase(name="int8", options={"format": "weight-only", "weights": "int8,per-channel"}, floor=25),
+    FormatCase(name="int4", options={"format": "weight-only"}, floor=8),
+    FormatCase(name="codebook", options={"format": "weight-only", "weights": "codebook(4)"}, floor=8),
+    FormatCase(name="float16", options={"recipe": "fp16"}, floor=40),
 )
