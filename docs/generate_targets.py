@@ -16,7 +16,7 @@ from onnxq.proofs.prove import reprove
 from onnxq.targets.evidence import FILE, Evidence, evidence, newest_instructions
 from onnxq.targets.faults import faults
 from onnxq.targets.processor import this_processor
-from onnxq.types.plain import plain
+from onnxq.types.plain_data import plain
 
 PAGE = Path(__file__).with_name("targets.md")
 BEGIN, END = "<!-- made by docs/generate_targets.py: begin -->", "<!-- end -->"

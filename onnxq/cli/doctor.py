@@ -20,7 +20,7 @@ def command(model: Model, options: dict[str, Any], show_all: All = False, as_jso
     from onnxq.cli.progress import terminal_progress
     from onnxq.cli.show_diagnosis import show_diagnosis
     from onnxq.cli.terminal import show_json, warn
-    from onnxq.types.plain import plain
+    from onnxq.types.plain_data import plain
 
     diagnosis = api.doctor(model, **options, progress=terminal_progress())
     warn(diagnosis.warnings)

@@ -16,7 +16,7 @@ def command(model: Model, target: Target = "cpu", as_json: Json = False) -> None
     from onnxq import api
     from onnxq.cli.show_inspection import show_inspection
     from onnxq.cli.terminal import show_json, warn
-    from onnxq.types.plain import plain
+    from onnxq.types.plain_data import plain
 
     inspection = api.inspect(model, target=target)
     warn(inspection.warnings)

@@ -10,7 +10,7 @@ def command(as_json: Json = False) -> None:
     from onnxq.cli.table import table
     from onnxq.cli.terminal import show, show_json
     from onnxq.passes.listing import list_passes
-    from onnxq.types.plain import plain
+    from onnxq.types.plain_data import plain
 
     infos = list_passes()
     if as_json:

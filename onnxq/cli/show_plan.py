@@ -14,7 +14,7 @@ from onnxq.cli.terminal import is_narrow, show, show_json
 from onnxq.errors import RecipeError, nearest
 from onnxq.types.equalization import Equalization
 from onnxq.types.float_type import FloatType
-from onnxq.types.plain import plain
+from onnxq.types.plain_data import plain
 from onnxq.types.plan import Action, Decision, Plan, TensorPlan
 from onnxq.types.scheme import QuantParams
 

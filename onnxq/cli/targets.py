@@ -62,7 +62,7 @@ def _measure(name: str, *, as_json: bool) -> None:
     from onnxq.cli.terminal import complain, show, show_json
     from onnxq.files.costs import save_costs
     from onnxq.proofs.measure import measure
-    from onnxq.types.plain import plain
+    from onnxq.types.plain_data import plain
 
     costs = measure(name)
     path = save_costs(costs)
@@ -84,7 +84,7 @@ def _prove(name: str, *, as_json: bool) -> None:
     from onnxq.cli.table import table
     from onnxq.cli.terminal import complain, show, show_json
     from onnxq.proofs.prove import reprove
-    from onnxq.types.plain import plain
+    from onnxq.types.plain_data import plain
 
     proof = reprove(name)
     if as_json:
@@ -113,7 +113,7 @@ def _prove(name: str, *, as_json: bool) -> None:
 
 
 def _plain(target: Target) -> dict[str, Any]:
-    from onnxq.types.plain import plain
+    from onnxq.types.plain_data import plain
 
     fields = {field.name: getattr(target, field.name) for field in dataclasses.fields(target)}
     del fields["pair_limit"]  # a function: rows say which kernels add pairs

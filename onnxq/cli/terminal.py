@@ -26,7 +26,7 @@ _NARROW = 160
 
 def console(stream: TextIO) -> Console:
     """Return a rich console on `stream` that prints brackets in names as they are and writes out control characters."""
-    from onnxq.cli.harmless import HarmlessConsole
+    from onnxq.cli.safe_console import HarmlessConsole
 
     return HarmlessConsole(file=stream, markup=False, highlight=False)
 
@@ -37,7 +37,7 @@ def show(*parts: RenderableType) -> None:
         for part in parts:
             console(sys.stdout).print(part)
         return
-    from onnxq.cli.harmless import HarmlessConsole
+    from onnxq.cli.safe_console import HarmlessConsole
 
     buffer = io.StringIO()
     plain = HarmlessConsole(file=buffer, markup=False, highlight=False, width=_WIDE, color_system=None)
@@ -75,7 +75,7 @@ def _let_go() -> None:
 
 
 def show_json(data: Any) -> None:
-    """Print plain data (`onnxq.types.plain.plain`) as JSON to stdout."""
+    """Print plain data (`onnxq.types.plain_data.plain`) as JSON to stdout."""
     show_text(json.dumps(data, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
 
 
@@ -89,7 +89,7 @@ def answer(result: Any, show_result: Callable[[], None], *, as_json: bool, quiet
         quiet: print the warnings only.
         picture: file that it was drawn in.
     """
-    from onnxq.types.plain import plain
+    from onnxq.types.plain_data import plain
 
     if as_json:
         show_json(plain(result))

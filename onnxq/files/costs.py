@@ -13,7 +13,7 @@ from onnxq.errors import ModelError, RecipeError
 from onnxq.graph.atomic import FileBatch
 from onnxq.targets.processor import this_processor
 from onnxq.types.costs import CostTable
-from onnxq.types.plain import from_plain, plain
+from onnxq.types.plain_data import from_plain, plain
 
 
 def cost_file(target: str, onnxruntime: str) -> Path:

@@ -9,7 +9,7 @@ from onnxq.errors import ModelError, nearest
 from onnxq.files.audit import audit, audit_external
 from onnxq.files.sparse import densify
 from onnxq.graph.names import take_name
-from onnxq.graph.own import own
+from onnxq.graph.ownership import own
 from onnxq.graph.tensors import tensors
 from onnxq.graph.walk import scopes
 

@@ -6,7 +6,7 @@ import json
 from typing import TYPE_CHECKING
 
 from onnxq.errors import PlanError
-from onnxq.types.plain import from_plain, plain
+from onnxq.types.plain_data import from_plain, plain
 from onnxq.types.plan import Plan
 
 if TYPE_CHECKING:

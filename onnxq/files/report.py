@@ -6,14 +6,14 @@ import dataclasses
 import json
 from typing import Any
 
-from onnxq.types.plain import plain
+from onnxq.types.plain_data import plain
 from onnxq.types.report import Report
 
 VERSION = 1
 
 
 def report_to_plain(report: Report) -> dict[str, Any]:
-    """Return the report as plain data; see `onnxq.types.plain.plain` for infinities and NaN."""
+    """Return the report as plain data; see `onnxq.types.plain_data.plain` for infinities and NaN."""
     return {"version": VERSION} | {
         field.name: plain(getattr(report, field.name)) for field in dataclasses.fields(report) if field.name != "model"
     }

@@ -12,7 +12,7 @@ from onnxq.errors import PassError, RecipeError, nearest
 from onnxq.graph.walk import scopes
 from onnxq.passes import PassEntry, passes
 from onnxq.passes.pipeline import PassStep, parse
-from onnxq.passes.quiet import quiet_libraries
+from onnxq.passes.quiet_libraries import quiet_libraries
 from onnxq.passes.reproducer import dump_model, write_reproducer
 from onnxq.passes.verifier import Verifier, checker_complaint
 

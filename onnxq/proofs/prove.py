@@ -15,7 +15,7 @@ from onnxq.runtime.saturation import adds_pairs, emulated_without_vnni
 from onnxq.runtime.session import CPU
 from onnxq.targets import Target, targets
 from onnxq.targets.processor import this_processor
-from onnxq.types.plain import from_plain
+from onnxq.types.plain_data import from_plain
 
 _IN_TABLE = "in the runtime's table of kernels"
 

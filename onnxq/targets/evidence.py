@@ -14,7 +14,7 @@ from pathlib import Path
 
 from onnxq.errors import PlanError
 from onnxq.targets.processor import Processor
-from onnxq.types.plain import from_plain
+from onnxq.types.plain_data import from_plain
 
 FILE = Path(__file__).with_name("evidence.json")
 _BEST = ("amx-int8", "avx512-vnni", "avx-vnni", "avx512", "avx2", "i8mm", "dotprod", "neon")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from onnxq.types.plain import Real
+from onnxq.types.plain_data import Real
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from onnxq.types.equalization import Equalization
 from onnxq.types.float_type import FloatType
 from onnxq.types.format import Format
-from onnxq.types.plain import Real
+from onnxq.types.plain_data import Real
 from onnxq.types.scheme import QuantParams, Scheme
 
 if TYPE_CHECKING:

@@ -16,7 +16,7 @@ from onnxq.types.amount import Amount, parse_amount
 from onnxq.types.costs import Costs
 from onnxq.types.float_type import FloatType
 from onnxq.types.format import Format
-from onnxq.types.plain import explain
+from onnxq.types.plain_data import explain
 from onnxq.types.scheme import (
     Granularity,
     PerBlock,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from onnxq.types.plain import Real
+from onnxq.types.plain_data import Real
 from onnxq.types.sensitivity import worst_of
 
 

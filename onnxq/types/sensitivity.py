@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from onnxq.types.plain import Real
+from onnxq.types.plain_data import Real
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

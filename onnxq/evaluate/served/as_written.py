@@ -14,7 +14,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from onnxq.evaluate.faults import lacks_linear
-from onnxq.graph.own import own
+from onnxq.graph.ownership import own
 from onnxq.graph.walk import bodies, input_at, nodes
 from onnxq.graph.writer import Writer, replace
 from onnxq.ops.quantized import MATMUL_NBITS, QuantizedOperator, quantized_operator

@@ -20,7 +20,7 @@ import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
-from onnxq.graph.marks import mark_unpacking
+from onnxq.graph.node_marks import mark_unpacking
 from onnxq.numerics.affine import storage_array
 from onnxq.numerics.blocks import parameter_shape, spread, to_groups
 from onnxq.numerics.codebook import Codebook

@@ -13,7 +13,7 @@ from __future__ import annotations
 import onnx_ir as ir
 
 from onnxq.graph.float_slots import float_slots
-from onnxq.graph.marks import mark_unpacking
+from onnxq.graph.node_marks import mark_unpacking
 from onnxq.graph.walk import nodes, scopes
 from onnxq.graph.writer import Writer
 from onnxq.numerics.floats import to_float

@@ -11,8 +11,8 @@ import numpy.typing as npt
 import onnx_ir as ir
 
 from onnxq.errors import PlanError
-from onnxq.graph.marks import mark_equalizing
 from onnxq.graph.names import name_of
+from onnxq.graph.node_marks import mark_equalizing
 from onnxq.graph.spill import Spill
 from onnxq.graph.walk import top_level
 from onnxq.graph.writer import Writer

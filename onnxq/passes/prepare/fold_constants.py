@@ -7,7 +7,7 @@ import math
 import onnx_ir as ir
 
 from onnxq.graph.constants import constant_tensor
-from onnxq.graph.marks import is_unpacking
+from onnxq.graph.node_marks import is_unpacking
 from onnxq.graph.walk import scopes
 from onnxq.passes import register_pass
 from onnxq.passes.prepare._shield import parked, without_defaults

@@ -14,7 +14,7 @@ import numpy.typing as npt
 import onnx_ir as ir
 
 from onnxq.graph.constants import constant_array
-from onnxq.graph.marks import mark_accuracy
+from onnxq.graph.node_marks import mark_accuracy
 from onnxq.graph.walk import bodies, input_at, nodes
 from onnxq.graph.writer import Writer, replace
 from onnxq.numerics.packing import unpack

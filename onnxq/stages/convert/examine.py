@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from onnxq.graph.constants import constant_tensor
-from onnxq.graph.marks import marked_accuracy
 from onnxq.graph.names import name_of
+from onnxq.graph.node_marks import marked_accuracy
 from onnxq.graph.walk import nodes
 from onnxq.ops import OpFact, facts, op_key
 from onnxq.ops.quantized import QUANTIZED_OPERATORS

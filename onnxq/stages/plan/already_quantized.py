@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from onnxq.graph.linear import DEQUANTIZE, QUANTIZE
-from onnxq.graph.marks import is_unpacking
+from onnxq.graph.node_marks import is_unpacking
 from onnxq.ops import op_key
 from onnxq.ops.quantized import works_on_codes
 

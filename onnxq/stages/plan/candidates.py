@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING
 
 from onnxq.graph.constants import constant_tensor, moved_tensor
 from onnxq.graph.hoist import why_hidden
-from onnxq.graph.marks import equalizing
+from onnxq.graph.node_marks import equalizing
 from onnxq.graph.walk import nodes
 from onnxq.ops import OpFact, facts, op_key
 from onnxq.stages.plan.already_quantized import ALREADY, is_between, is_quantized
-from onnxq.stages.plan.around import FAULT, Around
 from onnxq.stages.plan.entries import Candidate, FloatNode
+from onnxq.stages.plan.fault_detours import FAULT, Around
 from onnxq.stages.plan.kernel_choice import NO_SCHEME, choose, fit
 from onnxq.stages.plan.rules import NodeRequest, request_for
 from onnxq.stages.plan.storage import no_gain

@@ -12,7 +12,6 @@ from onnxq.ops.quantized import MATMUL_NBITS
 from onnxq.passes.read.qdq import Imported
 from onnxq.stages.plan.already_quantized import IMPORTED
 from onnxq.stages.plan.clamped import with_outputs_for_clamps
-from onnxq.stages.plan.copies import with_codes_of_products
 from onnxq.stages.plan.dynamic_cost import without_costly
 from onnxq.stages.plan.entries import Candidate, FloatNode
 from onnxq.stages.plan.examined import Examined
@@ -24,6 +23,7 @@ from onnxq.stages.plan.outliers import FEATURES, share_in_float
 from onnxq.stages.plan.placement import Placement, place
 from onnxq.stages.plan.rules import NodeRequest
 from onnxq.stages.plan.tensors import Tensors
+from onnxq.stages.plan.tied_tables import with_codes_of_products
 from onnxq.stages.plan.weight_inputs import WeightInputs, few_rows
 from onnxq.targets import Target
 from onnxq.types.accuracy import ROUNDS

@@ -10,7 +10,6 @@ from onnxq.calibrators import Calibrator
 from onnxq.errors import ModelError
 from onnxq.graph.constants import moved_tensor
 from onnxq.ops import clamp_bounds, facts, op_key, upper_bound
-from onnxq.stages.plan.copies import Products, of_table
 from onnxq.stages.plan.entries import Candidate, FloatNode
 from onnxq.stages.plan.granularity import no_channels
 from onnxq.stages.plan.imported import REASON as IMPORTED_REASON
@@ -21,6 +20,7 @@ from onnxq.stages.plan.parameters import activation_params
 from onnxq.stages.plan.placement import Placement
 from onnxq.stages.plan.saturation import Pairs, Reader, fewer_codes
 from onnxq.stages.plan.storage import with_axis
+from onnxq.stages.plan.tied_tables import Products, of_table
 from onnxq.stages.plan.weight_inputs import Shortage, WeightInputs, instead, shortage
 from onnxq.targets import Output, Target
 from onnxq.types.format import Format

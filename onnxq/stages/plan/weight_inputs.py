@@ -12,9 +12,9 @@ from functools import cache
 from typing import TYPE_CHECKING
 
 from onnxq.graph.constants import untransposed
-from onnxq.stages.plan.copies import hold_same
 from onnxq.stages.plan.entries import Candidate, FloatNode
 from onnxq.stages.plan.observed import only_surveyed
+from onnxq.stages.plan.tied_tables import hold_same
 from onnxq.types.inputs import Needs
 from onnxq.types.recipe import CODEBOOK_METHODS
 from onnxq.types.statistics import TensorStatistics

@@ -12,7 +12,7 @@ from onnxq.data.source import Source
 from onnxq.errors import ModelError
 from onnxq.files.save import write_bytes
 from onnxq.graph.atomic import remove
-from onnxq.types.plain import from_plain, plain
+from onnxq.types.plain_data import from_plain, plain
 from onnxq.types.recipe import Recipe
 from onnxq.types.statistics import Statistics
 

@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 import numpy as np
 import pytest
 from onnxq.errors import PlanError
-from onnxq.types.plain import Real, from_plain, plain
+from onnxq.types.plain_data import Real, from_plain, plain
 from pydantic import Field
 
 

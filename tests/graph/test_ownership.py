@@ -2,7 +2,7 @@ import numpy as np
 import onnx
 import onnx.parser
 import onnx_ir as ir
-from onnxq.graph.own import own
+from onnxq.graph.ownership import own
 from onnxq.graph.tensors import tensors, total_bytes
 
 TEXT = """<ir_version: 8, opset_import: ["" : 17]>

@@ -7,7 +7,7 @@ from threading import Barrier
 import pytest
 from onnxq.graph.text import model_from_text
 from onnxq.passes.manager import run_pipeline
-from onnxq.passes.quiet import quiet_libraries
+from onnxq.passes.quiet_libraries import quiet_libraries
 
 OLD = '<ir_version: 9, opset_import: ["" : 8]> g (float[4,8] x) => (float[4,8] y) <float[8,8] w> { y = MatMul (x, w) }'
 LIBRARIES = [logging.getLogger(name) for name in ("onnx_ir", "onnxscript")]
