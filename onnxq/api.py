@@ -275,7 +275,7 @@ def benchmark(
         raise RecipeError("nothing to measure; name at least one model")
     target = check_picture(picture)
     source = None if data is None else open_source(data, signature(load(paths[0])))
-    found = run_benchmark(
+    measured = run_benchmark(
         paths,
         providers=ep,
         threads=threads,
@@ -285,8 +285,8 @@ def benchmark(
         seconds=seconds,
         progress=progress,
     )
-    write_picture(target, benchmark_picture, found)
-    return found
+    write_picture(target, benchmark_picture, measured)
+    return measured
 
 
 def compare(
@@ -314,11 +314,13 @@ def compare(
     """
     target = check_picture(picture)
     reference, other = load(model), load(quantized)
-    asked = signature(reference)
-    source = synthetic(asked) if data is None else open_source(data, asked)
-    found = run_compare(reference, other, source, threads=threads, worst=worst, max_samples=samples, progress=progress)
-    write_picture(target, comparison_picture, found)
-    return found
+    inputs = signature(reference)
+    source = synthetic(inputs) if data is None else open_source(data, inputs)
+    comparison = run_compare(
+        reference, other, source, threads=threads, worst=worst, max_samples=samples, progress=progress
+    )
+    write_picture(target, comparison_picture, comparison)
+    return comparison
 
 
 def sensitivity(

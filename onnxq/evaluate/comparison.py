@@ -16,6 +16,7 @@ import numpy.typing as npt
 
 from onnxq.data.batch import Batch
 from onnxq.data.source import Source
+from onnxq.errors import ModelError
 from onnxq.numerics.affine import dequantize
 from onnxq.numerics.metrics import ErrorSums, argmax_agreement, as_array
 from onnxq.progress import Progress, Silent
@@ -139,12 +140,21 @@ def compare_outputs(
 
     Returns:
         The sums by output, in graph order, and the number of samples compared.
+
+    Raises:
+        ModelError: a model lacks an output of the reference.
     """
     progress = progress or Silent()
     sums: dict[str, OutputSums] = {}
     samples = 0
     for batch, expected in reference:
         outputs = [run(batch.feeds) for run in others]
+        lacking = [name for name in expected if any(name not in each for each in outputs)]
+        if lacking:
+            names = ", ".join(f"'{name}'" for name in outputs[-1])
+            raise ModelError(
+                f"the models cannot be compared: output '{lacking[0]}' is missing in one, which has {names}"
+            )
         for name, value in expected.items():
             entry = sums.setdefault(name, OutputSums(len(others)))
             entry.add(value, [each[name] for each in outputs], agreement=agreement)

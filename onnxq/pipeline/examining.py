@@ -42,8 +42,8 @@ class Examinations:
             if examined.recipe == recipe:
                 return examined
         examined = examine(self.model, recipe, self.target)
-        while self.tries_faults and (found := self._untried(examined)):
-            there = present(found, self.target)
+        while self.tries_faults and (untried := self._untried(examined)):
+            there = present(untried, self.target)
             if not there:
                 break
             self.target = replace(self.target, faults=self.target.faults | there)

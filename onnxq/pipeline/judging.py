@@ -1,4 +1,4 @@
-"""Judging: what is asked of drafts and models, on the evaluation data."""
+"""Judging: models against the limits of the recipe, on the evaluation data."""
 
 from __future__ import annotations
 

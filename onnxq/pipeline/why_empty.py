@@ -42,11 +42,11 @@ def _reasons(plan: Plan) -> str:
     for decision in plan.decisions:
         groups.setdefault(decision.reason.code, []).append(decision)
     order = sorted(groups.items(), key=lambda item: (item[0] in _EVERYWHERE, -len(item[1])))
-    parts = [_told(code, found, explain=code not in _EVERYWHERE or len(order) == 1) for code, found in order]
+    parts = [_told(code, decisions, explain=code not in _EVERYWHERE or len(order) == 1) for code, decisions in order]
     return "; ".join(parts) or "the model has no nodes"
 
 
-def _told(code: str, found: Sequence[Decision], *, explain: bool) -> str:
-    operators = list(dict.fromkeys(decision.op for decision in found))
-    text = f"{code} {len(found)} ({', '.join(operators[:3])}{', ...' if len(operators) > 3 else ''})"
-    return f"{text}: '{found[0].node}': {found[0].reason.text}" if explain else text
+def _told(code: str, decisions: Sequence[Decision], *, explain: bool) -> str:
+    operators = list(dict.fromkeys(decision.op for decision in decisions))
+    text = f"{code} {len(decisions)} ({', '.join(operators[:3])}{', ...' if len(operators) > 3 else ''})"
+    return f"{text}: '{decisions[0].node}': {decisions[0].reason.text}" if explain else text

@@ -4,6 +4,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from onnxq.data import open_source, signature
+from onnxq.errors import ModelError
 from onnxq.evaluate.compare import compare
 from onnxq.files.pictures import comparison_picture
 from onnxq.graph.text import model_from_text
@@ -59,3 +60,9 @@ def test_a_model_is_equal_to_itself_and_what_is_gone_is_named(done):
     for name, value in done.float_model.graph.initializers.items():
         without.graph.initializers[name].const_value = value.const_value
     assert run(done, without).unmatched == ("b",)
+
+
+def test_models_with_other_outputs_are_refused_by_name(done):
+    other = model_from_text(NET.replace("(float[2,4,8,8] y)", "(float[2,4,8,8] z)").replace("[t] y", "[t] z"))
+    with pytest.raises(ModelError, match=r"output 'y' is missing in one, which has 'z'"):
+        run(done, other)

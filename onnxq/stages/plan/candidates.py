@@ -50,12 +50,12 @@ def examine_nodes(model: ir.Model, recipe: Recipe, target: Target) -> Iterator[C
 
 def needed_opset(model: ir.Model, recipe: Recipe, target: Target) -> int:
     """Return the lowest ONNX opset that has all operators and types that a plan would want; 1 where any will do."""
-    found = 1 if recipe.float_type is FloatType.FLOAT32 else _SHORT_FLOATS
+    opset = 1 if recipe.float_type is FloatType.FLOAT32 else _SHORT_FLOATS
     for name, node in nodes(model):
         entry = _examine(name, node, model, recipe, target, limited=False)
         if isinstance(entry, Candidate) and entry.row.opset is not None:
-            found = max(found, entry.row.opset(entry.request.weights))
-    return found
+            opset = max(opset, entry.row.opset(entry.request.weights))
+    return opset
 
 
 def _examine(
@@ -83,7 +83,7 @@ def _examine(
     rows = target.rows_for(op, request.format, portable=request.portable)
     table = None
     if fact is not None and ((request.format.static and _looks_up(node, fact)) or (fact.more_weights and not rows)):
-        other = _elsewhere(name, node, fact, recipe=recipe, target=target, asked=request, opset=opset, around=around)
+        other = _elsewhere(name, node, fact, recipe=recipe, target=target, request=request, opset=opset, around=around)
         if isinstance(other, Candidate):
             return other
         table = None if other is None else other.reason.text
@@ -132,9 +132,9 @@ def _examine_static(
         return kept("no-kernel", f"{op} without inputs has nothing to quantize")
     for value in (*(node.inputs[slot] for slot in slots), *(node.outputs[slot] for slot in fact.output_slots(node))):
         if not _is_float(value):
-            found = "unknown type" if value is None or value.dtype is None else value.dtype.name.lower()
+            dtype = "unknown type" if value is None or value.dtype is None else value.dtype.name.lower()
             where = "" if value is None else f" '{value.name}'"
-            return kept("type", f"{found} tensor{where}: only float32 is quantized")
+            return kept("type", f"{dtype} tensor{where}: only float32 is quantized")
     weight = fact.weight if fact.weight is not None and _is_constant(node, fact.weight) else None
     running = tuple(slot for slot in slots if slot != weight and constant_tensor(node.inputs[slot]) is None)
     if all(moved_tensor(node.inputs[slot]) is not None for slot in running):
@@ -199,24 +199,22 @@ def _elsewhere(
     *,
     recipe: Recipe,
     target: Target,
-    asked: NodeRequest,
+    request: NodeRequest,
     opset: int | None,
     around: Around,
 ) -> Candidate | FloatNode | None:
-    """Return a node in another format where the one asked for has no kernel for it; None if no other has one either.
+    """Return a node in another format where the requested one has no kernel for it; None if no other has one either.
 
     Of a node that no other format can write, the reason is that of the first which has a kernel for its operator.
     """
     op, kept = op_key(node), None
     # Codes that are looked up cost nothing; a table unpacked before every look would.
     for fmt in (Format.DYNAMIC, Format.WEIGHT_ONLY)[: 1 if fact.rearranges else 2]:
-        rows = target.rows_for(op, fmt, portable=asked.portable) if fmt in target.defaults else ()
+        rows = target.rows_for(op, fmt, portable=request.portable) if fmt in target.defaults else ()
         if not rows:
             continue
-        request = request_for(recipe, target, op, name, weighted=is_weighted(node), instead=fmt)
-        entry = _examine_weighted(
-            name, node, fact, rows=rows, request=request, target=target, opset=opset, around=around
-        )
+        other = request_for(recipe, target, op, name, weighted=is_weighted(node), instead=fmt)
+        entry = _examine_weighted(name, node, fact, rows=rows, request=other, target=target, opset=opset, around=around)
         if isinstance(entry, Candidate):
             return entry
         kept = kept or entry
@@ -304,9 +302,9 @@ def _examine_weighted(
         *(value for value in computed if value.name),  # recurrent operators may leave outputs out
     ):
         if not _is_float(value):
-            found = "unknown type" if value is None or value.dtype is None else value.dtype.name.lower()
+            dtype = "unknown type" if value is None or value.dtype is None else value.dtype.name.lower()
             where = "" if value is None else f" '{value.name}'"
-            return kept("type", f"{found} tensor{where}: only float32 is quantized")
+            return kept("type", f"{dtype} tensor{where}: only float32 is quantized")
     if request.splits and running and bool(node.attributes.get_int("transA", 0)):
         return kept(NO_SCHEME, f"{op} with transA = 1 has features along its first axis: none can be left out")
     if running and all(constant_tensor(node.inputs[slot]) is not None for slot in running):

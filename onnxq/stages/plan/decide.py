@@ -224,7 +224,7 @@ def _decide(entry: Candidate | FloatNode, placement: Placement, tensors: Tensors
 
 
 def _with_request(decision: Decision, request: NodeRequest | None) -> Decision:
-    """Say why a node has another form than was asked for."""
+    """Say why a node has another form than was requested."""
     if request is None or request.why is None or decision.action is not Action.QUANTIZE:
         return decision
     code, because = request.why

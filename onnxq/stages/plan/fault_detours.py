@@ -35,17 +35,17 @@ class Around:
 
     def refuses(self, row: Row, request: NodeRequest, slots: tuple[int, ...]) -> str | None:
         """Return why a row cannot be written without a fault, None if it can; `slots`: of the weights."""
-        found = self._avoid(row, request, slots)
-        if isinstance(found, WriteRequest):
+        written = self._avoid(row, request, slots)
+        if isinstance(written, WriteRequest):
             return None
         self.refused = True
-        return found
+        return written
 
     def written(self, row: Row, request: NodeRequest, slots: tuple[int, ...]) -> tuple[WriteRequest, NodeRequest]:
         """Return how a row that is not refused is written, and what is wanted as far as it has that."""
-        found = self._avoid(row, request, slots)
-        assert isinstance(found, WriteRequest)
-        return found, replace(request, weights=found.weights)
+        written = self._avoid(row, request, slots)
+        assert isinstance(written, WriteRequest)
+        return written, replace(request, weights=written.weights)
 
     def _avoid(self, row: Row, request: NodeRequest, slots: tuple[int, ...]) -> WriteRequest | str:
         usual = WriteRequest(

@@ -144,7 +144,7 @@ def _constants(plan: Plan, model: ir.Model, wanted: FloatType) -> dict[str, Cons
     import onnx_ir as ir
 
     codes = {tensor.tensor for tensor in plan.tensors.values()}
-    found: dict[str, ConstantPlan] = {}
+    plans: dict[str, ConstantPlan] = {}
     for scope in scopes(model):
         for name, value in scope.initializers.items():
             tensor = value.const_value
@@ -152,16 +152,16 @@ def _constants(plan: Plan, model: ir.Model, wanted: FloatType) -> dict[str, Cons
                 continue
             wrong = misfit(tensor.numpy(), wanted)
             if wrong is not None:
-                found[name] = _constant(FloatType.FLOAT32, "misfit", wrong)
-            elif name in found and found[name].float_type is FloatType.FLOAT32:  # bodies may share a name
+                plans[name] = _constant(FloatType.FLOAT32, "misfit", wrong)
+            elif name in plans and plans[name].float_type is FloatType.FLOAT32:  # bodies may share a name
                 continue
             elif value.is_graph_output():
-                found[name] = _constant(FloatType.FLOAT32, "output", "is an output, which keeps its type")
+                plans[name] = _constant(FloatType.FLOAT32, "output", "is an output, which keeps its type")
             elif tensor.nbytes // 2 <= _CAST_BYTES:
-                found[name] = _constant(FloatType.FLOAT32, "small", "a Cast would take more bytes than it saves")
+                plans[name] = _constant(FloatType.FLOAT32, "small", "a Cast would take more bytes than it saves")
             else:
-                found[name] = _constant(wanted, "stored", f"stored in {wanted}; only rounding is lost")
-    return found
+                plans[name] = _constant(wanted, "stored", f"stored in {wanted}; only rounding is lost")
+    return plans
 
 
 def _constant(float_type: FloatType, code: str, text: str) -> ConstantPlan:

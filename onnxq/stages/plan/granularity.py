@@ -19,17 +19,17 @@ def no_channels(entry: Candidate) -> str:
     return f"{entry.request.format} gives {entry.row.kernel} no scale a channel for a stack of matrices"
 
 
-def without_channels(found: Mapping[str, Candidate], target: Target) -> list[str]:
+def without_channels(nodes: Mapping[str, Candidate], target: Target) -> list[str]:
     """Return a warning about the nodes whose weights have one scale where one a channel was wanted, [] without any.
 
     Args:
-        found: the nodes, by name. target: whose rows say which format takes more.
+        nodes: the nodes, by name. target: whose rows say which format takes more.
     """
-    if not found:
+    if not nodes:
         return []
-    entry = next(iter(found.values()))
-    named = ", ".join(f"'{name}'" for name in list(found)[:3]) + (", ..." if len(found) > 3 else "")
-    count = "1 weight has" if len(found) == 1 else f"{len(found)} weights have"
+    entry = next(iter(nodes.values()))
+    named = ", ".join(f"'{name}'" for name in list(nodes)[:3]) + (", ..." if len(nodes) > 3 else "")
+    count = "1 weight has" if len(nodes) == 1 else f"{len(nodes)} weights have"
     text = f"{count} one scale instead of one a channel ({named}): {no_channels(entry)}"
     return [f"{text}; format {Format.QOPERATOR} does" if _written(entry, target) else text]
 

@@ -37,13 +37,13 @@ def choose(
         if not left:
             return NO_SCHEME, f"no kernel leaves features out; take `outliers` out of what {node.op_type} is to have"
     for what, wanted, taken in _parts(request, weighted) if left else ():
-        found = tuple(row for row in left if wanted in taken(row))
-        if not found:
+        fitting = tuple(row for row in left if wanted in taken(row))
+        if not fitting:
             instead = f"; take {' or '.join(sorted({each for row in left for each in taken(row)}))}"
             if what == "activations":
                 instead += f"; format {Format.WEIGHT_ONLY} leaves activations in float"
             return NO_SCHEME, f"no kernel for {wanted} {what}{instead}"
-        left = found
+        left = fitting
     reasons: dict[str, None] = {}
     for row in left:
         why = (row.refuses(node, request.weights) if row.refuses is not None else None) or refuses(row)
@@ -76,18 +76,18 @@ def fit(
     def tried(request: NodeRequest) -> Row | tuple[str, str]:
         return choose(rows, node, request, weighted=weighted, refuses=lambda row: refuses(row, request.weights))
 
-    found = tried(request)
-    if isinstance(found, Row):
-        return found, request
-    if not weighted or found[0] != _CONDITION:
-        return Reason(code=found[0], text=found[1])
+    row = tried(request)
+    if isinstance(row, Row):
+        return row, request
+    if not weighted or row[0] != _CONDITION:
+        return Reason(code=row[0], text=row[1])
     if any(row.pairs for row in rows) and is_shifted_by_128(request.weights):
         unsigned = replace(request, weights=replace(request.weights, dtype=QuantType.UINT8), unsigned=True)
         row = tried(unsigned)
         if isinstance(row, Row):
             return row, unsigned
     at_fault = isinstance(tried(replace(request, weights=usual)), Row)
-    return Reason(code=NO_SCHEME if at_fault else _CONDITION, text=found[1])
+    return Reason(code=NO_SCHEME if at_fault else _CONDITION, text=row[1])
 
 
 def is_shifted_by_128(weights: Scheme) -> bool:

@@ -57,35 +57,34 @@ def _against(entry: Candidate | FloatNode, statistics: Statistics) -> Reason | N
 
 def _unfit(value: ir.Value | None, statistics: Statistics) -> Reason | None:
     name = name_of(value)
-    seen = statistics.tensors.get(name)
-    if seen is not None and only_surveyed(seen):
+    observed = statistics.tensors.get(name)
+    if observed is not None and only_surveyed(observed):
         return None
-    if seen is None or seen.count + seen.nan + seen.pos_inf + seen.neg_inf == 0:
+    if observed is None or observed.count + observed.nan + observed.pos_inf + observed.neg_inf == 0:
         text = f"tensor '{name}' never held a value during calibration; calibrate with samples that give it some"
         return Reason(code=_UNSEEN, text=text)
-    if seen.nan:
-        return Reason(code="nan", text=f"tensor '{name}' held NaN during calibration ({seen.nan} values)")
-    if seen.pos_inf or seen.neg_inf:
-        return _infinite(value, name, seen)
-    if seen.sentinels:
-        text = (
-            f"tensor '{name}' held {seen.sentinels[0].minimum:.3g}, far from all else: a mask has no place in a range"
-        )
+    if observed.nan:
+        return Reason(code="nan", text=f"tensor '{name}' held NaN during calibration ({observed.nan} values)")
+    if observed.pos_inf or observed.neg_inf:
+        return _infinite(value, name, observed)
+    if observed.sentinels:
+        lowest = observed.sentinels[0].minimum
+        text = f"tensor '{name}' held {lowest:.3g}, far from all else: a mask has no place in a range"
         return Reason(code="mask", text=text)
-    if seen.minimum == 0 == seen.maximum:
+    if observed.minimum == 0 == observed.maximum:
         return Reason(code=_DEAD, text=f"tensor '{name}' was 0 throughout calibration: {_REMEDY}")
     return None
 
 
-def _infinite(value: ir.Value | None, name: str, seen: TensorStatistics) -> Reason:
+def _infinite(value: ir.Value | None, name: str, observed: TensorStatistics) -> Reason:
     """Return the reason against a tensor with infinities: minus infinity is what masks hold, others are faults."""
     given = value is not None and value.is_graph_input()
     what, remedy = (f"input '{name}'", "clean the data") if given else (f"tensor '{name}'", "find out where from")
-    count = seen.pos_inf + seen.neg_inf
-    masked = sum(sentinel.count for sentinel in seen.sentinels)
+    count = observed.pos_inf + observed.neg_inf
+    masked = sum(sentinel.count for sentinel in observed.sentinels)
     values = "1 infinite value" if count == 1 else f"{count} infinite values"
-    text = f"{what} held {values} of {count + seen.count + masked} during calibration"
-    if seen.pos_inf:
+    text = f"{what} held {values} of {count + observed.count + masked} during calibration"
+    if observed.pos_inf:
         return Reason(code="infinite", text=f"{text}: they have no place in a range; {remedy}")
     return Reason(code="mask", text=f"{text}: an attention mask has no place in a range; if it is none, {remedy}")
 
@@ -95,8 +94,8 @@ def _dead_behind(value: ir.Value, statistics: Statistics) -> Reason | None:
     for use in value.uses():
         bounds = clamp_bounds(use.node)
         for name in (name_of(value), name_of(use.node.outputs[0])) if bounds is not None else ():
-            seen = statistics.tensors.get(name)
-            if seen is not None and seen.count and bounds is not None and seen.maximum <= bounds.low:
+            observed = statistics.tensors.get(name)
+            if observed is not None and observed.count and bounds is not None and observed.maximum <= bounds.low:
                 clamped = name_of(use.node.outputs[0])
                 text = f"tensor '{clamped}' was {bounds.low + 0.0:g} throughout calibration: {_REMEDY}"
                 return Reason(code=_DEAD, text=text)
@@ -107,15 +106,15 @@ def unknown_ranges(model: ir.Model, examined: Sequence[Candidate | FloatNode]) -
     """Return warnings about nodes that stay in float since calibration did not show what their values can be."""
     kept = [entry for entry in examined if isinstance(entry, FloatNode) and entry.reason.code in (_UNSEEN, _DEAD)]
     dead = Counter(entry.reason.text for entry in kept if entry.reason.code == _DEAD)
-    found = [f"{text}; {_stay(number)} in float" for text, number in dead.most_common(_SHOWN)]
+    warnings = [f"{text}; {_stay(number)} in float" for text, number in dead.most_common(_SHOWN)]
     if len(dead) > _SHOWN:
-        found.append(f"{len(dead) - _SHOWN} more tensors never changed during calibration; the plan names them")
+        warnings.append(f"{len(dead) - _SHOWN} more tensors never changed during calibration; the plan names them")
     unseen = [entry.name for entry in kept if entry.reason.code == _UNSEEN and entry.node.graph is model.graph]
     if unseen:
         named = ", ".join(f"'{name}'" for name in unseen[:_SHOWN]) + (", ..." if len(unseen) > _SHOWN else "")
         text = f"{_stay(len(unseen))} in float ({named}), since their tensors never held a value during calibration"
-        found.append(f"{text}; calibrate with samples that give them some")
-    return [*found, *_never_ran(model, examined)]
+        warnings.append(f"{text}; calibrate with samples that give them some")
+    return [*warnings, *_never_ran(model, examined)]
 
 
 def _stay(number: int) -> str:
@@ -154,9 +153,9 @@ def compared(entry: Candidate) -> list[str]:
     return [value.name for value in (*read, *written) if value is not None and value.name is not None]
 
 
-def only_surveyed(seen: TensorStatistics) -> bool:
+def only_surveyed(observed: TensorStatistics) -> bool:
     """Whether no more than its extents is known of a tensor, which then speaks neither for nor against anything."""
-    return not seen.samples and not seen.count and seen.shapes is not None
+    return not observed.samples and not observed.count and observed.shapes is not None
 
 
 def _lost(read: list[ir.Value | None], written: list[ir.Value], statistics: Statistics) -> Reason | None:

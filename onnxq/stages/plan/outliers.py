@@ -38,18 +38,20 @@ def outliers(entry: Candidate, statistics: Statistics) -> Outliers | None:
     if not entry.request.splits or threshold is None or not entry.activations or not entry.weights:
         return None
     value = entry.node.inputs[entry.activations[0]]
-    seen = statistics.tensors.get(name_of(value))
-    channels = None if seen is None else seen.channels
+    observed = statistics.tensors.get(name_of(value))
+    channels = None if observed is None else observed.channels
     if channels is None or not channels.count.any():
         return Outliers(features=None, text="no feature was observed, none stays in float")
     import numpy as np
 
     reached = np.maximum(np.abs(channels.minimum), np.abs(channels.maximum))
-    found = FloatFeatures(indices=tuple(np.flatnonzero(reached >= threshold).tolist()), count=reached.size)
-    text = f"{len(found.indices)} of {found.count} features reached {threshold:g}, the largest {reached.max():.3g}"
-    if len(found.indices) > _MOST * found.count:
+    features = FloatFeatures(indices=tuple(np.flatnonzero(reached >= threshold).tolist()), count=reached.size)
+    text = (
+        f"{len(features.indices)} of {features.count} features reached {threshold:g}, the largest {reached.max():.3g}"
+    )
+    if len(features.indices) > _MOST * features.count:
         return Outliers(features=None, text=f"{text}: so many do not stand out, none stays in float")
-    return Outliers(features=found if found.indices else None, text=f"{text}; these stay in float")
+    return Outliers(features=features if features.indices else None, text=f"{text}; these stay in float")
 
 
 def share_in_float(entry: Candidate, features: FloatFeatures) -> str:

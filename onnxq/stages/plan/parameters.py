@@ -22,14 +22,14 @@ def activation_params(
     Args:
         statistics: what calibration saw of it. scheme: per tensor. calibrator: chooses the range.
         bounds: of the clamp whose work its quantization does, None if absent.
-        defined: range that the values lie in by definition (Softmax: 0 to 1); it is taken instead of what was seen.
+        defined: range that the values lie in by definition (Softmax: 0 to 1); it is taken instead of what was observed.
     """
     if defined is not None:
         return params_from_range(defined.low, defined.high, scheme)
-    found = calibrator(statistics, scheme)
+    chosen = calibrator(statistics, scheme)
     if bounds is None:
-        return params_from_range(found.low, found.high, scheme)
-    low, high = (min(max(value, bounds.low), bounds.high) for value in (found.low, found.high))
+        return params_from_range(chosen.low, chosen.high, scheme)
+    low, high = (min(max(value, bounds.low), bounds.high) for value in (chosen.low, chosen.high))
     return _within(params_from_range(low, high, scheme), bounds)
 
 

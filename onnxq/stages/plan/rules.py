@@ -21,10 +21,10 @@ class NodeRequest:
         rule: index of the last rule that spoke of the node, None for none.
         format: how to write it. portable: with operators of the ONNX standard only.
         activations, weights: schemes. method: weight method.
-        stands_in: whether `format` is taken because the one asked for has no kernel.
+        stands_in: whether `format` is taken because the requested one has no kernel.
         unsigned: whether uint8 weights stand in for int8 ones with zero points, which would saturate.
         accuracy_level: of MatMulNBits, None for its default.
-        why: reason code and text of a rule that gives it another form than was asked for, None if absent.
+        why: reason code and text of a rule that gives it another form than was requested, None if absent.
     """
 
     keep: tuple[str, str | None] | None
@@ -53,10 +53,10 @@ def request_for(
     Args:
         recipe: the recipe. target: for its schemes in each format.
         op: `domain::op_type`. name: unique node name. weighted: whether it has a constant weight.
-        instead: format to take instead of the one asked for, which has no kernel for the operator.
+        instead: format to take instead of the requested one, which has no kernel for the operator.
 
     Raises:
-        RecipeError: the target has nothing in the format asked for, or the format no codebooks.
+        RecipeError: the target has nothing in the requested format, or the format no codebooks.
     """
     defaults = target.defaults_for(op)
     spoken = [
@@ -120,8 +120,8 @@ def check_rules(recipe: Recipe, nodes: Collection[tuple[str, str]], known_ops: C
     """
     static = {fmt for fmt in (recipe.format, *(rule.format for rule in recipe.rules)) if fmt and fmt.static}
     if len(static) > 1:
-        found = " and ".join(sorted(static))
-        raise RecipeError(f"the recipe mixes the formats {found}; what is calibrated is written in one of them")
+        formats = " and ".join(sorted(static))
+        raise RecipeError(f"the recipe mixes the formats {formats}; what is calibrated is written in one of them")
     warnings = []
     present = {op for op, _ in nodes}
     for index, rule in enumerate(recipe.rules):

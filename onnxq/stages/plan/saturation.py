@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     import onnx_ir as ir
 
 _FEWER = (191, 159, 127)
-_WORTH = 0.8  # of the error with all codes: gains expected to be smaller were not seen at outputs of real models
+_WORTH = 0.8  # of the error with all codes: gains expected to be smaller were not observed at outputs of real models
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -51,20 +51,20 @@ class Reader:
 
 
 def fewer_codes(
-    params: QuantParams, seen: TensorStatistics, readers: Sequence[Reader], pairs: Pairs, highest: float
+    params: QuantParams, observed: TensorStatistics, readers: Sequence[Reader], pairs: Pairs, highest: float
 ) -> tuple[QuantParams, int] | None:
     """Return parameters that use fewer codes, and the largest one above the lowest, where that loses less; else None.
 
     Args:
-        params: with all codes: 8 bits, asymmetric, per tensor. seen: of the activation.
+        params: with all codes: 8 bits, asymmetric, per tensor. observed: of the activation.
         readers: all nodes that read it as codes. pairs: the limits of their weights.
         highest: what no value of it exceeds, whatever the model's inputs.
     """
     limited = [reader for reader in readers if _limited(reader, pairs)]
-    if not limited or params.scheme.symmetric or not seen.clusters:
+    if not limited or params.scheme.symmetric or not observed.clusters:
         return None
-    density = distribution(seen)
-    power = float(density.moments()[2].sum()) / seen.count if seen.count else 0.0
+    density = distribution(observed)
+    power = float(density.moments()[2].sum()) / observed.count if observed.count else 0.0
     if power <= 0:
         return None
     weights = [None if reader not in limited else _Weight(reader) for reader in readers]
@@ -74,13 +74,13 @@ def fewer_codes(
         own = _own_error(tried, moments) / power
         return sum(own + (0.0 if weight is None else weight.error(largest, pairs)) for weight in weights)
 
-    best, found = _WORTH * error_of(params, LARGEST), None
+    best, better = _WORTH * error_of(params, LARGEST), None
     for largest in _FEWER:
         tried = _with(params, largest)
         error = error_of(tried, largest)
         if error < best and _highest_code(tried, highest) <= largest:
-            best, found = error, (tried, largest)
-    return found
+            best, better = error, (tried, largest)
+    return better
 
 
 def _limited(reader: Reader, pairs: Pairs) -> bool:

@@ -27,8 +27,8 @@ class Sizes:
         """Return an extent for every axis; (32,) if even the rank is unknown."""
         if value is None:
             return ()
-        seen = self._statistics.tensors.get(value.name or "")
-        observed = seen.shapes if seen is not None else None
+        statistics = self._statistics.tensors.get(value.name or "")
+        observed = None if statistics is None else statistics.shapes
         if value.shape is None:
             return (UNKNOWN,) if observed is None else tuple(high for _, high in observed)
         declared = [dim if isinstance(dim, int) else None for dim in value.shape]

@@ -148,12 +148,12 @@ class Tensors:
 
     def _readers(self, value: ir.Value) -> list[Candidate]:
         """Return the quantized nodes that read a value as an activation, in graph order."""
-        found = {}
+        readers = {}
         for use in value.uses():
             entry = self._on_codes.get(use.node)
             if entry is not None and use.idx in entry.activations:
-                found[use.node] = entry
-        return sorted(found.values(), key=lambda entry: self._order[entry.node])
+                readers[use.node] = entry
+        return sorted(readers.values(), key=lambda entry: self._order[entry.node])
 
     def _root(self, value: ir.Value) -> ir.Value:
         """Return the value whose parameters this one shares: itself, or what was rearranged into it."""
@@ -249,16 +249,16 @@ class Tensors:
 
     def _all_readers(self, value: ir.Value) -> list[Reader]:
         """Return the nodes that compute with a value's codes, looking through those that only move them."""
-        found = []
+        readers = []
         for entry in self._readers(value):
             if entry.fact.rearranges:
-                found += [each for output in entry.node.outputs for each in self._all_readers(output)]
+                readers += [each for output in entry.node.outputs for each in self._all_readers(output)]
                 continue
             slot = entry.weights[0] if entry.weights else None
-            found.append(
+            readers.append(
                 Reader(entry=entry, slot=slot, scheme=None if slot is None else self._weight_scheme(entry, slot))
             )
-        return found
+        return readers
 
     def _bounds(self, producer: ir.Node | None) -> Range | None:
         """Return the bounds of the absorbed clamp that produces a value, None if none does."""
@@ -337,10 +337,10 @@ class Tensors:
 
     def _pairs_of_table(self, entry: Candidate, slot: int) -> PairLimit | None:
         """Return the limit of a table that a product multiplies in a copy, None if absent."""
-        found = self._products.with_table(entry, slot)
-        if found is None:
+        tied = self._products.with_table(entry, slot)
+        if tied is None:
             return None
-        product, axes = found
+        product, axes = tied
         limit = self._pairs.of(product, product.weights[0], self._weight_scheme(product, product.weights[0]))
         return None if limit is None else of_table(limit, axes)
 

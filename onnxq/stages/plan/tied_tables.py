@@ -51,10 +51,10 @@ def with_codes_of_products(examined: Iterable[Candidate | FloatNode]) -> list[Ca
     def matched(entry: Candidate | FloatNode) -> Candidate | FloatNode:
         if not _looks_up(entry) or not is_shifted_by_128(entry.request.weights):
             return entry
-        found = products.with_table(entry, entry.weights[0])
-        if found is None or not found[0].request.unsigned:
+        tied = products.with_table(entry, entry.weights[0])
+        if tied is None or not tied[0].request.unsigned:
             return entry
-        weights = replace(entry.request.weights, dtype=found[0].request.weights.dtype)
+        weights = replace(entry.request.weights, dtype=tied[0].request.weights.dtype)
         return replace(entry, request=replace(entry.request, weights=weights, unsigned=True))
 
     return [matched(entry) for entry in entries]
@@ -69,10 +69,10 @@ def same_axes(value: ir.Value, other: ir.Value) -> tuple[int, ...] | None:
     """Return for each axis of a constant which axis of another it is where both hold the same numbers, else None."""
     (root, order), (other_root, other_order) = untransposed(value), untransposed(other)
     orders = ((1, 0), (0, 1)) if root is not other_root else (tuple(range(len(order))),)
-    turned = next((each for each in orders if root is other_root or hold_same(root, other_root, each)), None)
-    if turned is None or len(order) != len(other_order):
+    axes = next((each for each in orders if root is other_root or hold_same(root, other_root, each)), None)
+    if axes is None or len(order) != len(other_order):
         return None
-    return tuple(other_order.index(turned[axis]) for axis in order)
+    return tuple(other_order.index(axes[axis]) for axis in order)
 
 
 def hold_same(value: ir.Value, other: ir.Value, order: tuple[int, ...]) -> bool:

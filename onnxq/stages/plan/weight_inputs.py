@@ -57,24 +57,24 @@ class WeightInputs:
 
     def tensors(self, entry: Candidate, slot: int) -> tuple[str, ...]:
         """Return the tensors whose features a weight's method uses, or the choice of those that stay in float."""
-        found = (self.of(entry, slot) or ((), 0))[0]
+        names = (self.of(entry, slot) or ((), 0))[0]
         if entry.request.splits:
             read = (entry.node.inputs[slot] for slot in entry.activations)
-            found += tuple(value.name for value in read if value is not None and value.name in self.features)
-        return found
+            names += tuple(value.name for value in read if value is not None and value.name in self.features)
+        return names
 
     def of(self, entry: Candidate, slot: int) -> tuple[tuple[str, ...], int] | None:
         """Return the tensors that a weight multiplies, and its axis along which their features lie.
 
-        None where the method needs nothing; no tensors where the weight multiplies nothing, or turned and as it is.
+        None where the method needs nothing; no tensors where the weight multiplies nothing, or multiplies along two axes.
         """
         value = entry.node.inputs[slot]
         if value is None or _needs(entry) is Needs.NOTHING:
             return None
         root, order = untransposed(value)
         if root not in self._readers:  # an embedding, say: what the product with its copy uses
-            root, turned = self._copy_of(root)
-            order = tuple(turned[axis] for axis in order)
+            root, copied = self._copy_of(root)
+            order = tuple(copied[axis] for axis in order)
         readers = self._readers.get(root, {})
         axes = set(readers.values())
         if len(axes) != 1:
@@ -89,9 +89,9 @@ class WeightInputs:
         """
         if value not in self._copies:
             orders = ((1, 0), (0, 1))
-            found = ((each, order) for each in self._readers for order in orders if hold_same(value, each, order))
+            copies = ((each, order) for each in self._readers for order in orders if hold_same(value, each, order))
             rank = 0 if value.shape is None else len(value.shape)
-            self._copies[value] = next(found, (value, tuple(range(rank))))
+            self._copies[value] = next(copies, (value, tuple(range(rank))))
         return self._copies[value]
 
     def _add(self, entry: Candidate, needs: Needs) -> None:
@@ -137,7 +137,7 @@ _INSTEAD = "mse:importance=true"
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Shortage:
-    """A weight whose inputs were seen at fewer places (`rows`) than they have features, and its method."""
+    """A weight whose inputs were observed at fewer places (`rows`) than they have features, and its method."""
 
     weight: str
     method: str
@@ -145,9 +145,11 @@ class Shortage:
     features: int
 
 
-def shortage(weight: str, method: str, names: Sequence[str], seen: Mapping[str, TensorStatistics]) -> Shortage | None:
+def shortage(
+    weight: str, method: str, names: Sequence[str], observed: Mapping[str, TensorStatistics]
+) -> Shortage | None:
     """Return the shortage of rows for a weight's method, None where there is none, or where nothing was counted yet."""
-    counts = [channels.count for name in names if (channels := seen[name].channels) is not None]
+    counts = [channels.count for name in names if (channels := observed[name].channels) is not None]
     if not counts or not _wants_full_rank(method):
         return None
     rows, features = sum(int(count.max(initial=0)) for count in counts), counts[0].size
