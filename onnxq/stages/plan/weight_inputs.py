@@ -66,7 +66,7 @@ class WeightInputs:
     def of(self, entry: Candidate, slot: int) -> tuple[tuple[str, ...], int] | None:
         """Return the tensors that a weight multiplies, and its axis along which their features lie.
 
-        None where the method needs nothing; no tensors where the weight multiplies nothing, or multiplies along two axes.
+        None where the method needs nothing; no tensors where the weight multiplies nothing, or along two axes.
         """
         value = entry.node.inputs[slot]
         if value is None or _needs(entry) is Needs.NOTHING:
