@@ -123,7 +123,7 @@ class Registry(Generic[T]):
         return sorted(self._entries)
 
     def __contains__(self, name: object) -> bool:
-        """Tell whether `name` is registered."""
+        """Return whether `name` is registered."""
         self._discover()
         return name in self._entries
 

@@ -84,7 +84,7 @@ def present(names: Iterable[str], target: Target) -> frozenset[str]:
     """Return which of these faults the runtime of a target has.
 
     On this machine each is tried once and kept for this processor and version of onnxruntime. What cannot be tried,
-    and other targets, go by the versions and processors that faults declare.
+    and other targets, use the versions and processors that faults declare.
     """
     wanted = [faults.get(name) for name in sorted(names)]
     version = installed_version()

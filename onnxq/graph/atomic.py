@@ -25,7 +25,7 @@ class FileBatch:
         remove(self._temporaries)
 
     def write(self, near: Path, fill: Callable[[IO[bytes]], Path | None]) -> None:
-        """Write one file beside `near` with `fill`, which may return its final path; None stands for `near`."""
+        """Write one file beside `near` with `fill`, which may return its final path; None means `near`."""
         temporary = near.parent / f".{near.name[:40]}.{secrets.token_hex(4)}.tmp"
         self._temporaries.append(temporary)  # before it exists, so that no interruption can leave it behind
         with temporary.open("xb") as file:

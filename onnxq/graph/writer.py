@@ -72,7 +72,7 @@ class Writer:
         return self._stored[place]
 
     def stored(self, graph: ir.Graph, array: npt.NDArray[Any]) -> ir.Value | None:
-        """Return the constant of a graph that `store` made of an equal array, None if there is none."""
+        """Return the constant of a graph that `store` made of an equal array, None if absent."""
         return self._stored.get(_place(graph, np.ascontiguousarray(array).reshape(array.shape)))
 
     def node(

@@ -257,7 +257,7 @@ _FAMILIES = re.compile(
     r"(DynamicQuantize|Quantize|Dequantize)Linear|QLinear\w+"
     r"|com\.microsoft::((DynamicQuantize|Quantize|Dequantize|QLinear|QOrdered|QEmbed|MatMulInteger)\w+|QMoE)"
 )
-"""Operators without an entry that work on codes, too."""
+"""Operators without an entry that compute with codes, too."""
 
 
 def quantized_operator(node: ir.Node) -> QuantizedOperator | None:

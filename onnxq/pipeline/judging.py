@@ -163,7 +163,7 @@ class Judge:
             )
             search = Search(
                 recipe=self.prepared.recipe,
-                choices=self.prepared.ways,
+                choices=self.prepared.choices,
                 original=self.prepared.base,
                 prepared=self.prepared.model,
                 make=make,

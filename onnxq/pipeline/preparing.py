@@ -40,7 +40,7 @@ class PreparedModel:
         model: in normal form. records: of the passes.
         imported: what became of imported nodes, None where nothing was converted.
         equalizations: what was done to the model before, for the plan.
-        ways: what a search may do, the recipe itself first; () without a search.
+        choices: what a search may do, the recipe itself first; () without a search.
         examinations: what facts say of the nodes, by recipe.
     """
 
@@ -51,7 +51,7 @@ class PreparedModel:
     records: tuple[PassRecord, ...]
     imported: Converted | None = None
     equalizations: tuple[Equalization, ...] = ()
-    ways: tuple[Choice, ...] = field(default=())
+    choices: tuple[Choice, ...] = field(default=())
     examinations: Examinations
 
     @property
@@ -119,7 +119,7 @@ def prepare_model(
         base = request.model if imported is None or imported.model is None else imported.model
         if imported is not None:
             recipe = with_rules_for(recipe, imported.weights)
-        prepared, recipe, ways, examinations = _of_needed_opset(base, prepared, recipe, target, options)
+        prepared, recipe, choices, examinations = _of_needed_opset(base, prepared, recipe, target, options)
     log.warn(*prepared.warnings)
     return PreparedModel(
         request=request,
@@ -128,7 +128,7 @@ def prepare_model(
         model=prepared.model,
         records=prepared.records,
         imported=imported,
-        ways=ways,
+        choices=choices,
         examinations=examinations,
     )
 
@@ -151,25 +151,25 @@ def _converted(
 def _of_needed_opset(
     base: ir.Model, prepared: Prepared, recipe: Recipe, target: Target, options: Mapping[str, Any]
 ) -> tuple[Prepared, Recipe, tuple[Choice, ...], Examinations]:
-    """Return the model in the lowest opset that has all operators that the recipe, and each way of a search, may need.
+    """Return the model in the lowest opset that has all operators that the recipe, or any choice of a search, may need.
 
     Faults of the runtime are found out before that: a detour around one may need a higher opset.
     """
     examinations = Examinations(prepared.model, target, tries_faults=recipe.faults == "auto")
-    recipes = [way.recipe for way in open_choices(recipe, lambda way: None)]
+    recipes = [choice.recipe for choice in open_choices(recipe, lambda choice: None)]
     if examinations.tries_faults:
         for each in recipes:
             examinations(each)
     needed = max(needed_opset(prepared.model, each, examinations.target) for each in recipes)
-    # Whichever way wins, it is looked for in a model of this opset.
+    # Whichever choice wins, it is looked for in a model of this opset.
     if len(recipes) > 1 and needed > prepared.model.opset_imports.get("", needed):
         recipe = recipe.model_copy(update={"opset": max(needed, recipe.opset or 1)})
     needed = max(needed, recipe.opset or 1)
     if recipe.passes is None and needed > prepared.model.opset_imports.get("", needed):
         prepared = prepare(base, opset=needed, **options)
         examinations = examinations.of(prepared.model)
-    ways = open_choices(recipe, lambda way: examinations(way).observed) if recipe.search else ()
-    return prepared, recipe, ways, examinations
+    choices = open_choices(recipe, lambda choice: examinations(choice).observed) if recipe.search else ()
+    return prepared, recipe, choices, examinations
 
 
 def equalized(prepared: PreparedModel, log: Log) -> PreparedModel:

@@ -76,22 +76,22 @@ def quantize_request(
         verify_each=verify_each,
     )
     prepared = equalized(prepared, log)
-    if prepared.ways and statistics is None:
-        recipes = [way.recipe for way in prepared.ways]
+    if prepared.choices and statistics is None:
+        recipes = [choice.recipe for choice in prepared.choices]
         observed = observe_for(prepared, recipes, log, memory=memory, executor=executor)
     else:
         prepared, observed = observed_for_plan(prepared, statistics, log, memory=memory, executor=executor)
     make = Drafter(
         prepared,
         observed.statistics,
-        log.without_progress() if prepared.ways else log,
+        log.without_progress() if prepared.choices else log,
         dump_after=dump_after if of_rewrite else None,
     )
     data = EvaluationData(request=request, given=evaluation, statistics_file=observed.file)
     judge = Judge(prepared, data, log)
     if check:
         data.open()  # what cannot be opened is reported before the work, not after it
-    if prepared.ways:
+    if prepared.choices:
         file = None if output is None else checkpoint_path(output)
         draft, searching, checkpoint = judge.search(observed.statistics, make, file)
         write_picture(picture_file, search_picture, searching)

@@ -1,7 +1,7 @@
-"""measure: time this machine's kernels once, so that plans go by its own times instead of another machine's.
+"""measure: time this machine's kernels once, so that plans use its own times instead of another machine's.
 
 Small models of one operator are quantized and run under the runtime's profiler, which times each node by itself. What
-plans go by are a few slopes, fitted to these times by non-negative least squares of relative errors (Lawson and Hanson,
+plans use are a few slopes, fitted to these times by non-negative least squares of relative errors (Lawson and Hanson,
 1974): a product takes so long for each multiply-accumulate and each element that it writes.
 """
 

@@ -51,7 +51,7 @@ class CostTable:
 
     Attributes:
         target, processor, onnxruntime: what it holds for; others are measured again.
-        costs: what plans go by.
+        costs: what plans use.
         kernels: what they were drawn from, for people.
     """
 

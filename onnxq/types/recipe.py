@@ -331,7 +331,7 @@ class Recipe(_Model):
     accuracy_level: Literal[1, 4] | None = Field(
         default=None,
         description="Of products in format weight-only: 4 (default) rounds what they multiply to 8 bits inside the "
-        "kernel, 1 does not, and takes several times as long. MatMulNBits that came with the model keep theirs unless "
+        "kernel, 1 does not, and takes several times as long. imported MatMulNBits keep theirs unless "
         "it is given.",
     )
     opset: int | None = Field(default=None, ge=1, description="Bring the model to this opset of ONNX, if it is older.")

@@ -181,7 +181,7 @@ class PlannedConstants:
     def _channels(self, name: str) -> ChannelStatistics:
         observed = None if self._statistics is None else self._statistics.tensors.get(name)
         if observed is None or observed.channels is None:
-            raise PlanError(f"the plan goes by statistics of '{name}' that are not given; give those it was made from")
+            raise PlanError(f"the plan uses statistics of '{name}' that are not given; give those it was made from")
         return observed.channels
 
     def _smallest_scale(self, key: str) -> npt.NDArray[np.float32] | None:

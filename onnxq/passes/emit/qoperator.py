@@ -77,7 +77,7 @@ class _QOperatorWriter(DecisionWriter):
         lowest, highest = ((code - zero_point) * scale for code in (dtype.minimum, dtype.maximum))
         if lowest < bounds.low or highest > bounds.high:
             raise PlanError(
-                f"codes of '{decision.outputs[0]}' stand for {lowest:.6g} to {highest:.6g}, beyond the bounds of "
+                f"codes of '{decision.outputs[0]}' represent {lowest:.6g} to {highest:.6g}, beyond the bounds of "
                 f"'{decision.node}' ({decision.op}), so they cannot do its work; plan again"
             )
         self._absorbed[producer] = decision

@@ -148,7 +148,7 @@ def _pads(conv: ir.Node) -> bool:
 
 
 def _divided(between: ir.Node, result: ir.Value, scale: Array) -> Array | None:
-    """Return the constant of an offset behind a scale as it is before the scale, None if there is none."""
+    """Return the constant of an offset behind a scale as it is before the scale, None if absent."""
     tensor = constant_tensor(between.inputs[_beside(between, result)])
     if tensor is None or tensor.dtype not in (ir.DataType.FLOAT, ir.DataType.DOUBLE):
         return None

@@ -133,7 +133,7 @@ def _factors(node: ir.Node | None, before: ir.Node) -> list[ir.Value]:
 
 
 def _only_reader(value: ir.Value, op: str) -> ir.Node | None:
-    """Return the node that alone reads a value, once, None if there is none or it is of another type."""
+    """Return the node that alone reads a value, once, None if absent or it is of another type."""
     uses = list(value.uses())
     alone = len(uses) == 1 and not value.is_graph_output() and op_key(uses[0].node) == op
     return uses[0].node if alone else None

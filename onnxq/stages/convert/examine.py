@@ -58,7 +58,7 @@ def examine_imported(model: ir.Model, imported: Imported, recipe: Recipe, target
     entries: list[Candidate | FloatNode] = []
     refused: dict[str, str] = {}
     for name, node in nodes(model):
-        entry: Candidate | str = "stays as it came"
+        entry: Candidate | str = "stays unchanged"
         if name in imported.groups:
             entry = examiner.candidate(name, node, imported.groups[name])
             if isinstance(entry, str):
@@ -205,7 +205,7 @@ class _Examiner:
         return None
 
     def _bias(self, node: ir.Node, group: ImportedGroup, row: Row | None) -> int | str | None:
-        """Return the slot of a bias on codes, None where it stays in float or there is none, or why neither will do."""
+        """Return the slot of a quantized bias, None where it is absent or stays in float, or why neither will do."""
         fact = facts.get(op_key(node))
         slot, weight = fact.bias, fact.weight
         value = node.inputs[slot] if slot is not None and slot < len(node.inputs) else None

@@ -162,7 +162,7 @@ def with_imported_weights(plan: Plan, model: ir.Model, weights: ImportedWeights)
             if again is not None:
                 refitted_weights.append(again)
                 tensors[key] = again.tensor
-            origin, parts = "came quantized at run time", "its codes and calibrated inputs"
+            origin, parts = "imported, quantized at run time", "its codes and calibrated inputs"
             text = runs_as(decision.kernel or "", origin, parts, again)
             decisions.append(replace(decision, reason=Reason(code=IMPORTED, text=text)))
         else:
@@ -230,7 +230,7 @@ def _at_run_time(
     return replace(
         decision,
         action=Action.QUANTIZE,
-        reason=Reason(code=ALREADY, text=f"stays as it came, quantized at run time: {why}"),
+        reason=Reason(code=ALREADY, text=f"stays unchanged, quantized at run time: {why}"),
         format=Format.DYNAMIC,
         inputs=keys,
         outputs={},

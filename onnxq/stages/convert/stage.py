@@ -103,7 +103,7 @@ def convert(
     rest = _rewritten(model, lifted, recipe, target)
     messages = [] if rest is None else [rest.message]
     if weights.names:
-        messages.append(f"{len(weights.names)} nodes came quantized at run time and are calibrated, on {_THEIRS}")
+        messages.append(f"{len(weights.names)} imported nodes, quantized at run time, are calibrated, with {_THEIRS}")
     if unconverted:
         messages.append(_unconverted_text(unconverted, recipe))
     written = None if rest is None else rest.model
@@ -209,7 +209,7 @@ def _rewritten(model: ir.Model, prepared: ir.Model, recipe: Recipe, target: Targ
     )
     unpacked, settled = reading.unpacked, reading.expanded.settled
     count = len(reading.imported.groups) + len(unpacked)
-    messages = [f"{count} nodes came quantized and are written in format {recipe.format} with {_THEIRS}"] * (count > 0)
+    messages = [f"{count} imported nodes are written in format {recipe.format} with {_THEIRS}"] * (count > 0)
     messages = [f"{message}, except: {'; '.join(plan.warnings)}" if plan.warnings else message for message in messages]
     if settled:
         level = f"accuracy level {recipe.accuracy_level}"
@@ -220,7 +220,7 @@ def _rewritten(model: ir.Model, prepared: ir.Model, recipe: Recipe, target: Targ
         written={
             **{entry.node: entry.reason.text for entry in plan.decisions if entry.action is Action.QUANTIZE},
             **{
-                name: "; ".join((f"came quantized at run time; {_UNPACKS} {op} runs in float", *around))
+                name: "; ".join((f"imported, quantized at run time; {_UNPACKS} {op} runs in float", *around))
                 for name, op in unpacked.items()
             },
             **dict.fromkeys(settled, f"is quantized already, now at accuracy level {recipe.accuracy_level}"),
@@ -248,7 +248,7 @@ def with_imported(plan: Plan, model: ir.Model, converted: Converted, faults: Col
         if decision.node in converted.written:
             return replace(decision, reason=Reason(code=IMPORTED, text=converted.written[decision.node]))
         if decision.node in converted.unconverted:
-            text = f"stays as it came: {converted.unconverted[decision.node]}"
+            text = f"stays unchanged: {converted.unconverted[decision.node]}"
             return replace(decision, reason=Reason(code=ALREADY, text=text))
         return decision
 
@@ -276,9 +276,9 @@ def with_rest_in_float(model: ir.Model, recipe: Recipe, target: Target) -> Recip
 
 
 _UNPACKS = "DequantizeLinear unpacks its weights before"
-_THEIRS = "the scales, zero points and codes that they came with"
+_THEIRS = "their own scales, zero points and codes"
 
 
 def _unconverted_text(unconverted: Mapping[str, str], recipe: Recipe) -> str:
     some = "; ".join(f"'{name}': {why}" for name, why in list(unconverted.items())[:3])
-    return f"{len(unconverted)} nodes stay as they came, not in the form of format {recipe.format} ({some})"
+    return f"{len(unconverted)} imported nodes stay unchanged, not in the form of format {recipe.format} ({some})"

@@ -63,7 +63,7 @@ class ImportedTensors:
     def kernel_text(self, keys: Iterable[str], kernel: str) -> str:
         """Return in words what becomes of a node that reads the tensors planned under `keys`."""
         again = next((self._refitted[key] for key in keys if key in self._refitted), None)
-        return runs_as(kernel, "came quantized", "its codes and parameters", again)
+        return runs_as(kernel, "imported", "its codes and parameters", again)
 
     @property
     def warnings(self) -> tuple[str, ...]:
@@ -118,7 +118,7 @@ def pair_safe(constant: Constant, limit: PairLimit) -> Chosen:
 
 
 def warning_about(weights: Iterable[Refitted]) -> str:
-    """Return a sentence about weights whose codes are chosen again, "" if there are none."""
+    """Return a sentence about weights whose codes are chosen again; empty if none."""
     losses = {weight.tensor.tensor: weight.loss for weight in weights}
     if not losses:
         return ""
@@ -140,4 +140,4 @@ def runs_as(kernel: str, origin: str, parts: str, again: Refitted | None) -> str
     """
     if again is None:
         return f"{origin}; {parts} run as {kernel}"
-    return f"{origin}; its weight, on codes chosen again ({again.loss:.1f} dB from its own), runs as {kernel}"
+    return f"{origin}; its weight, with codes chosen again ({again.loss:.1f} dB from its own), runs as {kernel}"

@@ -46,10 +46,10 @@ def test_calibrated_of_onnxq(options: dict[str, Any], form: str) -> None:
         assert largest_difference(model, report.model, optimize=optimize) < 0.08
     imported = [entry for entry in report.plan.decisions if entry.reason.code == "imported"]
     assert len(imported) == 3
-    assert all("came quantized at run time" in entry.reason.text for entry in imported)
+    assert all("quantized at run time" in entry.reason.text for entry in imported)
     came = [tensor for tensor in report.plan.tensors.values() if tensor.reason == "imported with the model"]
     assert len(came) == 3
-    assert any("3 nodes came quantized at run time and are calibrated" in warning for warning in report.warnings)
+    assert any("3 imported nodes, quantized at run time, are calibrated" in warning for warning in report.warnings)
 
 
 @pytest.mark.parametrize("form", ["qdq", "qoperator"])
@@ -79,7 +79,7 @@ def test_codes_that_would_saturate_are_chosen_again(options: dict[str, Any], for
     (warning,) = warnings
     assert f"{broken} imported weights" in warning
     (conv,) = (entry for entry in report.plan.decisions if entry.op == "Conv")
-    assert "on codes chosen again" in conv.reason.text
+    assert "with codes chosen again" in conv.reason.text
     loss = float(report.plan.tensors[conv.inputs[1]].reason.split("chosen again, ")[1].split(" dB")[0])
     assert 30 < loss < 60
     if form == "qdq":
@@ -137,7 +137,7 @@ def test_what_the_plan_leaves_in_float_quantizes_at_run_time_as_it_came() -> Non
     report = calibrated(model, format="qdq", rules=rules)
     (decision,) = (entry for entry in report.plan.decisions if entry.node == hidden[0])
     assert decision.reason.code == "already-quantized"
-    assert "stays as it came, quantized at run time: measured" in decision.reason.text
+    assert "stays unchanged, quantized at run time: measured" in decision.reason.text
     assert ops(report.model)["ConvInteger"] == 1
     assert ops(report.model)["MatMulInteger"] == 0
     assert stored_codes(report.model) == stored_codes(model)
