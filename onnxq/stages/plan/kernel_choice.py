@@ -76,18 +76,19 @@ def fit(
     def tried(request: NodeRequest) -> Row | tuple[str, str]:
         return choose(rows, node, request, weighted=weighted, refuses=lambda row: refuses(row, request.weights))
 
-    row = tried(request)
-    if isinstance(row, Row):
-        return row, request
-    if not weighted or row[0] != _CONDITION:
-        return Reason(code=row[0], text=row[1])
+    kernel = tried(request)
+    if isinstance(kernel, Row):
+        return kernel, request
+    code, text = kernel
+    if not weighted or code != _CONDITION:
+        return Reason(code=code, text=text)
     if any(row.pairs for row in rows) and is_shifted_by_128(request.weights):
         unsigned = replace(request, weights=replace(request.weights, dtype=QuantType.UINT8), unsigned=True)
         row = tried(unsigned)
         if isinstance(row, Row):
             return row, unsigned
     at_fault = isinstance(tried(replace(request, weights=usual)), Row)
-    return Reason(code=NO_SCHEME if at_fault else _CONDITION, text=row[1])
+    return Reason(code=NO_SCHEME if at_fault else _CONDITION, text=text)
 
 
 def is_shifted_by_128(weights: Scheme) -> bool:
