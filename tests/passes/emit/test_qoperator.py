@@ -20,6 +20,7 @@ from onnxq.stages.rewrite import rewrite
 from onnxq.targets import targets
 from onnxq.types.format import Format
 from onnxq.types.plan import Plan
+from onnxq.types.scheme import PerChannel, QuantType
 from tests.support.operators import QOPERATOR
 from tests.support.quantizing import Quantized, plan_for, quantize_model, quantize_text, text
 from tests.support.written import BRANCHES, FEEDS, initializers, lines, node
@@ -295,12 +296,42 @@ class TestAPlanThatDoesNotFit:
     def test_a_clamp_that_the_codes_do_not_do(self):
         change = self.with_params("y", zero_point=np.asarray(10, np.int32))
         message = self.refused(QOPERATOR["conv-relu"].text(), change)
-        assert "codes of 'y' stand for" in message
+        assert "codes of 'y' represent" in message
         assert "'Relu_1' (Relu)" in message
 
     def test_a_move_that_would_change_parameters(self):
         change = self.with_params("y", scale=np.asarray(1.5, np.float32))
         assert "'MaxPool_0' (MaxPool) moves codes" in self.refused(QOPERATOR["max-pool"].text(), change)
+
+    def with_schemes(self, **schemes):
+        def change(plan):
+            tensors = dict(plan.tensors)
+            for key, changes in schemes.items():
+                scheme = dataclasses.replace(tensors[key].scheme, **changes)
+                params = tensors[key].params and dataclasses.replace(tensors[key].params, scheme=scheme)
+                tensors[key] = dataclasses.replace(tensors[key], scheme=scheme, params=params)
+            return dataclasses.replace(plan, tensors=tensors)
+
+        return change
+
+    PRODUCT = text("y = MatMul (x, w)", "float[4,16] x", "float[4,8] y", "float[16,8] w")
+
+    def test_int8_activations_with_uint8_weights(self):
+        change = self.with_schemes(x={"dtype": QuantType.INT8}, w={"dtype": QuantType.UINT8, "symmetric": False})
+        message = self.refused(self.PRODUCT, change)
+        assert "MatMulIntegerToFloat multiplies int8 activations with int8 weights only" in message
+
+    def test_weights_per_channel_along_another_axis(self):
+        message = self.refused(self.PRODUCT, self.with_schemes(w={"granularity": PerChannel(axis=0)}))
+        assert "MatMulIntegerToFloat takes weights per channel along axis 1 only, not 0" in message
+
+    def test_an_absorbed_clamp_without_a_quantized_output(self):
+        def change(plan):
+            relu = next(decision for decision in plan.decisions if decision.op == "Relu")
+            others = tuple(decision for decision in plan.decisions if decision is not relu)
+            return dataclasses.replace(plan, decisions=(*others, dataclasses.replace(relu, outputs={})))
+
+        assert "names no kernel for it" in self.refused(QOPERATOR["conv-relu"].text(), change)
 
     def test_a_kernel_that_has_no_form(self):
         def change(plan):
