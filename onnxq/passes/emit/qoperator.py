@@ -94,7 +94,11 @@ class _QOperatorWriter(DecisionWriter):
         if node in self._absorbed:
             outputs = self._absorbed[node].outputs
         operator = QUANTIZED_OPERATORS.get(name)
-        if (Format.QOPERATOR not in operator.formats) if operator is not None else name != node.op_type:
+        if operator is None:
+            has_form = name == node.op_type
+        else:
+            has_form = operator.float_op is not None and Format.QOPERATOR in operator.formats
+        if not has_form:
             raise PlanError(
                 f"'{decision.node}': kernel '{name}' has no form in format qoperator; keep the node in float"
             )

@@ -333,12 +333,13 @@ class TestAPlanThatDoesNotFit:
 
         assert "names no kernel for it" in self.refused(QOPERATOR["conv-relu"].text(), change)
 
-    def test_a_kernel_that_has_no_form(self):
+    @pytest.mark.parametrize("kernel", ["QLinearTanh", "QAttention"])  # the latter computes no operator of the standard
+    def test_a_kernel_that_has_no_form(self, kernel):
         def change(plan):
             (decision,) = plan.decisions
-            return dataclasses.replace(plan, decisions=(dataclasses.replace(decision, kernel="QLinearTanh"),))
+            return dataclasses.replace(plan, decisions=(dataclasses.replace(decision, kernel=kernel),))
 
-        assert "kernel 'QLinearTanh' has no form" in self.refused(QOPERATOR["sigmoid"].text(), change)
+        assert f"kernel '{kernel}' has no form" in self.refused(QOPERATOR["sigmoid"].text(), change)
 
     def test_a_float_output_where_the_kernel_gives_none(self):
         def change(plan):
