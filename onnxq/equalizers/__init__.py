@@ -28,7 +28,7 @@ import numpy.typing as npt
 
 from onnxq.errors import RecipeError
 from onnxq.registry import Registry
-from onnxq.types.recipe import EqualizerChoice
+from onnxq.types.choices import EqualizerChoice
 from onnxq.types.scheme import Scheme
 
 Floats = npt.NDArray[np.float64]

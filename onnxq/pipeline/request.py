@@ -19,8 +19,9 @@ from onnxq.pipeline.log import Log
 from onnxq.targets import Target, targets, with_costs
 from onnxq.targets.faults import known_fault
 from onnxq.tuning.budget import Budget
+from onnxq.types.choices import CODEBOOK_METHODS
 from onnxq.types.costs import Costs
-from onnxq.types.recipe import CODEBOOK_METHODS, Recipe
+from onnxq.types.recipe import Recipe
 from onnxq.weights import make_weight_method
 
 if TYPE_CHECKING:

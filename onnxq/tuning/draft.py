@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Literal, TypeAlias
 from onnxq.passes.manager import PassRecord
 from onnxq.types.float_type import FloatType
 from onnxq.types.plan import Action, Plan
-from onnxq.types.recipe import Match, Recipe, Rule, with_rules
+from onnxq.types.recipe import Recipe, with_rules
+from onnxq.types.rule import Match, Rule
 
 if TYPE_CHECKING:
     import onnx_ir as ir

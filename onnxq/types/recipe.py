@@ -2,223 +2,19 @@
 
 from __future__ import annotations
 
-import fnmatch
-import re
 from collections.abc import Sequence
-from dataclasses import fields, replace
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BeforeValidator, Field, ValidationError
 
 from onnxq.errors import RecipeError, nearest
-from onnxq.types import shorthand
 from onnxq.types.amount import Amount, parse_amount
+from onnxq.types.choices import ActivationChoice, CalibratorChoice, EqualizerChoice, StrictModel, WeightChoice
 from onnxq.types.costs import Costs
 from onnxq.types.float_type import FloatType
 from onnxq.types.format import Format
 from onnxq.types.plain_data import explain
-from onnxq.types.scheme import (
-    Granularity,
-    PerBlock,
-    PerChannel,
-    PerTensor,
-    PerToken,
-    QuantType,
-    Rounding,
-    ScaleType,
-    Scheme,
-    index_type,
-)
-
-_PARTS = frozenset(part.name for part in fields(Scheme)) - {"codebook"}
-_PLAIN = {"per-tensor": PerTensor, "per-channel": PerChannel, "per-token": PerToken}
-
-
-def _granularity(value: object) -> object:
-    """Accept the short form: `per-channel`, `per-block(32)`."""
-    if not isinstance(value, str):
-        return value
-    if value in _PLAIN:
-        return _PLAIN[value]()
-    block = re.fullmatch(r"per-block\((\d+)\)", value)
-    if block:
-        return PerBlock(size=int(block[1]))
-    raise ValueError(f"unknown granularity '{value}'{nearest(value, [*_PLAIN, 'per-block(32)'])}")
-
-
-class _Model(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class SchemeChoice(_Model):
-    """A scheme with holes: what is None comes from the rule below, or from the target. Short: `uint8,per-tensor`."""
-
-    dtype: QuantType | None = None
-    symmetric: bool | None = None
-    granularity: Annotated[Granularity, Field(discriminator="kind"), BeforeValidator(_granularity)] | None = None
-    rounding: Rounding | None = None
-    narrow: bool | None = None
-    scale_type: ScaleType | None = None
-
-    @model_validator(mode="before")
-    @classmethod
-    def _short(cls, value: object) -> object:
-        return shorthand.scheme(value) if isinstance(value, str) else value
-
-    def over(self, base: Scheme) -> Scheme:
-        """Return `base` with the parts that are chosen here put in their place."""
-        chosen = {name: getattr(self, name) for name in type(self).model_fields if name in _PARTS}
-        return replace(base, **{name: value for name, value in chosen.items() if value is not None})
-
-
-class ActivationChoice(SchemeChoice):
-    """A scheme with holes for activations, and from which magnitude on a feature is left out of it (`outliers=6`)."""
-
-    outliers: float | None = Field(default=None, gt=0, allow_inf_nan=False)
-
-
-CODEBOOK_METHODS = ("kmeans", "kmeans:importance=true")
-"""Exact k-means; errors as they are, or weighed by the mean square of the input that each weight multiplies."""
-
-
-class WeightChoice(SchemeChoice):
-    """A scheme with holes for weights, and the method that turns weights into codes.
-
-    A codebook brings the type of its indices, one table a tensor, and its own method, CODEBOOK_METHODS; a dtype alone
-    asks for evenly spaced codes again.
-    """
-
-    method: str | None = None
-    codebook: int | None = Field(default=None, ge=2, le=8)
-    vector: int | None = Field(default=None, ge=1, le=32)
-
-    def over(self, base: Scheme) -> Scheme:
-        """Return `base` with the parts that are chosen here put in their place.
-
-        Raises:
-            RecipeError: a part that codebooks do not have, or a type that does not hold the indices.
-        """
-        bits = self.codebook if self.dtype is not None else self.codebook or base.codebook
-        if bits is None:
-            return super().over(replace(base, codebook=None, vector=1))
-        for name in ("method", "symmetric", "rounding", "narrow", "scale_type"):
-            if getattr(self, name) not in (None, *(CODEBOOK_METHODS if name == "method" else ())):
-                raise RecipeError(f"a codebook has no {name}: exact k-means finds its values; leave `{name}` out")
-        granularity = PerTensor() if base.codebook is None else base.granularity
-        start = Scheme(dtype=index_type(bits), symmetric=False, granularity=granularity, codebook=bits)
-        return super().over(replace(start, vector=base.vector if base.codebook is not None else 1))
-
-
-def matches(name: str, pattern: str) -> bool:
-    """Return whether a node has the name, or matches the pattern, of a rule; one with brackets matches itself too."""
-    return name == pattern or fnmatch.fnmatchcase(name, pattern)
-
-
-class Match(_Model):
-    """Which nodes a rule is about: operator types, node names or patterns (`*`, `?`, `[..]`), or both.
-
-    `weighted` narrows that down to nodes with a constant weight, or without: attention's products have none.
-    """
-
-    op: str | tuple[str, ...] | None = None
-    name: str | tuple[str, ...] | None = None
-    weighted: bool | None = None
-
-    @model_validator(mode="after")
-    def _not_empty(self) -> Match:
-        if self.op is None and self.name is None:
-            raise ValueError("a match names an op, a name, or both; defaults stand in the recipe itself")
-        return self
-
-    @property
-    def ops(self) -> tuple[str, ...]:
-        """The operator types, () for any."""
-        return () if self.op is None else (self.op,) if isinstance(self.op, str) else self.op
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        """The node names and patterns, () for any."""
-        return () if self.name is None else (self.name,) if isinstance(self.name, str) else self.name
-
-    def covers(self, op: str, name: str, *, weighted: bool = True) -> bool:
-        """Return whether a node of type `op` called `name`, with a constant weight or without, is meant."""
-        if self.weighted is not None and weighted is not self.weighted:
-            return False
-        return (not self.ops or op in self.ops) and (
-            not self.names or any(matches(name, pattern) for pattern in self.names)
-        )
-
-
-class Rule(_Model):
-    """Later rules win over earlier ones, part by part.
-
-    Attributes:
-        match: the nodes meant.
-        keep: leaves them alone, and says why: "float" as requested; "unfused", "error", "slower" and
-            "kernel-fault" since a guard found that they do not run on integers, spoil an output, take longer, or that
-            their kernel computes something else than the graph says.
-        format: write them in another format than the recipe's.
-        activations, weights: parts of the schemes to change for them.
-        accuracy_level: of MatMulNBits, as in the recipe.
-        why: "kernel-fault" where a guard gave them this form, since the kernel of the one before computes something
-            else than the graph says.
-        because: the figures, of `keep` or `why`.
-        optional: allow that the rule matches nothing, for recipes that serve many models.
-    """
-
-    match: Match
-    keep: Literal["float", "unfused", "error", "slower", "kernel-fault"] | None = None
-    because: str | None = None
-    format: Format | None = None
-    activations: ActivationChoice | None = None
-    weights: WeightChoice | None = None
-    accuracy_level: Literal[1, 4] | None = None
-    why: Literal["kernel-fault"] | None = None
-    optional: bool = False
-
-    @model_validator(mode="after")
-    def _says_something(self) -> Rule:
-        if self.format is Format.AUTO:
-            raise ValueError("a rule names a format; `auto` is for the whole model")
-        parts = (self.format, self.activations, self.weights, self.accuracy_level)
-        says = [part for part in parts if part is not None]
-        if self.keep is None and not says:
-            raise ValueError("a rule says `keep: float`, `format`, `activations`, `weights` or `accuracy_level`")
-        if self.keep is not None and (says or self.why):
-            raise ValueError("a rule cannot keep nodes in float and give them a format or scheme")
-        return self
-
-    @property
-    def from_guard(self) -> bool:
-        """Whether a guard added the rule, not the user."""
-        return self.why is not None or self.keep not in (None, "float")
-
-
-class _MethodChoice(_Model):
-    name: str
-    options: dict[str, float | int | str | bool] = Field(default_factory=dict)
-
-    @model_validator(mode="before")
-    @classmethod
-    def _short(cls, value: object) -> object:
-        return shorthand.method(value) if isinstance(value, str) else value
-
-    def __str__(self) -> str:
-        """Return the short form."""
-        options = ",".join(
-            f"{name}={str(value).lower() if isinstance(value, bool) else value}" for name, value in self.options.items()
-        )
-        return f"{self.name}:{options}" if options else self.name
-
-
-class CalibratorChoice(_MethodChoice):
-    """A calibrator by name, with its options. Short: `percentile:percentile=99.9`."""
-
-    name: str = "mse"
-
-
-class EqualizerChoice(_MethodChoice):
-    """An equalizer by name, with its options. Short: `smoothquant:alpha=0.5`."""
+from onnxq.types.rule import Match, Rule
 
 
 def _listed(value: object) -> object:
@@ -234,7 +30,7 @@ def _fault_names(value: object) -> object:
     return (value,) if isinstance(value, str) and value not in words else value
 
 
-class Recipe(_Model):
+class Recipe(StrictModel):
     """All options of a command or call, except the model's own path and the output's.
 
     The description of a field is also the help of the command line's option for it. `rules` are exceptions, in order:
@@ -368,7 +164,7 @@ class Recipe(_Model):
         return self.model_dump(mode="json", exclude_none=True)
 
 
-_BY_KEY: dict[str, type[_Model]] = {
+_BY_KEY: dict[str, type[StrictModel]] = {
     "activations": ActivationChoice,
     "weights": WeightChoice,
     "rules": Rule,

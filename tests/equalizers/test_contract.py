@@ -5,7 +5,7 @@ import itertools
 import numpy as np
 import pytest
 from onnxq.equalizers import LinearInputs, LinearWeight, Place, Scales, equalizers, make_equalizer
-from onnxq.types.recipe import EqualizerChoice
+from onnxq.types.choices import EqualizerChoice
 from onnxq.types.scheme import PerBlock, PerChannel, PerTensor, QuantType, Scheme
 
 CODES = Scheme(dtype=QuantType.UINT8, symmetric=False)

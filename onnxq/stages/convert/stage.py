@@ -39,7 +39,8 @@ from onnxq.stages.rewrite import rewrite
 from onnxq.targets import Target
 from onnxq.targets.faults import WriteRequest, notes_on
 from onnxq.types.plan import Action, Decision, Detour, Plan, Reason
-from onnxq.types.recipe import Match, Recipe, Rule, with_rules
+from onnxq.types.recipe import Recipe, with_rules
+from onnxq.types.rule import Match, Rule
 
 if TYPE_CHECKING:
     import onnx_ir as ir

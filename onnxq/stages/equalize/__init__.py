@@ -31,8 +31,9 @@ from onnxq.stages.equalize.linear import scale_inputs, sites
 from onnxq.stages.equalize.pairs import level_ranges
 from onnxq.stages.equalize.stream import rotate_streams
 from onnxq.targets import Target
+from onnxq.types.choices import EqualizerChoice
 from onnxq.types.equalization import Equalization
-from onnxq.types.recipe import EqualizerChoice, Recipe
+from onnxq.types.recipe import Recipe
 from onnxq.types.statistics import ChannelStatistics
 
 if TYPE_CHECKING:

@@ -17,7 +17,8 @@ from onnxq.stages.plan.rules import check_rules
 from onnxq.stages.plan.weight_inputs import Features, WeightInputs
 from onnxq.targets import Target
 from onnxq.types.format import Format
-from onnxq.types.recipe import Recipe, Rule
+from onnxq.types.recipe import Recipe
+from onnxq.types.rule import Rule
 
 if TYPE_CHECKING:
     import onnx_ir as ir

@@ -7,8 +7,10 @@ from dataclasses import dataclass
 
 from onnxq.errors import RecipeError, nearest
 from onnxq.targets import Target
+from onnxq.types.choices import CODEBOOK_METHODS
 from onnxq.types.format import Format
-from onnxq.types.recipe import CODEBOOK_METHODS, Recipe, Rule, matches
+from onnxq.types.recipe import Recipe
+from onnxq.types.rule import Rule, matches
 from onnxq.types.scheme import Scheme
 
 

@@ -15,8 +15,8 @@ from onnxq.graph.constants import untransposed
 from onnxq.stages.plan.entries import Candidate, FloatNode
 from onnxq.stages.plan.observed import only_surveyed
 from onnxq.stages.plan.tied_tables import hold_same
+from onnxq.types.choices import CODEBOOK_METHODS
 from onnxq.types.inputs import Needs
-from onnxq.types.recipe import CODEBOOK_METHODS
 from onnxq.types.statistics import TensorStatistics
 from onnxq.weights import make_weight_method
 

@@ -11,7 +11,7 @@ from onnxq.ops.quantized import MATMUL_NBITS
 from onnxq.types.accuracy import EXACT, ROUNDS
 from onnxq.types.format import Format
 from onnxq.types.plan import Decision, Plan, Role
-from onnxq.types.recipe import Match, Rule
+from onnxq.types.rule import Match, Rule
 from onnxq.types.scheme import QuantType, Scheme
 
 _WITH_PRODUCTS = frozenset({"MatMul", "Gemm"})

@@ -18,7 +18,8 @@ from onnxq.errors import CalibrationError
 from onnxq.tuning.draft import Draft, Make, keep
 from onnxq.tuning.units import Unit, find_regions, find_units
 from onnxq.types.guarding import GuardStep, Race
-from onnxq.types.recipe import Rule, with_rules
+from onnxq.types.recipe import with_rules
+from onnxq.types.rule import Rule
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -13,7 +13,7 @@ from onnxq.tuning.guard.accuracy import ErrorGuard, Quality
 from onnxq.tuning.guard.faults import FaultGuard, Fidelity
 from onnxq.tuning.guard.latency import Measure, SpeedGuard
 from onnxq.types.guarding import Guarding, GuardStep, Race, Verdict
-from onnxq.types.recipe import Rule
+from onnxq.types.rule import Rule
 
 if TYPE_CHECKING:
     import onnx_ir as ir

@@ -15,8 +15,10 @@ from typing import Any
 
 from onnxq.errors import RecipeError
 from onnxq.files.recipe import read_recipe
+from onnxq.types.choices import ActivationChoice, WeightChoice
 from onnxq.types.format import Format
-from onnxq.types.recipe import ActivationChoice, Match, Recipe, Rule, WeightChoice
+from onnxq.types.recipe import Recipe
+from onnxq.types.rule import Match, Rule
 
 OWN = "as asked"
 """The name of the searched recipe itself among its choices."""

@@ -10,7 +10,8 @@ from onnxq.tuning.draft import Make
 from onnxq.tuning.limits import Limits
 from onnxq.tuning.search.choices import Choice, rules_for
 from onnxq.tuning.units import Unit
-from onnxq.types.recipe import Match, Recipe, Rule, with_rules
+from onnxq.types.recipe import Recipe, with_rules
+from onnxq.types.rule import Match, Rule
 from onnxq.types.sensitivity import Effect
 
 if TYPE_CHECKING:
