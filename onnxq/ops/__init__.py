@@ -43,8 +43,9 @@ class OpFact:
         clamp: for operators that only clamp (Relu, Clip): their bounds, None where they are not constant. A clamp can
             be absorbed by the quantization of its output.
         outputs: output slots that hold values to quantize; None for all of them.
+        whole_range: the few largest outputs count most: they are quantized over all that calibration saw, whatever a
+            calibrator would leave out.
         image: what every output lies in, whatever the input; None where that is unbounded or depends on attributes.
-        output_range: range to quantize the output with whatever calibration saw, None for what it saw.
     """
 
     summary: str
@@ -59,8 +60,8 @@ class OpFact:
     rearranges: bool = False
     clamp: Callable[[ir.Node], Range | None] | None = None
     outputs: tuple[int, ...] | None = (0,)
+    whole_range: bool = False
     image: Range | None = None
-    output_range: Range | None = None
 
     def activation_slots(self, node: ir.Node) -> tuple[int, ...]:
         """Return the slots of `node` that hold activations and are not left empty."""

@@ -55,4 +55,4 @@ for _op, _summary, _image in (
 ):
     facts.add(_op, OpFact(summary=_summary, activations=(0,), image=_image))
 
-facts.add("Softmax", OpFact(summary="exp x, normalised to sum 1", activations=(0,), image=_SHARE, output_range=_SHARE))
+facts.add("Softmax", OpFact(summary="exp x, normalised to sum 1", activations=(0,), image=_SHARE, whole_range=True))

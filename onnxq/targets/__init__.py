@@ -18,7 +18,8 @@ from onnxq.types.costs import Costs
 from onnxq.types.float_type import FloatType
 from onnxq.types.format import Format
 from onnxq.types.plan import PairLimit
-from onnxq.types.scheme import PerChannel, PerTensor, QuantType, Scheme
+from onnxq.types.scheme import PerChannel, PerTensor, QuantType, Range, Scheme
+from onnxq.types.statistics import TensorStatistics
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -51,6 +52,8 @@ class Row:
         activation_granularities: of activations.
         largest_rank_per_channel: of weights that can have a scale for each channel, None for any; others get one scale.
         symmetric: whether activations must be quantized symmetrically (True) or must not be (False); None for either.
+        output_range: range that the kernel wants its output quantized with, None for what calibration saw.
+        loses: returns why that range would lose too much of the output that calibration saw, None if it does not.
         refuses: returns why a node with a weight scheme does not qualify, None if it does.
         condition: the same in words, for the table.
         defaults: schemes for this operator where the recipe does not say, None for those of the format; an operator's
@@ -86,6 +89,8 @@ class Row:
     activation_granularities: tuple[type, ...] = (PerTensor,)
     largest_rank_per_channel: int | None = None
     symmetric: bool | None = None
+    output_range: Range | None = None
+    loses: Callable[[ir.Node, TensorStatistics], str | None] | None = None
     refuses: Callable[[ir.Node, Scheme], str | None] | None = None
     condition: str = ""
     defaults: Defaults | None = None

@@ -6,17 +6,20 @@ LayerNormalization, ReduceMean, ConvTranspose, Pad, a lone Relu ...) keep runnin
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from onnxq.targets import Defaults, Output, Row
 from onnxq.types.format import Format
-from onnxq.types.scheme import PerChannel, PerTensor, QuantType, Scheme
+from onnxq.types.scheme import PerChannel, PerTensor, QuantType, Range, Scheme
+from onnxq.types.statistics import TensorStatistics
 
 if TYPE_CHECKING:
     import onnx_ir as ir
 
+_SOFTMAX_DECIBELS = 35.0  # 8 bits hold about 40 of what fills their range
 _EIGHT = frozenset({QuantType.UINT8, QuantType.INT8})
 _QDQ, _QOPERATOR = frozenset({Format.QDQ}), frozenset({Format.QOPERATOR})
 
@@ -63,6 +66,8 @@ def _row(
     weights: str = "",
     refuses: Callable[[ir.Node, Scheme], str | None] | None = None,
     condition: str = "",
+    output_range: Range | None = None,
+    loses: Callable[[ir.Node, TensorStatistics], str | None] | None = None,
 ) -> Row:
     """Return the row of an operator without weights; times in nanoseconds for each output element."""
     return Row(
@@ -71,6 +76,8 @@ def _row(
         activations=_EIGHT,
         refuses=refuses,
         condition=condition,
+        output_range=output_range,
+        loses=loses,
         float_ns=float_ns,
         quantized_ns=quantized_ns,
         probe=_one_op(body, inputs, weights),
@@ -86,6 +93,24 @@ def _softmax(node: ir.Node, _: Scheme) -> str | None:
     if isinstance(extent, int) and extent >= 2:
         return None
     return "its kernel overflows where the normalised axis has one element, and its extent is not known to be more"
+
+
+def _softmax_loses(node: ir.Node, seen: TensorStatistics) -> str | None:
+    """Return why steps of 1/255 are too coarse for shares of many, None if they are not.
+
+    Shares of N have the mean 1/N, so their mean square is at most highest/N; that of rounding is (1/255)^2 / 12.
+    """
+    axis = node.attributes.get_int("axis", -1)
+    if not seen.shapes or not -len(seen.shapes) <= axis < len(seen.shapes):
+        return None
+    extent = max(seen.shapes[axis][1], 1)
+    decibels = 10 * math.log10(12 * 255**2 * max(seen.maximum, 1 / extent) / extent)
+    if decibels >= _SOFTMAX_DECIBELS:
+        return None
+    return (
+        f"QLinearSoftmax returns codes of 0 to 1: of shares of {extent}, up to {seen.maximum:.3g}, they would keep at "
+        f"most {decibels:.0f} dB"
+    )
 
 
 def _average_pool(node: ir.Node, _: Scheme) -> str | None:
@@ -182,6 +207,8 @@ _COMPUTING = (
         3.5,
         refuses=_softmax,
         condition="an axis of at least 2 elements",
+        output_range=Range(low=0.0, high=1.0),
+        loses=_softmax_loses,
     ),
     _row(
         "AveragePool",

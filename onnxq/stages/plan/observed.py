@@ -1,4 +1,4 @@
-"""What calibration says against quantizing a node: never ran, always 0, NaN, infinities, masks, too wide a range."""
+"""What calibration says against quantizing a node: never ran, always 0, NaN, infinities, masks, too wide a range ..."""
 
 from __future__ import annotations
 
@@ -52,6 +52,11 @@ def _against(entry: Candidate | FloatNode, statistics: Statistics) -> Reason | N
         reason = _dead_behind(value, statistics)
         if reason is not None:
             return reason
+    for value in written if entry.row.loses is not None else []:
+        seen = statistics.tensors[name_of(value)]
+        text = None if only_surveyed(seen) or entry.row.loses is None else entry.row.loses(entry.node, seen)
+        if text is not None:
+            return Reason(code="few-codes", text=text)
     return _lost(read, written, statistics) if entry.op in _JOINS else None
 
 

@@ -15,17 +15,17 @@ def activation_params(
     scheme: Scheme,
     calibrator: Calibrator,
     bounds: Range | None,
-    defined: Range | None = None,
+    fixed: Range | None = None,
 ) -> QuantParams:
     """Return the parameters of one activation tensor.
 
     Args:
         statistics: what calibration saw of it. scheme: per tensor. calibrator: chooses the range.
         bounds: of the clamp whose work its quantization does, None if absent.
-        defined: range that the values lie in by definition (Softmax: 0 to 1); it is taken instead of what was observed.
+        fixed: range to take whatever the calibrator would choose, None for its choice.
     """
-    if defined is not None:
-        return params_from_range(defined.low, defined.high, scheme)
+    if fixed is not None:
+        return params_from_range(fixed.low, fixed.high, scheme)
     chosen = calibrator(statistics, scheme)
     if bounds is None:
         return params_from_range(chosen.low, chosen.high, scheme)

@@ -218,7 +218,7 @@ class Tensors:
             source = f"range [{seen.minimum:.6g}, {seen.maximum:.6g}] of {seen.count} values"
             if bounds is not None:
                 source += ", clamped"
-            params = activation_params(seen, scheme, self._calibrator, bounds, _defined_range(value.producer()))
+            params = activation_params(seen, scheme, self._calibrator, bounds, self._fixed(value.producer(), seen))
             highest = None if note else self._highest(value.producer())
             if highest is not None:
                 fewer = self._fewer_codes(params, seen, value, highest)
@@ -263,6 +263,14 @@ class Tensors:
     def _bounds(self, producer: ir.Node | None) -> Range | None:
         """Return the bounds of the absorbed clamp that produces a value, None if none does."""
         return clamp_bounds(producer) if producer is not None and producer in self._clamps else None
+
+    def _fixed(self, producer: ir.Node | None, seen: TensorStatistics) -> Range | None:
+        """Return the range of a value that its kernel or its operator settles, None where the calibrator chooses."""
+        entry = None if producer is None else self._on_codes.get(producer)
+        if entry is not None and entry.row.output_range is not None:
+            return entry.row.output_range
+        whole = producer is not None and op_key(producer) in facts and facts.get(op_key(producer)).whole_range
+        return Range(low=seen.minimum, high=seen.maximum) if whole and seen.count else None
 
     def _highest(self, producer: ir.Node | None) -> float | None:
         """Return what no value of an operator's output exceeds, by its definition alone, None if there is no such.
@@ -383,9 +391,3 @@ class Tensors:
 def _listed(names: Sequence[str]) -> str:
     shown = ", ".join(f"'{name}'" for name in names[:2])
     return shown if len(names) <= 2 else f"{shown} and {len(names) - 2} more"
-
-
-def _defined_range(producer: ir.Node | None) -> Range | None:
-    """Return the range that every output of an operator lies in by definition, None if absent."""
-    key = "" if producer is None else op_key(producer)
-    return facts.get(key).output_range if key in facts else None
