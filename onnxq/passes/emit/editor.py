@@ -168,10 +168,15 @@ class Editor:
 
     def parameters(self, key: str, params: QuantParams) -> tuple[ir.Value, ir.Value]:
         """Write scale and zero point of a tensor, named after its key."""
-        return (
-            self.constant(f"{key}/scale", params.scale, of=key),
-            self.constant(f"{key}/zero_point", storage_array(params.zero_point, params.scheme.dtype), of=key),
-        )
+        return self.scale(key, params), self.zero_point(key, params)
+
+    def scale(self, key: str, params: QuantParams) -> ir.Value:
+        """Write the scale of a tensor, named after its key."""
+        return self.constant(f"{key}/scale", params.scale, of=key)
+
+    def zero_point(self, key: str, params: QuantParams) -> ir.Value:
+        """Write the zero point of a tensor, named after its key."""
+        return self.constant(f"{key}/zero_point", storage_array(params.zero_point, params.scheme.dtype), of=key)
 
     def constant(self, name: str, array: npt.NDArray[Any], *, of: str | None = None) -> ir.Value:
         """Return a new constant.
@@ -198,7 +203,7 @@ class Editor:
     def dequantize(
         self, codes: ir.Value, scale: ir.Value, zero_point: ir.Value | None, output: str, params: QuantParams
     ) -> ir.Node:
-        """Return a DequantizeLinear of `codes`, still to be inserted; without a zero point where it is 0."""
+        """Return a DequantizeLinear of `codes`, still to be inserted; without a zero point where None is given."""
         granularity = params.scheme.granularity
         axis = granularity.axis if isinstance(granularity, PerChannel | PerBlock) else None
         block_size = granularity.size if isinstance(granularity, PerBlock) else 0

@@ -21,6 +21,7 @@ from onnxq.passes.emit.emitter import DecisionWriter, Emitter
 from onnxq.passes.emit.rewire import Rewirer
 from onnxq.types.format import Format
 from onnxq.types.plan import TensorPlan
+from onnxq.types.scheme import QuantType
 
 
 @register_pass("emit-qdq", preserves_semantics=False)
@@ -50,7 +51,10 @@ class _QdqWriter(Rewirer):
         """Store the codes of a constant, behind a DequantizeLinear."""
         editor = self.editor
         codes, params = editor.codes_and_params(tensor.name)
-        scale, zero_point = editor.parameters(tensor.name, params)
+        scale = editor.scale(tensor.name, params)
+        # Of int32 it is 0, and some providers (WebGPU, WebNN) refuse one; of fewer bits QGemm wants it.
+        is_int32 = params.scheme.dtype is QuantType.INT32
+        zero_point = None if is_int32 else editor.zero_point(tensor.name, params)
         node = editor.dequantize(codes, scale, zero_point, f"{tensor.name}/dequantized", params)
         editor.insert_before(reader, node)
         return node.outputs[0]

@@ -22,6 +22,7 @@ from onnxq.graph.walk import nodes
 from onnxq.ops import op_key
 from onnxq.passes.emit.drop_inferred import declared_values
 from onnxq.passes.read.dynamic import holds_dynamic
+from onnxq.passes.read.zero_points import settle_zero_points, unsettled
 from onnxq.stages.convert.examine import around_faults, examine_imported
 from onnxq.stages.convert.imported_codes import ImportedCodes
 from onnxq.stages.convert.imported_weights import (
@@ -76,6 +77,8 @@ def convert(
 ) -> Converted | None:
     """Write imported nodes in the recipe's format; None where there is nothing that has another form.
 
+    Nodes that stay between QuantizeLinear and DequantizeLinear get the zero points that their kernels want.
+
     Args:
         model: as loaded.
         prepared: the same, prepared.
@@ -84,6 +87,25 @@ def convert(
         ranges: whether calibration can observe those of activations.
         unfit: path names of products that stay unchanged, and why.
     """
+    converted = _converted(model, prepared, recipe, target, ranges=ranges, unfit=unfit)
+    written = None if converted is None else converted.model
+    if not unsettled(prepared if written is None else written):
+        return converted
+    written = prepared.clone() if written is None else written
+    messages = [str(settle_zero_points(written)), *([] if converted is None else [converted.message])]
+    return replace(converted or Converted(message=""), model=written, message="; ".join(filter(None, messages)))
+
+
+def _converted(
+    model: ir.Model,
+    prepared: ir.Model,
+    recipe: Recipe,
+    target: Target,
+    *,
+    ranges: bool,
+    unfit: Mapping[str, str] | None,
+) -> Converted | None:
+    """Write nodes in another format; see `convert`."""
     if not recipe.format.static or not holds_dynamic(prepared):
         return _rewritten(model, prepared, recipe, target)
     unconverted = dict(unfit or {})
