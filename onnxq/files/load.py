@@ -30,6 +30,9 @@ _FOREIGN = (
 )
 _HEAD = 32
 
+RENAMED = "onnxq.renamed"
+"""Key of a loaded model's `meta`: (old, new) names of nodes that had the name of another in their scope."""
+
 
 def load(source: str | Path | onnx.ModelProto | ir.Model) -> ir.Model:
     """Return the model as a graph of its own; an in-memory source is never changed, its weights are shared.
@@ -145,13 +148,15 @@ def _normalize(model: ir.Model, what: str) -> None:
 
     Nodes that come before what they read are sorted, the ONNX domain has one name, and an extent below zero, which some
     exporters write for one that varies, becomes an unknown one. Of nodes with one name, which the runtime refuses, the
-    first keeps it.
+    first keeps it; `meta` says which got another.
     """
+    renamed: list[tuple[str, str]] = []
     for scope in scopes(model):
         results = (value for node in scope for value in node.outputs)
         for value in (*scope.inputs, *scope.outputs, *results):
             _open_extents(value)
-        _tell_nodes_apart(scope)
+        renamed += _tell_nodes_apart(scope)
+    model.meta[RENAMED] = tuple(renamed)
     for graph in (model.graph, *(function.graph for function in model.functions.values())):
         if "ai.onnx" in graph.opset_imports:
             graph.opset_imports.setdefault("", graph.opset_imports.pop("ai.onnx"))
@@ -161,15 +166,19 @@ def _normalize(model: ir.Model, what: str) -> None:
             raise ModelError(f"{what} is broken: its nodes wait for each other in a circle; export it again") from None
 
 
-def _tell_nodes_apart(scope: ir.Graph | ir.Function) -> None:
+def _tell_nodes_apart(scope: ir.Graph | ir.Function) -> list[tuple[str, str]]:
+    """Give nodes of one name names of their own; return the old and the new name of each that changed."""
     given = {node.name for node in scope if node.name}
     met: set[str] = set()
     following: dict[str, int] = {}
+    renamed: list[tuple[str, str]] = []
     for node in scope:
         if node.name and node.name in met:
-            node.name = take_name(node.name, given, following=following)
+            old, node.name = node.name, take_name(node.name, given, following=following)
+            renamed.append((old, node.name))
         if node.name:
             met.add(node.name)
+    return renamed
 
 
 def _open_extents(value: ir.Value) -> None:

@@ -30,12 +30,15 @@ from onnxq.tuning.search.checkpoint import SearchCheckpoint, checkpoint_key
 from onnxq.tuning.search.conversions import ConversionTimes
 from onnxq.types.guarding import Guarding, Verdict
 from onnxq.types.plan import Plan
-from onnxq.types.report import Verification
+from onnxq.types.report import Latency, Verification
 from onnxq.types.searching import Searching
 from onnxq.types.statistics import Statistics
 
 if TYPE_CHECKING:
     import onnx_ir as ir
+
+# Beyond what the short clock of verify may be wrong by.
+_SLOWER = 0.95
 
 NEIGHBOUR = "evaluation.npz"
 """Evaluation data that is found by itself: a file of this name beside the calibration file."""
@@ -109,9 +112,21 @@ def verified(
             progress=log.progress,
         )
     if request.target.provider in CPU:
-        return verification
+        slower = () if request.recipe.guard or not is_here(request.target) else _slower(verification.latency)
+        return replace(verification, warnings=(*verification.warnings, *slower))
     elsewhere = f"compared and timed on {CPU[0]}, not on {request.target.provider}, where the model will be served"
     return replace(verification, warnings=(*verification.warnings, elsewhere))
+
+
+def _slower(latency: Latency | None) -> tuple[str, ...]:
+    """Return a warning if the clock of verify says that a model is slower than float, which no guard acted upon."""
+    if latency is None or latency.speedup >= _SLOWER:
+        return ()
+    figures = f"{latency.quantized_ms:.3g} ms, float {latency.float_ms:.3g} ms"
+    return (
+        f"slower than float: {latency.speedup:.2f}x ({figures}), and kept, since the guard is off; with the guard "
+        "(leave out --no-guard, or guard=False) what loses time stays in float",
+    )
 
 
 class Judge:

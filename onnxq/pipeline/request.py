@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -14,7 +14,7 @@ from onnxq.equalizers import make_equalizers
 from onnxq.errors import CalibrationError, RecipeError
 from onnxq.evaluate.metric import load_metric
 from onnxq.files.costs import load_costs
-from onnxq.files.load import load
+from onnxq.files.load import RENAMED, load
 from onnxq.pipeline.log import Log
 from onnxq.targets import Target, targets, with_costs
 from onnxq.targets.faults import known_fault
@@ -142,6 +142,7 @@ def make_request(
         raise RecipeError("`equalize` depends on what is quantized, which a search finds out; take one of the two out")
     with log.timed("load"):
         loaded = load(model)
+    log.warn(*_renamed(loaded.meta[RENAMED]))
     data = CalibrationData(
         data=calibration if calibration is not None else recipe.calibration,
         model=loaded,
@@ -150,6 +151,14 @@ def make_request(
         replayed=replayed,
     )
     return Request(given=model, model=loaded, recipe=recipe, target=target, calibration=data)
+
+
+def _renamed(pairs: Sequence[tuple[str, str]]) -> tuple[str, ...]:
+    """Return a warning that names the nodes which had the name of another: rules go by the new names."""
+    if not pairs:
+        return ()
+    shown = ", ".join(f"'{old}' is '{new}' now" for old, new in pairs[:3]) + (", ..." if len(pairs) > 3 else "")
+    return (f"{len(pairs)} nodes had the name of another node, which onnxruntime refuses, and were renamed: {shown}",)
 
 
 def _check_names(recipe: Recipe) -> None:

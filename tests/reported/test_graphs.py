@@ -1,10 +1,13 @@
 """Reported about graphs: constants, names, inputs and outputs in unusual places, shapes wrong, empty or free."""
 
+from dataclasses import replace
+
 import numpy as np
 import onnx
 import onnxq
 import pytest
 from onnxq.errors import ModelError
+from onnxq.pipeline import judging
 from tests.support.end_to_end import FORMATS, normal, quantize, with_weights
 
 HEAD = '<ir_version: 8, opset_import: ["" : 17]>'
@@ -162,3 +165,36 @@ def test_optional_inputs_left_empty(form):
     done = quantize(model, {"x": normal(5, 2, 16), "h": normal(1, 2, 32)}, form)
     assert {"LSTM_1", "GRU_2"} <= set(done.quantized())
     assert done.at_least(30)
+
+
+def test_nodes_of_one_name_are_told():
+    model = two()
+    for node in model.graph.node:
+        node.name = "same"
+    done = quantize(model, X, "qdq", reference=two())
+    (told,) = (text for text in done.report.warnings if "had the name of another" in text)
+    assert told.startswith("2 nodes")
+    assert "'same' is 'same_2' now, 'same' is 'same_3' now" in told
+    assert done.at_least(28)
+
+
+def test_names_that_differ_are_no_matter():
+    model = two()
+    for index, node in enumerate(model.graph.node):
+        node.name = f"same_{index}" if index else ""
+    assert not any("had the name of another" in text for text in quantize(model, X, "qdq").report.warnings)
+
+
+@pytest.mark.parametrize(("speedup", "guard", "expected"), [(0.1, False, 1), (0.1, True, 0), (1.2, False, 0)])
+def test_slower_without_a_guard_is_told(monkeypatch, speedup, guard, expected):
+    real = judging.verify
+
+    def verify(*args, **options):
+        done = real(*args, **options)
+        return replace(done, latency=replace(done.latency, float_ms=speedup, quantized_ms=1.0, speedup=speedup))
+
+    monkeypatch.setattr(judging, "verify", verify)
+    report = onnxq.quantize(two(), format="qdq", calibration=[X], guard=guard)
+    told = [text for text in report.verification.warnings if text.startswith("slower than float")]
+    assert len(told) == expected
+    assert all("0.10x (1 ms, float 0.1 ms)" in text and "--no-guard" in text for text in told)
