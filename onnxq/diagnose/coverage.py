@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING
 
 from onnxq.graph.constants import constant_tensor, moved_tensor
@@ -15,24 +15,28 @@ from onnxq.stages.plan.already_quantized import ALREADY, IMPORTED, is_quantized
 from onnxq.stages.plan.entries import Candidate, FloatNode
 from onnxq.stages.plan.sizes import Sizes, multiply_accumulates
 from onnxq.types.diagnosis import Covered, State
-from onnxq.types.plan import Action, Plan
+from onnxq.types.plan import Action, Plan, Reason
 from onnxq.types.report import Coverage
 from onnxq.types.statistics import Statistics
 
 if TYPE_CHECKING:
     import onnx_ir as ir
 
-QUANTIZED = "quantized"
+QUANTIZED, UNFUSED = "quantized", "unfused"
 _LEAST = 1024  # elements of a constant that make an operator one that holds weights, if it is none by its nature
 
 
-def coverage(examined: Iterable[Candidate | FloatNode], sizes: Sizes) -> Iterator[Covered]:
+def coverage(
+    examined: Iterable[Candidate | FloatNode], sizes: Sizes, unfused: Mapping[str, str] | None = None
+) -> Iterator[Covered]:
     """Yield the operators of a prepared model that hold or multiply weights, in graph order.
 
     Args:
         examined: every node, as the planner sees it.
         sizes: of tensors.
+        unfused: path names of nodes between Q and DQ that the runtime runs in float, and as what.
     """
+    unfused = unfused or {}
     measure = _Measure(sizes)
     for entry in examined:
         measured = measure(entry.node)
@@ -41,11 +45,15 @@ def coverage(examined: Iterable[Candidate | FloatNode], sizes: Sizes) -> Iterato
         size, macs, quantized = measured
         quantized = quantized or (isinstance(entry, FloatNode) and entry.reason.code == ALREADY)
         possible = isinstance(entry, Candidate)
+        reason = None if quantized or isinstance(entry, Candidate) else entry.reason
+        if entry.name in unfused:
+            quantized, possible = False, False
+            reason = Reason(code=UNFUSED, text=f"stands between quantized values, and runs as {unfused[entry.name]}")
         yield Covered(
             node=entry.name,
             op=entry.op,
             state=State.QUANTIZED if quantized else State.POSSIBLE if possible else State.FLOAT,
-            reason=None if quantized or isinstance(entry, Candidate) else entry.reason,
+            reason=reason,
             weight_bytes=size,
             macs=macs,
         )

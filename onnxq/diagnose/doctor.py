@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from onnxq.data import Source
-from onnxq.diagnose.coverage import coverage
+from onnxq.diagnose.coverage import coverage, holds_codes
 from onnxq.diagnose.graph_hazards import graph_hazards
 from onnxq.diagnose.weight_hazards import weight_hazards
+from onnxq.errors import ModelError
+from onnxq.evaluate.kernels import paired_in_float
 from onnxq.passes.read.saturation import saturating
 from onnxq.progress import Progress
+from onnxq.runtime.session import CPU
 from onnxq.stages.calibrate import calibrate
 from onnxq.stages.plan import Examined
 from onnxq.stages.plan.entries import Candidate, FloatNode
@@ -72,12 +75,14 @@ def diagnose(
     prepared, target, entries = examined.model, examined.target, list(examined.entries)
     if statistics is not None:
         entries = list(without_unfit(entries, statistics))
-    operators = tuple(coverage(entries, Sizes(statistics or Statistics())))
+    unfused = _unfused(prepared, target)
+    operators = tuple(coverage(entries, Sizes(statistics or Statistics()), unfused))
     codes = dict.fromkeys(entry.reason.code for entry in operators if entry.reason is not None)
     hazards = [
         *graph_hazards(model, prepared, target),
         *weight_hazards(prepared, entries),
         *_saturation(prepared, target),
+        *_pairs_in_float(unfused),
     ]
     if statistics is not None:
         hazards += [*_values(entries), *_outliers(statistics)]
@@ -101,6 +106,29 @@ def _values(examined: Sequence[Candidate | FloatNode]) -> Iterator[Hazard]:
     for code, names in by_code.items():
         text, advice = _FROM_VALUES[code]
         yield Hazard(code=code, text=f"{text}: {len(names)} nodes", advice=advice, where=tuple(names))
+
+
+def _unfused(prepared: ir.Model, target: Target) -> dict[str, str]:
+    """Return the nodes between Q and DQ that the installed runtime runs in float; none where it is not the target's."""
+    if target.provider not in CPU or not holds_codes(prepared):
+        return {}
+    try:
+        return paired_in_float(prepared)
+    except ModelError:  # a model that does not load is looked at all the same
+        return {}
+
+
+def _pairs_in_float(unfused: Mapping[str, str]) -> Iterator[Hazard]:
+    if unfused:
+        ops = ", ".join(sorted({how.removesuffix(" in float") for how in unfused.values()}))
+        yield Hazard(
+            code="unfused",
+            text=f"nodes between QuantizeLinear and DequantizeLinear that the runtime runs in float ({ops}): "
+            f"{len(unfused)}",
+            advice="quantize the float model with onnxq: it quantizes what a kernel runs on integers; a convolution or "
+            "product needs a QuantizeLinear right behind it, and a zero point for each scale",
+            where=tuple(unfused),
+        )
 
 
 def _saturation(prepared: ir.Model, target: Target) -> Iterator[Hazard]:

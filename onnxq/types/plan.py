@@ -18,6 +18,10 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
 
+ALREADY, IMPORTED = "already-quantized", "imported"
+"""Codes of the reasons of imported nodes: unchanged; rewritten in another format, with its own parameters."""
+
+
 class Action(StrEnum):
     """What happens to a node."""
 

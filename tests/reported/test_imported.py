@@ -150,3 +150,49 @@ def test_biases_that_are_written_have_no_zero_point(body, weight, kernel, opset)
     assert ops(done.model)["DequantizeLinear"] >= 3
     assert kernel in " ".join(served(done.model))
     assert done.at_least(30)
+
+
+def between_pairs(body, *, behind=True, weight=(8, 2, 3, 3)):
+    """A model of another tool: Conv and another operator between pairs; `behind`: the output of Conv is quantized."""
+    conv = "c = Conv (xd, wd)"
+    first = (
+        f"{conv} cq = QuantizeLinear (c, ys, yz) e = DequantizeLinear (cq, ys, yz)" if behind else f"{conv} e = Elu (c)"
+    )
+    return with_weights(
+        f"""<ir_version: 8, opset_import: ["" : 17]> g (float[1,2,6,6] x) => (float[1,8,4,4] y)
+        <float xs = {{0.03}}, uint8 xz = {{120}}, float ys = {{0.2}}, uint8 yz = {{128}}> {{
+            {PAIR_OF_X} wd = DequantizeLinear (w, ws, wz) {first} {body} }}""",
+        w=codes(*weight),
+        ws=np.float32(0.02),
+        wz=np.int8(0),
+    )
+
+
+QUANTIZED_T = "tq = QuantizeLinear (t, ys, yz) y = DequantizeLinear (tq, ys, yz)"
+IMAGE = {"x": normal(1, 2, 6, 6)}
+
+
+@pytest.mark.parametrize(
+    ("body", "behind", "unfused"),
+    [
+        (f"t = Tanh (e) {QUANTIZED_T}", True, {"Tanh"}),
+        (f"t = Exp (e) {QUANTIZED_T}", True, {"Exp"}),
+        ("y = Neg (e)", False, {"Conv"}),
+        (f"t = Sigmoid (e) {QUANTIZED_T}", True, set()),
+        ("y = Neg (e)", True, set()),
+    ],
+    ids=["tanh", "exp", "conv-without-q", "sigmoid", "border"],
+)
+def test_what_a_foreign_model_runs_in_float_is_named(body, behind, unfused):
+    model = between_pairs(body, behind=behind)
+    kinds = {node.name or f"{node.op_type}_{index}": node.op_type for index, node in enumerate(model.graph.node)}
+    assert unfused <= set(served(model))  # what the runtime says itself
+    diagnosis = onnxq.doctor(model)
+    named = {kinds[name] for hazard in diagnosis.hazards if hazard.code == "unfused" for name in hazard.where}
+    assert named == unfused
+    (conv,) = (entry for entry in diagnosis.operators if entry.op == "Conv")
+    assert (conv.state.value, conv.reason and conv.reason.code) == (
+        ("float", "unfused") if "Conv" in unfused else ("quantized", None)
+    )
+    report = onnxq.quantize(model, calibration=[IMAGE], format="qdq", guard=False)
+    assert {kinds[name] for name in report.verification.kernels.unfused} == unfused
