@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from onnxq.errors import CalibrationError, ModelError, OnnxqError
 from onnxq.passes.manager import PassRecord
+from onnxq.passes.read.saturation import saturating
 from onnxq.passes.verifier import Verifier
 from onnxq.pipeline.examining import Examinations, with_any_faults
 from onnxq.pipeline.log import Log
@@ -116,6 +117,7 @@ def prepare_model(
             if recipe.faults == "auto":
                 target = with_any_faults(target, prepared.model)
             prepared, imported = _converted(request, prepared, recipe, target, log=log, options=options)
+            log.warn(*_saturation(prepared.model, target))
         base = request.model if imported is None or imported.model is None else imported.model
         if imported is not None:
             recipe = with_rules_for(recipe, imported.weights)
@@ -146,6 +148,18 @@ def _converted(
     if converted is not None:
         log.warn(converted.message)
     return again, converted
+
+
+def _saturation(model: ir.Model, target: Target) -> Iterator[str]:
+    """Yield a warning about imported products that keep codes whose sums saturate on the target."""
+    names = list(dict.fromkeys(entry.node for entry in saturating(model, target)))
+    if names:
+        shown = ", ".join(f"'{name}'" for name in names[:3])
+        yield (
+            f"{len(names)} imported products keep weights whose sums of pairs saturate on {target.name} ({shown}"
+            f"{', ...' if len(names) > 3 else ''}): write them in another static format, which chooses codes again, or "
+            "quantize the float model"
+        )
 
 
 def _of_needed_opset(

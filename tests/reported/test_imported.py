@@ -196,3 +196,60 @@ def test_what_a_foreign_model_runs_in_float_is_named(body, behind, unfused):
     )
     report = onnxq.quantize(model, calibration=[IMAGE], format="qdq", guard=False)
     assert {kinds[name] for name in report.verification.kernels.unfused} == unfused
+
+
+@pytest.mark.parametrize(
+    ("weight", "axis", "move", "product"),
+    [
+        ((8, 16), 0, "Transpose <perm = [1,0]> (wd)", "MatMul (xd, v)"),
+        ((8, 16), 0, "Transpose <perm = [1,0]> (wd)", "Gemm (xd, v)"),
+        ((8, 4, 4), 0, "Reshape (wd, to)", "Gemm <transB = 1> (xd, v)"),
+        ((16, 8), 1, "Identity (wd)", "MatMul (xd, v)"),
+    ],
+    ids=["transpose-matmul", "transpose-gemm", "reshape-gemm", "as-it-is"],
+)
+def test_a_weight_of_training_is_stored_as_codes_moved_as_its_product_reads_it(weight, axis, move, product):
+    """Before: the float weight stayed in the file, and was rounded and transposed whenever the model ran."""
+    values = normal(*weight, seed=1, scale=0.2)
+    scale = (np.abs(values).max(axis=tuple(each for each in range(len(weight)) if each != axis)) / 50).astype(
+        np.float32
+    )
+    model = with_weights(
+        f"""<ir_version: 8, opset_import: ["" : 17]> g (float[4,16] x) => (float[4,8] y)
+        <float xs = {{0.03}}, uint8 xz = {{120}}, float ys = {{0.05}}, uint8 yz = {{128}}, int64[2] to = {{8, 16}}> {{
+            {PAIR_OF_X} wq = QuantizeLinear <axis = {axis}> (w, ws, wz)
+            wd = DequantizeLinear <axis = {axis}> (wq, ws, wz) v = {move} g = {product} gq = QuantizeLinear (g, ys, yz) y = DequantizeLinear (gq, ys, yz) }}""",
+        w=values,
+        ws=scale,
+        wz=np.zeros(8, np.int8),
+    )
+    written = onnxq.quantize(model, format="qdq", check=False).model
+    assert not [name for name, array in by_name(written).items() if array.dtype == np.float32 and array.size > 8]
+    stored = next(array for array in by_name(written).values() if array.dtype == np.int8 and array.ndim == 2)
+    by_hand = np.rint(values / scale.reshape([-1 if each == axis else 1 for each in range(len(weight))]))
+    by_hand = by_hand.reshape(8, 16) if move.startswith("Reshape") else by_hand
+    assert any(np.array_equal(stored, each) for each in (by_hand, by_hand.T))
+    assert any(np.array_equal(array, scale) for array in by_name(written).values())
+    assert {"Transpose", "Identity"}.isdisjoint(ops(written))
+    assert {"Gemm", "MatMul", "QuantizeLinear"}.isdisjoint(served(written)) or served(written)["QuantizeLinear"] == 1
+    assert_same(model, written, ROWS)
+
+
+def test_integer_operators_that_saturate_are_told():
+    """Neighbouring codes of 127: 255 * 127 + 255 * 127 does not fit 16 bits."""
+    model = with_weights(
+        """<ir_version: 8, opset_import: ["" : 17, "com.microsoft" : 1]> g (float[4,16] x) => (float[4,8] y)
+        <float xs = {0.03}, uint8 xz = {0}, float ws = {0.01}, int8 wz = {0}> {
+            xq = QuantizeLinear (x, xs, xz) y = com.microsoft.MatMulIntegerToFloat (xq, w, xs, ws, xz, wz) }""",
+        w=np.full((16, 8), 127, np.int8),
+    )
+    told = {
+        target: [
+            text
+            for text in onnxq.quantize(model, format="qoperator", target=target, check=False).warnings
+            if "saturate" in text
+        ]
+        for target in ("cpu-avx2", "cpu-vnni")
+    }
+    assert len(told["cpu-avx2"]) == 1
+    assert told["cpu-vnni"] == []

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 
 import onnx_ir as ir
 
-from onnxq.graph.constants import constant_tensor
+from onnxq.graph.constants import constant_tensor, moved_tensor
 from onnxq.graph.linear import DEQUANTIZE, QUANTIZE
 from onnxq.graph.walk import bodies, input_at, nodes
 from onnxq.graph.writer import Writer, replace
@@ -89,6 +89,15 @@ def lift(model: ir.Model, wanted: Callable[[str, ir.Node], bool], *, weights_onl
 def holds_dequantized(model: ir.Model) -> bool:
     """Return whether there may be something to lift."""
     return any(op_key(node) in DEQUANTIZE for graph in bodies(model) for node in graph)
+
+
+def holds_rounded_constants(model: ir.Model) -> bool:
+    """Return whether a constant is stored in float and quantized as the model runs, as training writes it."""
+    return any(
+        op_key(node) in QUANTIZE and moved_tensor(node.inputs[0]) is not None
+        for graph in bodies(model)
+        for node in graph
+    )
 
 
 class _Lifting:

@@ -12,7 +12,7 @@ from onnxq.ops import facts, op_key
 from onnxq.passes.read.dynamic import Expanded, expand_dynamic, holds_dynamic
 from onnxq.passes.read.lookups import Wanted, expand_lookups, holds_lookups, join_lookups
 from onnxq.passes.read.matmul_nbits import expand_blocks, holds_block_products, set_accuracy
-from onnxq.passes.read.qdq import Imported, holds_dequantized, lift
+from onnxq.passes.read.qdq import Imported, holds_dequantized, holds_rounded_constants, lift
 from onnxq.passes.read.qoperator import expand, holds_integer_operators
 from onnxq.passes.read.saturation import saturating
 from onnxq.stages.plan.candidates import is_weighted
@@ -103,12 +103,14 @@ def read(base: ir.Model, recipe: Recipe, target: Target, without: Collection[str
 def readable(model: ir.Model, prepared: ir.Model, recipe: Recipe, target: Target) -> ir.Model | None:
     """Return the prepared model, of an opset that has the new form; None where nothing in it can be of another.
 
-    Groups between Q and DQ whose weights saturate in the target's kernels are written again in the form they have.
+    Groups between Q and DQ are written again in the form they have where their weights saturate in the target's
+    kernels, or are float ones that are quantized whenever the model runs.
     """
     opset = prepared.opset_imports.get("", 1)
     match recipe.format:
         case Format.QDQ:
-            other = holds_integer_operators(prepared) or any(saturating(prepared, target))
+            rounds = holds_rounded_constants(prepared)
+            other = rounds or holds_integer_operators(prepared) or any(saturating(prepared, target))
             return prepared if other and opset >= _PER_CHANNEL else None
         case Format.QOPERATOR:
             return prepared if holds_dequantized(prepared) else None
