@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from onnxq.evaluate.faults import standing
 from onnxq.graph.hoist import why_hidden
 from onnxq.graph.walk import nodes
+from onnxq.passes.read.arithmetic import fake_quantization
 from onnxq.stages.plan.already_quantized import is_quantized
 from onnxq.targets import Target
 from onnxq.targets.faults import faults
@@ -34,6 +35,7 @@ def graph_hazards(model: ir.Model, prepared: ir.Model, target: Target) -> Iterat
         yield Hazard(code="runtime-fault", text=text, advice=fault.advice, where=where)
     named = list(nodes(prepared))
     yield from _quantized(named)
+    yield from _fake_quantized(prepared)
     yield from _control_flow(prepared, named)
     yield from _custom(named)
     yield from _types(named)
@@ -49,6 +51,16 @@ def _quantized(named: list[tuple[str, ir.Node]]) -> Iterator[Hazard]:
         text="nodes of parts that are quantized already",
         advice="quantize the float model it was made from; here only what is still in float can be quantized, and "
         "what is quantized be written in another format",
+    )
+
+
+def _fake_quantized(prepared: ir.Model) -> Iterator[Hazard]:
+    yield from _hazard(
+        "fake-quantization",
+        fake_quantization(prepared),
+        text="Round nodes between a scale and its inverse, which look like quantization written out as arithmetic",
+        advice="export with QuantizeLinear and DequantizeLinear: these scales are not read, and what is quantized here "
+        "gets others on top",
     )
 
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from onnxq.errors import CalibrationError, ModelError, OnnxqError
 from onnxq.passes.manager import PassRecord
+from onnxq.passes.read.arithmetic import fake_quantization
 from onnxq.passes.read.saturation import saturating
 from onnxq.passes.verifier import Verifier
 from onnxq.pipeline.examining import Examinations, with_any_faults
@@ -117,7 +118,7 @@ def prepare_model(
             if recipe.faults == "auto":
                 target = with_any_faults(target, prepared.model)
             prepared, imported = _converted(request, prepared, recipe, target, log=log, options=options)
-            log.warn(*_saturation(prepared.model, target))
+            log.warn(*_saturation(prepared.model, target), *_fake_quantization(prepared.model))
         base = request.model if imported is None or imported.model is None else imported.model
         if imported is not None:
             recipe = with_rules_for(recipe, imported.weights)
@@ -159,6 +160,17 @@ def _saturation(model: ir.Model, target: Target) -> Iterator[str]:
             f"{len(names)} imported products keep weights whose sums of pairs saturate on {target.name} ({shown}"
             f"{', ...' if len(names) > 3 else ''}): write them in another static format, which chooses codes again, or "
             "quantize the float model"
+        )
+
+
+def _fake_quantization(model: ir.Model) -> Iterator[str]:
+    """Yield a warning about quantization that is written out as arithmetic."""
+    names = fake_quantization(model)
+    if names:
+        yield (
+            f"{len(names)} Round nodes stand between a scale and its inverse ('{names[0]}'): they look like "
+            "quantization written out as arithmetic, whose scales are not read; export with QuantizeLinear "
+            "and DequantizeLinear"
         )
 
 

@@ -218,7 +218,8 @@ def test_a_weight_of_training_is_stored_as_codes_moved_as_its_product_reads_it(w
         f"""<ir_version: 8, opset_import: ["" : 17]> g (float[4,16] x) => (float[4,8] y)
         <float xs = {{0.03}}, uint8 xz = {{120}}, float ys = {{0.05}}, uint8 yz = {{128}}, int64[2] to = {{8, 16}}> {{
             {PAIR_OF_X} wq = QuantizeLinear <axis = {axis}> (w, ws, wz)
-            wd = DequantizeLinear <axis = {axis}> (wq, ws, wz) v = {move} g = {product} gq = QuantizeLinear (g, ys, yz) y = DequantizeLinear (gq, ys, yz) }}""",
+            wd = DequantizeLinear <axis = {axis}> (wq, ws, wz) v = {move} g = {product}
+            gq = QuantizeLinear (g, ys, yz) y = DequantizeLinear (gq, ys, yz) }}""",
         w=values,
         ws=scale,
         wz=np.zeros(8, np.int8),
