@@ -10,6 +10,7 @@ from onnxq.graph.names import name_of
 from onnxq.graph.walk import bodies, subgraphs
 from onnxq.ops import clamp_bounds
 from onnxq.stages.plan.entries import Candidate, FloatNode
+from onnxq.stages.plan.wide_tensors import JOINS, WIDE, WideTensors
 from onnxq.targets import Output
 from onnxq.types.plan import Reason
 from onnxq.types.statistics import Statistics, TensorStatistics
@@ -25,9 +26,15 @@ _FEWEST_LEVELS = 16  # of 256: a joined tensor that would keep fewer steps than 
 
 
 def without_unfit(examined: Iterable[Candidate | FloatNode], statistics: Statistics) -> Iterator[Candidate | FloatNode]:
-    """Yield the entries, with candidates whose tensors cannot be quantized well made float nodes."""
+    """Yield the entries, with candidates whose tensors cannot be quantized well made float nodes.
+
+    Args:
+        examined: the nodes, in graph order. statistics: of their tensors.
+    """
+    wide = WideTensors()
     for entry in examined:
-        reason = _against(entry, statistics)
+        reason = _against(entry, statistics) or wide.against(entry)
+        wide.follow(entry, reason)
         if reason is None:
             yield entry
         elif isinstance(entry, Candidate):
@@ -57,7 +64,7 @@ def _against(entry: Candidate | FloatNode, statistics: Statistics) -> Reason | N
         text = None if only_surveyed(seen) or entry.row.loses is None else entry.row.loses(entry.node, seen)
         if text is not None:
             return Reason(code="few-codes", text=text)
-    return _lost(read, written, statistics) if entry.op in _JOINS else None
+    return _lost(read, written, statistics) if entry.op in JOINS else None
 
 
 def _unfit(value: ir.Value | None, statistics: Statistics) -> Reason | None:
@@ -146,12 +153,9 @@ def _never_ran(model: ir.Model, examined: Sequence[Candidate | FloatNode]) -> li
     ]
 
 
-_JOINS = frozenset({"Concat", "Where"})
-
-
 def compared(entry: Candidate) -> list[str]:
     """Return the names of the tensors whose ranges are held against each other before the node may run quantized."""
-    if entry.op not in _JOINS:
+    if entry.op not in JOINS:
         return []
     read = (entry.node.inputs[slot] for slot in entry.activations)
     written = (entry.node.outputs[slot] for slot in entry.fact.output_slots(entry.node))
@@ -178,5 +182,5 @@ def _lost(read: list[ir.Value | None], written: list[ir.Value], statistics: Stat
                 f"'{name}' spans {extent:.3g}, the joined tensor {255 * step:.3g}: under one scale it would keep "
                 f"{extent / step:.1f} of 255 steps"
             )
-            return Reason(code="wide-range", text=text)
+            return Reason(code=WIDE, text=text)
     return None
