@@ -189,6 +189,7 @@ _ADVICE = {
     "nan": "the float model computes NaN there; repair it or its inputs",
     "mask": "nothing; keeping the mask in float is right",
     "wide-range": "nothing; keeping it in float is right",
+    "few-codes": "nothing; what reads it is quantized over the range that was seen",
     "cheaper-in-float": "`--placement everywhere` quantizes it all the same",
     "equalizes": "nothing; it makes what follows easier to quantize",
     "outliers": "a larger bound leaves fewer features in float: `outliers=8`",
