@@ -16,10 +16,9 @@ from rich.text import Text
 
 from onnxq.cli.table import count, decibels, threads
 from onnxq.pipeline.report import report_path
-from onnxq.stages.plan.already_quantized import ALREADY, IMPORTED
 from onnxq.types.equalization import Equalization
 from onnxq.types.guarding import Guarding, Verdict
-from onnxq.types.plan import Action, Decision
+from onnxq.types.plan import ALREADY, IMPORTED, Action, Decision
 from onnxq.types.report import Coverage, Kernels, Latency, MetricResult, OutputError, Report, TensorError
 from onnxq.types.searching import Searching
 

@@ -11,11 +11,11 @@ from onnxq.graph.names import name_of
 from onnxq.graph.walk import nodes
 from onnxq.ops import facts, op_key
 from onnxq.ops.quantized import quantized_operator
-from onnxq.stages.plan.already_quantized import ALREADY, IMPORTED, is_quantized
+from onnxq.stages.plan.already_quantized import is_quantized
 from onnxq.stages.plan.entries import Candidate, FloatNode
 from onnxq.stages.plan.sizes import Sizes, multiply_accumulates
 from onnxq.types.diagnosis import Covered, State
-from onnxq.types.plan import Action, Plan, Reason
+from onnxq.types.plan import ALREADY, IMPORTED, Action, Plan, Reason
 from onnxq.types.report import Coverage
 from onnxq.types.statistics import Statistics
 

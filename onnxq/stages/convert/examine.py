@@ -14,7 +14,6 @@ from onnxq.ops import OpFact, facts, op_key
 from onnxq.ops.quantized import QUANTIZED_OPERATORS
 from onnxq.passes.read.constants import Constant
 from onnxq.passes.read.qdq import Imported, ImportedGroup
-from onnxq.stages.plan.already_quantized import ALREADY
 from onnxq.stages.plan.entries import Candidate, FloatNode
 from onnxq.stages.plan.kernel_choice import choose
 from onnxq.stages.plan.rules import NodeRequest
@@ -22,7 +21,7 @@ from onnxq.targets import Output, Row, Target
 from onnxq.targets.faults import WriteRequest, avoid
 from onnxq.types.accuracy import ROUNDS
 from onnxq.types.format import Format
-from onnxq.types.plan import Reason
+from onnxq.types.plan import ALREADY, Reason
 from onnxq.types.recipe import Recipe
 from onnxq.types.scheme import QuantParams, QuantType
 

@@ -23,12 +23,11 @@ from onnxq.passes.read.dynamic import expand_dynamic
 from onnxq.passes.read.lookups import Wanted
 from onnxq.passes.read.qdq import lift
 from onnxq.stages.convert.reading import CALIBRATED
-from onnxq.stages.plan.already_quantized import ALREADY, IMPORTED
 from onnxq.stages.plan.imported import REASON, Refitted, refitted, runs_as, warning_about
 from onnxq.stages.plan.kernel_choice import is_shifted_by_128
 from onnxq.types.choices import WeightChoice
 from onnxq.types.format import Format
-from onnxq.types.plan import Action, Decision, Plan, Reason, Role, TensorPlan
+from onnxq.types.plan import ALREADY, IMPORTED, Action, Decision, Plan, Reason, Role, TensorPlan
 from onnxq.types.recipe import Recipe
 from onnxq.types.rule import Match, Rule
 from onnxq.types.scheme import PerChannel, PerTensor, QuantType, Scheme

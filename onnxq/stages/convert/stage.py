@@ -33,13 +33,12 @@ from onnxq.stages.convert.imported_weights import (
 )
 from onnxq.stages.convert.reading import read, readable, wanted_by
 from onnxq.stages.plan import make_imported_plan
-from onnxq.stages.plan.already_quantized import ALREADY, IMPORTED
 from onnxq.stages.plan.examined import examine
 from onnxq.stages.prepare import Prepared, prepare
 from onnxq.stages.rewrite import rewrite
 from onnxq.targets import Target
 from onnxq.targets.faults import WriteRequest, notes_on
-from onnxq.types.plan import Action, Decision, Detour, Plan, Reason
+from onnxq.types.plan import ALREADY, IMPORTED, Action, Decision, Detour, Plan, Reason
 from onnxq.types.recipe import Recipe, with_rules
 from onnxq.types.rule import Match, Rule
 

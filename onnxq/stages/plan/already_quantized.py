@@ -8,12 +8,9 @@ from onnxq.graph.linear import DEQUANTIZE, QUANTIZE
 from onnxq.graph.node_marks import is_unpacking
 from onnxq.ops import op_key
 from onnxq.ops.quantized import works_on_codes
-from onnxq.types.plan import ALREADY, IMPORTED
 
 if TYPE_CHECKING:
     import onnx_ir as ir
-
-__all__ = ["ALREADY", "IMPORTED", "is_between", "is_quantized"]
 
 
 def is_quantized(node: ir.Node) -> str | None:

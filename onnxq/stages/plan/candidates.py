@@ -11,7 +11,7 @@ from onnxq.graph.hoist import why_hidden
 from onnxq.graph.node_marks import equalizing
 from onnxq.graph.walk import nodes
 from onnxq.ops import OpFact, facts, op_key
-from onnxq.stages.plan.already_quantized import ALREADY, is_between, is_quantized
+from onnxq.stages.plan.already_quantized import is_between, is_quantized
 from onnxq.stages.plan.entries import Candidate, FloatNode
 from onnxq.stages.plan.fault_detours import FAULT, Around
 from onnxq.stages.plan.kernel_choice import NO_SCHEME, choose, fit
@@ -20,7 +20,7 @@ from onnxq.stages.plan.storage import no_gain
 from onnxq.targets import Row, Target
 from onnxq.types.float_type import FloatType
 from onnxq.types.format import Format
-from onnxq.types.plan import Reason
+from onnxq.types.plan import ALREADY, Reason
 from onnxq.types.recipe import Recipe
 from onnxq.types.scheme import PerChannel, Scheme
 

@@ -10,7 +10,6 @@ from onnxq.calibrators import Calibrator, make_calibrator, reads_histograms
 from onnxq.graph.fingerprint import fingerprint
 from onnxq.ops.quantized import MATMUL_NBITS
 from onnxq.passes.read.qdq import Imported
-from onnxq.stages.plan.already_quantized import IMPORTED
 from onnxq.stages.plan.clamped import with_outputs_for_clamps
 from onnxq.stages.plan.dynamic_cost import without_costly
 from onnxq.stages.plan.entries import Candidate, FloatNode
@@ -28,7 +27,7 @@ from onnxq.stages.plan.weight_inputs import WeightInputs, few_rows
 from onnxq.targets import Target
 from onnxq.types.accuracy import ROUNDS
 from onnxq.types.format import Format
-from onnxq.types.plan import Action, Decision, Plan, Reason
+from onnxq.types.plan import IMPORTED, Action, Decision, Plan, Reason
 from onnxq.types.recipe import Recipe
 from onnxq.types.scheme import Range, Scheme
 from onnxq.types.statistics import Statistics, TensorStatistics
