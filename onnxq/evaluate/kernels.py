@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from onnxq.graph.constants import moved_tensor
 from onnxq.graph.linear import DEQUANTIZE, QUANTIZE
 from onnxq.graph.walk import nodes
 from onnxq.ops import facts, op_key
+from onnxq.passes.read.constants import is_dequantized_at_run_time
 from onnxq.runtime.mapping import RunsAs, runs_as
 from onnxq.runtime.readback import DQ_OPS, Q_OPS, op_counts, optimized_graph
 from onnxq.types.plan import ALREADY, IMPORTED, Action, Decision, Plan
@@ -48,7 +48,7 @@ def unfused(quantized: ir.Model, plan: Plan, *, threads: int = 1) -> dict[str, s
     return _in_float(runs_as(quantized, optimized_graph(quantized, threads=threads, layout=False)), plan)
 
 
-def paired_in_float(model: ir.Model, *, threads: int = 1) -> dict[str, str]:
+def paired_in_float(model: ir.Model) -> dict[str, str]:
     """Return the nodes of a quantized model that are meant to run on integers and run in float, and as what.
 
     That is: nodes between DequantizeLinear and QuantizeLinear, and products and convolutions of dequantized values.
@@ -56,7 +56,7 @@ def paired_in_float(model: ir.Model, *, threads: int = 1) -> dict[str, str]:
     Raises:
         ModelError: the runtime cannot load the model.
     """
-    return _paired_in_float(model, runs_as(model, optimized_graph(model, threads=threads, layout=False)))
+    return _paired_in_float(model, runs_as(model, optimized_graph(model, layout=False)))
 
 
 def _paired_in_float(model: ir.Model, ran: Mapping[str, RunsAs]) -> dict[str, str]:
@@ -79,10 +79,7 @@ def _imported_in_float(
 def _is_paired(node: ir.Node) -> bool:
     """Return whether a node reads what is dequantized as the model runs, and multiplies it or is quantized behind."""
     key = op_key(node)
-    producers = [value.producer() for value in node.inputs if value is not None]
-    if key in (*QUANTIZE, *DEQUANTIZE) or not any(
-        each is not None and op_key(each) in DEQUANTIZE and moved_tensor(each.inputs[0]) is None for each in producers
-    ):
+    if key in (*QUANTIZE, *DEQUANTIZE) or not any(map(is_dequantized_at_run_time, node.inputs)):
         return False
     readers = [use.node for value in node.outputs for use in value.uses()]
     multiplies = key in facts and facts.get(key).macs is not None

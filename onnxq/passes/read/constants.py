@@ -183,6 +183,12 @@ def _granularity(node: ir.Node, shape: tuple[int, ...], rank: int | None) -> Any
     return PerChannel(axis=axis % rank) if len(shape) == 1 else None
 
 
+def is_dequantized_at_run_time(value: ir.Value | None) -> bool:
+    """Return whether a value is dequantized from codes that are no constant."""
+    producer = None if value is None else value.producer()
+    return producer is not None and op_key(producer) in DEQUANTIZE and moved_tensor(producer.inputs[0]) is None
+
+
 def _before(node: ir.Node) -> ir.Node | None:
     """Return where an operator gets what it moves, or computes with constants, from; None if it computes with more."""
     first, *others = node.inputs

@@ -20,7 +20,7 @@ from onnxq.graph.linear import DEQUANTIZE, QUANTIZE
 from onnxq.graph.walk import bodies, input_at
 from onnxq.graph.writer import Writer, drop_unread
 from onnxq.ops import op_key
-from onnxq.passes.read.constants import MOVES
+from onnxq.passes.read.constants import MOVES, is_dequantized_at_run_time
 
 _EXPLICIT = frozenset({ir.DataType.INT8, ir.DataType.UINT8, ir.DataType.INT16, ir.DataType.UINT16})
 
@@ -93,11 +93,7 @@ def _meets_codes(constant: ir.Value) -> bool:
             if any(_meets_codes(value) for value in reader.outputs):
                 return True
             continue
-        producers = [value.producer() for value in reader.inputs if value is not None and value is not constant]
-        if any(
-            each is not None and op_key(each) in DEQUANTIZE and moved_tensor(each.inputs[0]) is None
-            for each in producers
-        ):
+        if any(is_dequantized_at_run_time(value) for value in reader.inputs if value is not constant):
             return True
     return False
 
