@@ -10,8 +10,6 @@ stay as they are where nothing else that their readers compute with is quantized
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 import onnx_ir as ir
 
@@ -25,38 +23,14 @@ from onnxq.passes.read.constants import MOVES, is_dequantized_at_run_time
 _EXPLICIT = frozenset({ir.DataType.INT8, ir.DataType.UINT8, ir.DataType.INT16, ir.DataType.UINT16})
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class SettledZeroPoints:
-    """How many nodes got an explicit zero point, and how many of int32 lost theirs."""
-
-    written: int = 0
-    dropped: int = 0
-
-    def __bool__(self) -> bool:
-        """Return whether anything is to be done."""
-        return bool(self.written or self.dropped)
-
-    def __str__(self) -> str:
-        """Return it in words."""
-        parts = []
-        if self.written:
-            parts.append(f"zero points that {self.written} imported nodes left out are written as 0")
-        if self.dropped:
-            parts.append(f"{self.dropped} imported nodes of int32 lose theirs, which are 0")
-        return "; ".join(parts)
+def unsettled(model: ir.Model) -> bool:
+    """Return whether `settle_zero_points` would change anything."""
+    return any(_lacking(node) is not None or _is_useless(node) for graph in bodies(model) for node in graph)
 
 
-def unsettled(model: ir.Model) -> SettledZeroPoints:
-    """Return what `settle_zero_points` would do."""
-    found = [node for graph in bodies(model) for node in graph]
-    return SettledZeroPoints(
-        written=sum(_lacking(node) is not None for node in found), dropped=sum(map(_is_useless, found))
-    )
-
-
-def settle_zero_points(model: ir.Model) -> SettledZeroPoints:
-    """Write zero points that were left out and drop those of int32, in place; return how many."""
-    done, writer = unsettled(model), Writer(model)
+def settle_zero_points(model: ir.Model) -> str:
+    """Write zero points that were left out and drop those of int32, in place; return in words how many."""
+    writer, written, dropped = Writer(model), 0, 0
     for graph in bodies(model):
         for node in graph:
             dtype = _lacking(node)
@@ -64,12 +38,17 @@ def settle_zero_points(model: ir.Model) -> SettledZeroPoints:
                 zeros = np.zeros(node.inputs[1].shape.numpy(), dtype.numpy())  # type: ignore[union-attr]
                 node.resize_inputs(3)
                 node.replace_input_with(2, writer.store(graph, f"{node.inputs[0].name}/zero_point", zeros))  # type: ignore[union-attr]
-                node.attributes.pop("output_dtype", None) if op_key(node) in QUANTIZE else None
+                if op_key(node) in QUANTIZE:  # the zero point has that type now
+                    node.attributes.pop("output_dtype", None)
+                written += 1
             elif _is_useless(node):
                 node.resize_inputs(2)
-    if done.dropped:
+                dropped += 1
+    if dropped:
         drop_unread(model)
-    return done
+    parts = [f"zero points that {written} imported nodes left out are written as 0"] if written else []
+    parts += [f"{dropped} imported nodes of int32 lose theirs, which are 0"] if dropped else []
+    return "; ".join(parts)
 
 
 def _lacking(node: ir.Node) -> ir.DataType | None:

@@ -76,8 +76,6 @@ def convert(
 ) -> Converted | None:
     """Write imported nodes in the recipe's format; None where there is nothing that has another form.
 
-    Nodes that stay between QuantizeLinear and DequantizeLinear get the zero points that their kernels want.
-
     Args:
         model: as loaded.
         prepared: the same, prepared.
@@ -86,25 +84,6 @@ def convert(
         ranges: whether calibration can observe those of activations.
         unfit: path names of products that stay unchanged, and why.
     """
-    converted = _converted(model, prepared, recipe, target, ranges=ranges, unfit=unfit)
-    written = None if converted is None else converted.model
-    if not unsettled(prepared if written is None else written):
-        return converted
-    written = prepared.clone() if written is None else written
-    messages = [str(settle_zero_points(written)), *([] if converted is None else [converted.message])]
-    return replace(converted or Converted(message=""), model=written, message="; ".join(filter(None, messages)))
-
-
-def _converted(
-    model: ir.Model,
-    prepared: ir.Model,
-    recipe: Recipe,
-    target: Target,
-    *,
-    ranges: bool,
-    unfit: Mapping[str, str] | None,
-) -> Converted | None:
-    """Write nodes in another format; see `convert`."""
     if not recipe.format.static or not holds_dynamic(prepared):
         return _rewritten(model, prepared, recipe, target)
     unconverted = dict(unfit or {})
@@ -158,7 +137,7 @@ def convert_and_prepare(
     """
     unfit: dict[str, str] = {}
     while True:  # what preparing does to weights shows when it is done, and what it then does to others, too
-        converted = convert(model, prepared.model, recipe, target, ranges=ranges, unfit=unfit)
+        converted = _settled(convert(model, prepared.model, recipe, target, ranges=ranges, unfit=unfit), prepared.model)
         if converted is None or converted.model is None:
             return converted, prepared
         again = prepare(converted.model, **options)
@@ -166,6 +145,16 @@ def convert_and_prepare(
         if not lost:
             return replace(converted, weights=weights), again
         unfit |= dict.fromkeys(lost, "preparing the model changes its weight")
+
+
+def _settled(converted: Converted | None, prepared: ir.Model) -> Converted | None:
+    """Give what stays between QuantizeLinear and DequantizeLinear the zero points that its kernels want."""
+    result = converted or Converted(message="")
+    if not unsettled(result.model or prepared):
+        return converted
+    written = result.model or prepared.clone()
+    messages = (settle_zero_points(written), result.message)
+    return replace(result, model=written, message="; ".join(filter(None, messages)))
 
 
 def _faulty(lifted: ir.Model, weights: ImportedWeights, recipe: Recipe, target: Target) -> dict[str, str]:
