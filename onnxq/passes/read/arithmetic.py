@@ -7,7 +7,7 @@ Scales are constants, of one element or one for each channel. It is found, not r
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 import onnx_ir as ir
@@ -26,13 +26,21 @@ def fake_quantization(model: ir.Model) -> tuple[str, ...]:
 
 
 def _is_between_scales(node: ir.Node) -> bool:
-    behind = [factor for factor in map(_factor, _down(node)) if factor is not None]
-    before = [factor for factor in map(_factor, _up(node)) if factor is not None]
+    behind, before = list(_factors(node, ir.Node.successors)), list(_factors(node, ir.Node.predecessors))
     return any(
         one.size == other.size and np.allclose(one.reshape(-1) * other.reshape(-1), 1, rtol=1e-4)
         for one in before
         for other in behind
     )
+
+
+def _factors(node: ir.Node, neighbours: Callable[[ir.Node], Sequence[ir.Node]]) -> Iterator[np.ndarray]:
+    """Yield the scales that lie in one direction of a node, with nothing but offsets and bounds in between."""
+    level = [node]
+    for _ in range(_MAX_HOPS + 1):
+        met = [neighbour for each in level for neighbour in neighbours(each)]
+        yield from (factor for each in met if (factor := _factor(each)) is not None)
+        level = [each for each in met if op_key(each) in _BETWEEN]
 
 
 def _factor(node: ir.Node) -> np.ndarray | None:
@@ -44,20 +52,3 @@ def _factor(node: ir.Node) -> np.ndarray | None:
         return None
     exact = found.astype(np.float64)
     return 1 / exact if node.op_type == "Div" else exact
-
-
-def _down(node: ir.Node) -> Iterator[ir.Node]:
-    level = [node]
-    for _ in range(_MAX_HOPS + 1):
-        readers = [use.node for each in level for value in each.outputs for use in value.uses()]
-        yield from (each for each in readers if op_key(each) in _SCALES)
-        level = [each for each in readers if op_key(each) in _BETWEEN]
-
-
-def _up(node: ir.Node) -> Iterator[ir.Node]:
-    level = [node]
-    for _ in range(_MAX_HOPS + 1):
-        before = [value.producer() for each in level for value in each.inputs if value is not None]
-        found = [each for each in before if each is not None]
-        yield from (each for each in found if op_key(each) in _SCALES)
-        level = [each for each in found if op_key(each) in _BETWEEN]
