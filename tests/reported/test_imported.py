@@ -2,6 +2,7 @@
 
 import numpy as np
 import onnx
+import onnx_ir as ir
 import onnxq
 import pytest
 from onnxq.runtime.readback import op_counts, optimized_graph
@@ -24,13 +25,7 @@ def by_name(model):
 
 
 def served(model):
-    return op_counts(optimized_graph(onnx_ir(model)))
-
-
-def onnx_ir(model):
-    import onnx_ir as ir
-
-    return ir.from_proto(model)
+    return op_counts(optimized_graph(model))
 
 
 def assert_settled(model):
@@ -114,7 +109,7 @@ def test_a_branch_gets_them_too_and_a_table_alone_needs_none():
         t=codes(6, 8),
         ts=np.abs(normal(6)) + np.float32(0.1),
     )
-    written = onnx_ir(onnxq.quantize(model, format="qdq", check=False).model)
+    written = ir.from_proto(onnxq.quantize(model, format="qdq", check=False).model)
     count = {
         node.outputs[0].name: len(node.inputs)
         for graph in (written.graph, *written.graph.subgraphs())

@@ -18,7 +18,6 @@ def model(rest, outputs):
         "v": normal(16, 1, seed=2),
         "three": np.array([2, 4, 5]),
         "zero": np.array([0]),
-        "two": np.array([2]),
         "last": np.array([1]),
     }
     return with_weights(text, **{name: each for name, each in numbers.items() if name in text})
