@@ -75,6 +75,12 @@ class OnnxqWarning(UserWarning):
     """Something the user should know; every one of them also stands in the report."""
 
 
+def first_few(names: Iterable[str], most: int = 3) -> str:
+    """Return names in quotes for a message, the first `most` of them: `'a', 'b', 'c', ...`."""
+    names = list(names)
+    return ", ".join(f"'{name}'" for name in names[:most]) + (", ..." if len(names) > most else "")
+
+
 def nearest(word: str, known: Iterable[str]) -> str:
     """Return a hint for a misspelt word: `; did you mean 'percentile'?`, or the known words if none is near."""
     known = sorted(set(known))

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import onnxq.targets.faults as faults_package
-from onnxq.errors import ModelError
+from onnxq.errors import ModelError, first_few
 from onnxq.files.costs import installed_version
 from onnxq.files.faults import load_findings, save_findings
 from onnxq.graph.text import model_from_text
@@ -151,6 +151,5 @@ def known_faults(model: ir.Model, target: str) -> dict[str, bool]:
     texts = {}
     for name, where in standing(model, targets.get(target)).items():
         fault = faults.get(name)
-        named = ", ".join(f"'{path}'" for path in where[:3]) + (", ..." if len(where) > 3 else "")
-        texts[f"{fault}: {named}; {fault.advice}"] = fault.slight
+        texts[f"{fault}: {first_few(where)}; {fault.advice}"] = fault.slight
     return texts

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from onnxq.data.batch import Batch
 from onnxq.data.source import Source
-from onnxq.errors import ModelError
+from onnxq.errors import ModelError, first_few
 from onnxq.evaluate.comparison import Reference
 from onnxq.evaluate.faults import known_faults
 from onnxq.evaluate.kernels import read_kernels
@@ -116,8 +116,8 @@ def _unfused(kernels: Kernels) -> list[str]:
     nodes = list(kernels.unfused)
     if not nodes:
         return []
-    named = ", ".join(f"'{node}'" for node in nodes[:3]) + (", ..." if len(nodes) > 3 else "")
-    return [f"{len(nodes)} of the nodes planned as integer kernels run in float: {named}; see 'unfused' in the report"]
+    text = f"{len(nodes)} of the nodes planned as integer kernels run in float: {first_few(nodes)}"
+    return [f"{text}; see 'unfused' in the report"]
 
 
 def timed_batch(source: Source) -> Batch:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from onnxq.errors import CalibrationError, ModelError, OnnxqError
+from onnxq.errors import CalibrationError, ModelError, OnnxqError, first_few
 from onnxq.passes.manager import PassRecord
 from onnxq.passes.read.arithmetic import fake_quantization
 from onnxq.passes.read.saturation import saturating
@@ -155,11 +155,10 @@ def _saturation(model: ir.Model, target: Target) -> Iterator[str]:
     """Yield a warning about imported products that keep codes whose sums saturate on the target."""
     names = list(dict.fromkeys(entry.node for entry in saturating(model, target)))
     if names:
-        shown = ", ".join(f"'{name}'" for name in names[:3])
         yield (
-            f"{len(names)} imported products keep weights whose sums of pairs saturate on {target.name} ({shown}"
-            f"{', ...' if len(names) > 3 else ''}): write them in another static format, which chooses codes again, or "
-            "quantize the float model"
+            f"{len(names)} imported products keep weights whose sums of pairs saturate on {target.name} "
+            f"({first_few(names)}): write them in another static format, which chooses codes again, or quantize the "
+            "float model"
         )
 
 

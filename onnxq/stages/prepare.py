@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from onnxq.errors import PassError
+from onnxq.errors import PassError, first_few
+from onnxq.graph.names import name_of
 from onnxq.passes.manager import PassRecord, Verifier, run_pipeline
 from onnxq.passes.verifier import checker_complaint
 
@@ -145,11 +146,10 @@ def _inputs(model: ir.Model) -> list[ir.Value]:
 
 def _defaults(model: ir.Model) -> list[str]:
     """Warn of initializers that are also inputs: they are no constants, so what they feed stays in float."""
-    names = [value.name for value in model.graph.inputs if value.is_initializer()]
+    names = [name_of(value) for value in model.graph.inputs if value.is_initializer()]
     if not names:
         return []
-    shown = ", ".join(f"'{name}'" for name in names[:3]) + (", ..." if len(names) > 3 else "")
     return [
         f"{len(names)} initializers are also graph inputs, which callers may override, so they are no constants "
-        f"({shown}); take them off the inputs with the pass unlist-initializers{{all=true}}"
+        f"({first_few(names)}); take them off the inputs with the pass unlist-initializers{{all=true}}"
     ]

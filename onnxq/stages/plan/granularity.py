@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
+from onnxq.errors import first_few
 from onnxq.ops import op_key
 from onnxq.types.format import Format
 from onnxq.types.scheme import PerChannel
@@ -28,9 +29,8 @@ def without_channels(nodes: Mapping[str, Candidate], target: Target) -> list[str
     if not nodes:
         return []
     entry = next(iter(nodes.values()))
-    named = ", ".join(f"'{name}'" for name in list(nodes)[:3]) + (", ..." if len(nodes) > 3 else "")
     count = "1 weight has" if len(nodes) == 1 else f"{len(nodes)} weights have"
-    text = f"{count} one scale instead of one a channel ({named}): {no_channels(entry)}"
+    text = f"{count} one scale instead of one a channel ({first_few(nodes)}): {no_channels(entry)}"
     return [f"{text}; format {Format.QOPERATOR} does" if _written(entry, target) else text]
 
 

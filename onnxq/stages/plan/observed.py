@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
+from onnxq.errors import first_few
 from onnxq.graph.names import name_of
 from onnxq.graph.walk import bodies, subgraphs
 from onnxq.ops import clamp_bounds
@@ -123,7 +124,7 @@ def unknown_ranges(model: ir.Model, examined: Sequence[Candidate | FloatNode]) -
         warnings.append(f"{len(dead) - _SHOWN} more tensors never changed during calibration; the plan names them")
     unseen = [entry.name for entry in kept if entry.reason.code == _UNSEEN and entry.node.graph is model.graph]
     if unseen:
-        named = ", ".join(f"'{name}'" for name in unseen[:_SHOWN]) + (", ..." if len(unseen) > _SHOWN else "")
+        named = first_few(unseen, _SHOWN)
         text = f"{_stay(len(unseen))} in float ({named}), since their tensors never held a value during calibration"
         warnings.append(f"{text}; calibrate with samples that give them some")
     return [*warnings, *_never_ran(model, examined)]
